@@ -1,0 +1,40 @@
+"""Gopher, a job runtime: what handler authors need.
+
+    import gopher
+
+    registry = gopher.Registry()
+
+    @registry.handler("email", max_attempts=4, timeout_seconds=30)
+    async def send_email(job: gopher.JobContext, payload: Email) -> dict: ...
+
+Reading order for a newcomer: `gopher.job` (what it is), `gopher.runtime.supervisor` (who does what), `gopher.runtime.runner` (what
+happens to a job). Callers say `from gopher.client import Client`; it pulls in gRPC, so it is not here.
+"""
+
+from __future__ import annotations
+
+from gopher.errors import GopherError, JobCancelledError, JobFailedError, WaitTimeoutError
+from gopher.handlers import Discard, JobContext, Registry, Retry, Snooze, SyncJobContext
+from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
+from gopher.retry import RetryPolicy
+
+__all__ = [
+    "Attempt",
+    "Discard",
+    "Failure",
+    "GopherError",
+    "Job",
+    "JobCancelledError",
+    "JobContext",
+    "JobFailedError",
+    "JobState",
+    "JsonValue",
+    "Outcome",
+    "Priority",
+    "Registry",
+    "Retry",
+    "RetryPolicy",
+    "Snooze",
+    "SyncJobContext",
+    "WaitTimeoutError",
+]

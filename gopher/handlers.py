@@ -1,0 +1,319 @@
+"""What handler authors write against: the registry of handlers, the context of an attempt, and the verdicts.
+
+A handler is called as `handler(job, payload)`. An `async def` runs on Trio in the attempt's own cancel scope; a plain `def` runs in
+a thread; `process=True` runs it in a subprocess that a cancel ends with all its children; `asyncio=True` runs an `async def` that
+speaks asyncio in an event loop of its own. What it returns is the job's result, and must be JSON.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+import msgspec
+
+from gopher.errors import PayloadMismatchError
+from gopher.job import JSON_CONTENT_TYPE, JsonValue
+from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME_PATTERN: Final = r"[a-z][a-z0-9_.-]{0,63}"
+"""Of types, queues and namespaces: no character of it means anything to Redis."""
+_NAME: Final = re.compile(NAME_PATTERN)
+
+PROGRESS_MESSAGE_LENGTH: Final = 255
+
+Function: TypeAlias = Callable[..., object]
+FunctionT = TypeVar("FunctionT", bound=Function)
+ContextT = TypeVar("ContextT", bound="AttemptInfo")
+Report: TypeAlias = Callable[[float, str], Awaitable[None]]
+
+
+class Executor(Enum):
+    """Where a handler runs."""
+
+    TRIO = "trio"
+    THREAD = "thread"
+    PROCESS = "process"
+    ASYNCIO = "asyncio"
+
+
+class Retry(Exception):
+    """Raise it for another attempt, as after a failure, but after a delay of one's own choosing.
+
+    Args:
+        after: Delay in seconds; None leaves it to the retry policy.
+        message: Kept with the attempt.
+    """
+
+    def __init__(self, message: str = "the handler asked for a retry", *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Snooze(Exception):
+    """Raise it to be run again later; no attempt is spent.
+
+    Args:
+        seconds: How much later.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"snoozed for {seconds} s")
+        self.seconds = seconds
+
+
+class Discard(Exception):
+    """Raise it to fail the job at once, whatever attempts are left.
+
+    Args:
+        reason: Kept as the failure's message.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerSpec:
+    """A handler as it was registered.
+
+    Attributes:
+        type: The jobs it runs.
+        function: What is called.
+        executor: Where.
+        max_attempts: For jobs that do not say otherwise; None leaves it to the worker.
+        retry_policy: For its backoff, likewise.
+        timeout_seconds: Longest run of an attempt, for jobs that do not say otherwise; None for no limit.
+        decode: Makes the payload of a JSON job; raises `msgspec.ValidationError`.
+        takes_bytes: Whether the handler wants the payload as it came.
+    """
+
+    type: str
+    function: Function
+    executor: Executor
+    max_attempts: int | None
+    retry_policy: RetryPolicy
+    timeout_seconds: float | None
+    decode: Callable[[bytes], object]
+    takes_bytes: bool
+
+    def read_payload(self, payload: bytes, content_type: str) -> object:
+        """Return the payload as the handler wants it.
+
+        Raises:
+            PayloadMismatchError: It does not fit; the message has the path of the field.
+        """
+        if self.takes_bytes:
+            return payload
+        if content_type != JSON_CONTENT_TYPE:
+            raise PayloadMismatchError(f"the handler of {self.type!r} wants JSON, the payload is {content_type}")
+        try:
+            return self.decode(payload)
+        except msgspec.MsgspecError as error:
+            raise PayloadMismatchError(f"the payload does not fit the handler of {self.type!r}: {error}") from error
+
+
+class AttemptInfo:
+    """What a handler can know of its attempt.
+
+    Attributes:
+        id: Of the job.
+        type: Of the job.
+        queue: Of the job.
+        namespace: Of the queue.
+        attempt: Number of this attempt, from 1.
+        token: Lease token: grows with every claim in the queue, so that what the handler writes elsewhere can be fenced by it.
+        labels: As submitted.
+        deadline_ms: Moment at which the attempt is ended because the job's deadline is over, ms since the epoch; None without one.
+    """
+
+    __slots__ = ("_is_draining", "attempt", "deadline_ms", "id", "labels", "namespace", "queue", "token", "type")
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - the field's name wherever a job is spoken of
+        type: str,  # noqa: A002 - likewise
+        queue: str,
+        namespace: str,
+        attempt: int,
+        token: int,
+        labels: Mapping[str, str],
+        deadline_ms: int | None,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self.id = id
+        self.type = type
+        self.queue = queue
+        self.namespace = namespace
+        self.attempt = attempt
+        self.token = token
+        self.labels = labels
+        self.deadline_ms = deadline_ms
+        self._is_draining = is_draining
+
+    @property
+    def deadline(self) -> datetime | None:
+        """`deadline_ms` as a moment in UTC."""
+        return None if self.deadline_ms is None else datetime.fromtimestamp(self.deadline_ms / 1000, UTC)
+
+    @property
+    def shutdown_requested(self) -> bool:
+        """Whether the worker drains: finish soon, or raise `Snooze(0)` to be run elsewhere."""
+        return self._is_draining()
+
+    def copy_as(self, kind: type[ContextT]) -> ContextT:
+        """Return what is known of this attempt as another kind of context, whose `report` is still to be set."""
+        other = kind.__new__(kind)
+        for name in AttemptInfo.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+
+class JobContext(AttemptInfo):
+    """One attempt, as a coroutine handler sees it."""
+
+    __slots__ = ("report",)
+
+    report: Report
+    """Set by whoever runs the handler."""
+
+    async def progress(self, fraction: float, message: str = "") -> None:
+        """Tell the job's watchers how far it has come.
+
+        Args:
+            fraction: 0 to 1.
+            message: For people; cut after 255 characters.
+        """
+        await self.report(*_progress(fraction, message))
+
+
+class SyncJobContext(AttemptInfo):
+    """One attempt, as a handler in a thread, or a plain `def` in a subprocess, sees it."""
+
+    __slots__ = ("report",)
+
+    report: Callable[[float, str], None]
+    """Set by whoever runs the handler."""
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """See `JobContext.progress`."""
+        self.report(*_progress(fraction, message))
+
+
+def _progress(fraction: float, message: str) -> tuple[float, str]:
+    return min(max(fraction, 0.0), 1.0), message[:PROGRESS_MESSAGE_LENGTH]
+
+
+class Registry:
+    """The handlers of an application, by type."""
+
+    def __init__(self) -> None:
+        self._specs: dict[str, HandlerSpec] = {}
+
+    def handler(
+        self,
+        type: str,  # noqa: A002 - the word for it everywhere
+        *,
+        max_attempts: int | None = None,
+        timeout_seconds: float | None = None,
+        backoff_initial_seconds: float = 1.0,
+        backoff_max_seconds: float = 3600.0,
+        backoff_multiplier: float = 2.0,
+        process: bool = False,
+        asyncio: bool = False,
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Register the decorated function as the handler of a type.
+
+        Args:
+            type: `[a-z][a-z0-9_.-]*`, at most 64 characters.
+            max_attempts: The first run plus retries, 1 to 100; None leaves it to the worker's `--max-retries`.
+            timeout_seconds: Longest run of one attempt; None for no limit.
+            backoff_initial_seconds: Upper end of the first delay between attempts.
+            backoff_max_seconds: Cap of every delay.
+            backoff_multiplier: Growth of the upper end.
+            process: Run it in a subprocess.
+            asyncio: Run it in an asyncio event loop.
+
+        Raises:
+            ValueError: What was given cannot work; the message says why.
+        """
+        policy = RetryPolicy(
+            backoff_initial_seconds=backoff_initial_seconds,
+            backoff_max_seconds=backoff_max_seconds,
+            backoff_multiplier=backoff_multiplier,
+        )
+        _check_numbers(type, policy, max_attempts, timeout_seconds)
+
+        def register(function: FunctionT) -> FunctionT:
+            if type in self._specs:
+                raise ValueError(f"the type {type!r} has a handler already: {self._specs[type].function}")
+            hint = _payload_hint(function)
+            self._specs[type] = HandlerSpec(
+                type=type,
+                function=function,
+                executor=_executor(function, process=process, asyncio=asyncio),
+                max_attempts=max_attempts,
+                retry_policy=policy,
+                timeout_seconds=timeout_seconds,
+                decode=msgspec.json.Decoder(hint).decode,
+                takes_bytes=hint is bytes,
+            )
+            return function
+
+        return register
+
+    def register_handler(self, type: str, function: Function) -> None:  # noqa: A002 - the word for it everywhere
+        """Register a function as the handler of a type, all else at its default."""
+        self.handler(type)(function)
+
+    def get(self, type: str) -> HandlerSpec | None:  # noqa: A002 - the word for it everywhere
+        """Return the handler of a type; None when there is none."""
+        return self._specs.get(type)
+
+    @property
+    def types(self) -> list[str]:
+        """The types that have a handler, sorted."""
+        return sorted(self._specs)
+
+
+def _check_numbers(job_type: str, policy: RetryPolicy, max_attempts: int | None, timeout_seconds: float | None) -> None:
+    if _NAME.fullmatch(job_type) is None:
+        raise ValueError(f"the type {job_type!r} must match {NAME_PATTERN}")
+    if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS_LIMIT:
+        raise ValueError(f"max_attempts of {job_type!r} must be 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}")
+    if not 0 < policy.backoff_initial_seconds <= policy.backoff_max_seconds:
+        raise ValueError(f"the backoff of {job_type!r} must be 0 < backoff_initial_seconds <= backoff_max_seconds")
+    if policy.backoff_multiplier < 1:
+        raise ValueError(f"backoff_multiplier of {job_type!r} must be at least 1, not {policy.backoff_multiplier}")
+    if timeout_seconds is not None and timeout_seconds <= 0:
+        raise ValueError(f"timeout_seconds of {job_type!r} must be more than 0, not {timeout_seconds}")
+
+
+def _executor(function: Function, *, process: bool, asyncio: bool) -> Executor:
+    is_coroutine = inspect.iscoroutinefunction(function)
+    if process and asyncio:
+        raise ValueError(f"{function} cannot be both process=True and asyncio=True")
+    if asyncio:
+        if not is_coroutine:
+            raise ValueError(f"{function} must be an async def to run on asyncio")
+        return Executor.ASYNCIO
+    if process:
+        return Executor.PROCESS
+    return Executor.TRIO if is_coroutine else Executor.THREAD
+
+
+def _payload_hint(function: Function) -> object:
+    """Return the type of the second parameter; with no annotation, any JSON value."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) < 2:
+        raise ValueError(f"{function} must take two arguments: the job and its payload")
+    hint: object = typing.get_type_hints(function).get(parameters[1].name, object)
+    # JsonValue is recursive through names that only its own module knows; what it allows is what an untyped decoder gives.
+    return object if hint is object or hint == JsonValue else hint

@@ -1,0 +1,239 @@
+"""A job as the fields of a Redis hash, and back. `redis-cli HGETALL` shows a record that a person can read.
+
+What is unset, or at its default, has no field: a waiting job costs Redis little more than its payload. Of the record,
+`submit.lua`, `claim.lua` and `lib/final.lua` read the fields named there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gopher.job import (
+    JSON_CONTENT_TYPE,
+    Attempt,
+    Failure,
+    Job,
+    JobState,
+    NewJob,
+    Outcome,
+    Priority,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gopher.store.resp import Reply
+
+Field = bytes | str | int | float
+
+_OPTIONAL = (
+    "max_attempts",
+    "backoff_initial_ms",
+    "backoff_max_ms",
+    "backoff_multiplier",
+    "timeout_ms",
+    "deadline_ms",
+    "unique_key",
+    "request_id",
+    "retention_ms",
+    "parent_id",
+    "root_id",
+    "trace",
+)
+_encode_json = msgspec.json.Encoder(order="sorted").encode
+_decode_labels = msgspec.json.Decoder(dict[str, str]).decode
+_decode_failure = msgspec.json.Decoder(Failure).decode
+
+
+def to_fields(job: NewJob) -> list[Field]:
+    """Return the record of a new job: field, value, field, value; without what the submit script writes itself."""
+    fields: list[Field] = ["type", job.type, "payload", job.payload]
+    if job.priority is not Priority.NORMAL:
+        fields += ("priority", job.priority.value)
+    if job.content_type != JSON_CONTENT_TYPE:
+        fields += ("content_type", job.content_type)
+    if job.labels:
+        fields += ("labels", _encode_json(job.labels))
+    for name in _OPTIONAL:
+        value = getattr(job, name)
+        if value is not None:
+            fields += (name, value)
+    return fields
+
+
+def fingerprint(job: NewJob) -> str:
+    """Return a digest of all that a submitter said, but the trace, which differs from call to call: 32 hexadecimal digits."""
+    said = (*to_fields(dataclasses.replace(job, trace=None)), job.run_ms, job.delay_ms)
+    digest = hashlib.blake2b(digest_size=16)
+    for value in said:
+        part = value if isinstance(value, bytes) else str(value).encode()
+        digest.update(b"%d:%b" % (len(part), part))
+    return digest.hexdigest()
+
+
+def encode_failure(failure: Failure) -> bytes:
+    """Return a failure as the JSON kept in a record."""
+    return _encode_json(failure)
+
+
+def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, bytes], lease_ms: int | None) -> Job:
+    """Return the job that a record holds.
+
+    Args:
+        namespace: Of the queue.
+        queue: Of the job.
+        job_id: Of the job.
+        record: The whole hash; not empty.
+        lease_ms: End of the lease, from the index of processing jobs; None when it stands there no more.
+    """
+    state = JobState(record[b"state"].decode())
+    reader = _Reader(record)
+    failure = record.get(b"failure")
+    progress = record.get(b"progress")
+    return Job(
+        id=job_id,
+        namespace=namespace,
+        queue=queue,
+        type=record[b"type"].decode(),
+        payload=record[b"payload"],
+        priority=Priority(reader.text("priority") or "normal"),
+        content_type=reader.text("content_type") or JSON_CONTENT_TYPE,
+        labels=_decode_labels(record.get(b"labels", b"{}")),
+        max_attempts=reader.number("max_attempts"),
+        backoff_initial_ms=reader.number("backoff_initial_ms"),
+        backoff_max_ms=reader.number("backoff_max_ms"),
+        backoff_multiplier=float(record[b"backoff_multiplier"]) if b"backoff_multiplier" in record else None,
+        timeout_ms=reader.number("timeout_ms"),
+        run_ms=reader.number("run_ms"),
+        deadline_ms=reader.number("deadline_ms"),
+        unique_key=reader.text("unique_key"),
+        request_id=reader.text("request_id"),
+        retention_ms=reader.number("retention_ms"),
+        parent_id=reader.text("parent_id"),
+        root_id=reader.text("root_id"),
+        trace=reader.text("trace"),
+        state=state,
+        submitted_ms=reader.number("submitted_ms") or 0,
+        enqueued_ms=_enqueued_ms(reader),
+        started_ms=reader.number("started_ms"),
+        finished_ms=reader.number("finished_ms"),
+        attempt=reader.number("attempt") or 0,
+        crashes=reader.number("crashes") or 0,
+        token=reader.number("token") or 0,
+        worker=reader.text("worker"),
+        lease_ms=lease_ms if state is JobState.PROCESSING else None,
+        cancel_reason=reader.text("cancel_reason"),
+        progress=float(progress) if progress is not None else None,
+        progress_message=reader.text("progress_message"),
+        result=record.get(b"result"),
+        failure=_decode_failure(failure) if failure is not None else None,
+        attempts=_attempts(state, reader),
+        generation=reader.number("generation") or 0,
+    )
+
+
+class _Reader:
+    """Reads typed values from a record; None where there is no such field."""
+
+    def __init__(self, record: Mapping[bytes, bytes]) -> None:
+        self.record = record
+
+    def text(self, name: str) -> str | None:
+        value = self.record.get(name.encode())
+        return None if value is None else value.decode()
+
+    def number(self, name: str) -> int | None:
+        value = self.record.get(name.encode())
+        return None if value is None else int(value)
+
+
+def _enqueued_ms(reader: _Reader) -> int | None:
+    """A job that was enqueued by its submit has no field of its own for that: it had no run time, until an attempt gave it one."""
+    enqueued = reader.number("enqueued_ms")
+    if enqueued is None and (reader.number("token") or reader.number("run_ms") is None):
+        return reader.number("submitted_ms")
+    return enqueued
+
+
+def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
+    """The attempts kept one by one are those that did not succeed; the one that did is told by the record itself."""
+    kept = []
+    for name, value in reader.record.items():
+        if not name.startswith(b"attempt:"):
+            continue
+        outcome, worker, started, finished, failure = value.split(b" ", 4)
+        kept.append(
+            Attempt(
+                number=int(name[8:]),
+                outcome=Outcome(outcome.decode()),
+                worker=worker.decode(),
+                started_ms=int(started),
+                finished_ms=int(finished),
+                failure=_decode_failure(failure) if failure else None,
+            )
+        )
+    kept.sort(key=lambda attempt: attempt.number)
+    if state is JobState.COMPLETED:
+        kept.append(
+            Attempt(
+                number=reader.number("attempt") or 0,
+                outcome=Outcome.SUCCEEDED,
+                worker=reader.text("worker") or "",
+                started_ms=reader.number("started_ms") or 0,
+                finished_ms=reader.number("finished_ms") or 0,
+            )
+        )
+    return tuple(kept)
+
+
+class ClaimedJob:
+    """A job in the hands of a worker: what the claim script gave, decoded as far as every attempt needs it.
+
+    Attributes:
+        id: Of the job.
+        token: Lease token; every write of the attempt carries it.
+        attempt: Number of this attempt, from 1.
+        type: Name of the handler.
+        payload: Bytes of `content_type`.
+        claimed_ms: Redis time of the claim, ms since the epoch.
+    """
+
+    __slots__ = ("_record", "attempt", "claimed_ms", "id", "payload", "token", "type")
+
+    def __init__(self, reply: Reply, claimed_ms: int) -> None:
+        job_id, self.token, self.attempt, flat = reply
+        self.claimed_ms = claimed_ms
+        self.id: str = job_id.decode()
+        pairs = iter(flat)
+        self._record: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=True))
+        self.type: str = self._record[b"type"].decode()
+        self.payload: bytes = self._record[b"payload"]
+
+    @property
+    def content_type(self) -> str:
+        """Of the payload."""
+        return _Reader(self._record).text("content_type") or JSON_CONTENT_TYPE
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """As submitted."""
+        return _decode_labels(self._record.get(b"labels", b"{}"))
+
+    @property
+    def trace(self) -> str | None:
+        """W3C traceparent of the submitter."""
+        return _Reader(self._record).text("trace")
+
+    def number(self, name: bytes) -> int | None:
+        """Return a whole number of the record, by its field's name; None where it is unset."""
+        value = self._record.get(name)
+        return None if value is None else int(value)
+
+    def decimal(self, name: bytes) -> float | None:
+        """Return a number of the record, by its field's name; None where it is unset."""
+        value = self._record.get(name)
+        return None if value is None else float(value)

@@ -1,0 +1,60 @@
+"""Job ids: UUIDv7 whose last 16 bits carry the queue's number, so that an id alone finds its queue.
+
+Layout (RFC 9562, section 5.7): 48 bits ms since the epoch | 4 version | 12 counter, high | 2 variant | 14 counter, low |
+32 random | 16 queue number. The counter makes the ids of one process sort in the order in which they were made; it starts each
+ms at a random value of 25 bits, which leaves room for 33 million ids a ms.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+
+from gopher.errors import invalid
+
+_SHAPE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_random = random.SystemRandom()
+
+
+class IdSource:
+    """Makes job ids, each greater than the one before."""
+
+    def __init__(self) -> None:
+        self._ms = 0
+        self._counter = 0
+
+    def new(self, queue_number: int) -> str:
+        """Return an id for a queue.
+
+        Args:
+            queue_number: 0 to 65,535.
+        """
+        now = time.time_ns() // 1_000_000
+        if now > self._ms:
+            self._ms = now
+            self._counter = _random.getrandbits(25)
+        else:
+            # The clock of this ms has been used up, or was set back: go on as if it were later. Source: RFC 9562, section 6.2.
+            self._counter += 1
+            if self._counter >> 26:
+                self._ms += 1
+                self._counter = _random.getrandbits(25)
+        counter = self._counter
+        tail = random.getrandbits(32)
+        text = (
+            f"{self._ms:012x}{0x7000 | counter >> 14:04x}{0x8000 | counter & 0x3FFF:04x}"
+            f"{tail:08x}{queue_number:04x}"
+        )
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def queue_number(job_id: str) -> int:
+    """Return the number of the queue that a job id carries.
+
+    Raises:
+        InvalidRequestError: BAD_ID, the text is no job id.
+    """
+    if _SHAPE.fullmatch(job_id) is None:
+        raise invalid("job_id", "BAD_ID", f"{job_id[:64]!r} is no job id: it must be a UUIDv7 in lower case")
+    return int(job_id[-4:], 16)

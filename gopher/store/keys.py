@@ -1,0 +1,100 @@
+"""The name of every key and channel, one function each.
+
+All keys of a queue carry the hash tag `{namespace:queue}`, so that each script touches one slot of a Cluster and queues spread
+over it by themselves.
+"""
+
+from __future__ import annotations
+
+from gopher.job import JobState, Priority
+
+
+
+def queue(namespace: str, name: str) -> str:
+    """Return the prefix of all keys of a queue."""
+    return f"gopher:{{{namespace}:{name}}}:"
+
+
+def all_queues(namespace: str) -> str:
+    """Return the pattern that matches the keys of every queue, for SCAN."""
+    return f"gopher:{{{namespace}:*"
+
+
+def settings(namespace: str, name: str) -> str:
+    """Return the key of what operators set: a hash. It is KEYS[1] of every script of the queue."""
+    return queue(namespace, name) + "settings"
+
+
+def counters(namespace: str, name: str) -> str:
+    """Return the key of what the scripts count: a hash."""
+    return queue(namespace, name) + "counters"
+
+
+def job(namespace: str, name: str, job_id: str) -> str:
+    """Return the key of a job's record: a hash."""
+    return f"{queue(namespace, name)}job:{job_id}"
+
+
+def enqueued(namespace: str, name: str, priority: Priority) -> str:
+    """Return the key of a line: a sorted set of ids by the moment they were enqueued, ms."""
+    return f"{queue(namespace, name)}enqueued:{priority.value}"
+
+
+def index(namespace: str, name: str, state: JobState) -> str:
+    """Return the key of a state's index, not for `enqueued`: a sorted set of ids.
+
+    The score is ms since the epoch: the run time of scheduled and retrying jobs, the end of the lease of processing ones, the end
+    of the retention of final ones.
+    """
+    return queue(namespace, name) + state.value
+
+
+def indexes(namespace: str, name: str) -> list[tuple[JobState, Priority | None, str]]:
+    """Return every index of a queue: its state, its priority if it is a line, its key."""
+    found: list[tuple[JobState, Priority | None, str]] = []
+    for state in JobState:
+        if state is JobState.ENQUEUED:
+            found += [(state, p, enqueued(namespace, name, p)) for p in Priority]
+        else:
+            found.append((state, None, index(namespace, name, state)))
+    return found
+
+
+def deadlines(namespace: str, name: str) -> str:
+    """Return the key of the waiting jobs that have a deadline: a sorted set of ids by that moment, ms."""
+    return queue(namespace, name) + "deadlines"
+
+
+def unique(namespace: str, name: str, unique_key: str) -> str:
+    """Return the key that holds the id of the job which holds a unique key."""
+    return f"{queue(namespace, name)}unique:{unique_key}"
+
+
+def events(namespace: str, name: str) -> str:
+    """Return the channel of a queue's changes, read by servers."""
+    return queue(namespace, name) + "events"
+
+
+def control(namespace: str, name: str) -> str:
+    """Return the channel on which workers are told to wake up or to cancel."""
+    return queue(namespace, name) + "control"
+
+
+def queues(namespace: str) -> str:
+    """Return the key of the queues known: a hash, name -> number and #number -> name."""
+    return f"gopher:{namespace}:queues"
+
+
+def types(namespace: str) -> str:
+    """Return the key of the types known: a set."""
+    return f"gopher:{namespace}:types"
+
+
+def workers(namespace: str) -> str:
+    """Return the key of the register of workers: a hash by id."""
+    return f"gopher:{namespace}:workers"
+
+
+def page_secret(namespace: str) -> str:
+    """Return the key of the secret that signs page tokens."""
+    return f"gopher:{namespace}:page_secret"

@@ -1,0 +1,98 @@
+"""The keeper's way to Redis: a synchronous connection of its own, for a thread that must not wait for the Trio loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from redis import Redis
+
+from gopher.store import keys
+from gopher.store.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFinding:
+    """A lease that needs attention.
+
+    Attributes:
+        job_id: Of the job.
+        token: Of the lease.
+        is_lost: Whether the job is somebody else's or nobody's; nothing was extended.
+        grace_seconds: When it is not lost, a cancel was asked for: how long cleanup may take.
+    """
+
+    job_id: str
+    token: int
+    is_lost: bool
+    grace_seconds: float = 0.0
+
+
+class Leases:
+    """Extends leases and beats. Every method blocks, for at most the socket's time-out.
+
+    Args:
+        url: As for `Link`.
+        namespace: Of the queues.
+        reply_seconds: Time-out of the socket.
+    """
+
+    def __init__(self, url: str, *, namespace: str, reply_seconds: float) -> None:
+        # Retries off: a command that got no answer may have been carried out, and the next beat comes anyway.
+        self._client = Redis.from_url(
+            url,
+            retry=None,
+            socket_timeout=reply_seconds,
+            socket_connect_timeout=reply_seconds,
+            client_name="gopher-keeper",
+        )
+        self._namespace = namespace
+        self._extend = Script.load("extend")
+        self._beat = Script.load("beat")
+
+    def extend(self, queue: str, leases: Sequence[tuple[str, int]], lease_ms: int) -> list[LeaseFinding]:
+        """Move the expiry of at most 100 leases forward.
+
+        Args:
+            queue: Of the jobs.
+            leases: Job id and token.
+            lease_ms: From now on.
+
+        Returns:
+            The leases that are lost, and those whose job is to be cancelled; the others were extended.
+
+        Raises:
+            StoreError: Redis failed; leases may have been extended.
+        """
+        tokens = dict(leases)
+        args: list[str | int] = [lease_ms]
+        for lease in leases:
+            args += lease
+        findings = []
+        for reply in self._extend.call_sync(self._client, [keys.settings(self._namespace, queue)], args):
+            job_id = reply[1].decode()
+            if reply[0] == b"LOST":
+                findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=True))
+            else:
+                findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=False, grace_seconds=reply[2] / 1000))
+        return findings
+
+    def beat(self, worker: str, description: bytes, life_ms: int) -> None:
+        """Keep a worker's entry in the register.
+
+        Args:
+            worker: Id of the worker.
+            description: A `WorkerDescription` as JSON.
+            life_ms: How long the entry stands without a further beat; 0 removes it.
+
+        Raises:
+            StoreError: Redis failed.
+        """
+        self._beat.call_sync(self._client, [keys.workers(self._namespace)], [worker, life_ms, description])
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()

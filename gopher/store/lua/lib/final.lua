@@ -1,0 +1,57 @@
+-- Ends a job: needs lib/queue.lua. Dead letters are kept for 30 days (chosen: a month's holiday), the rest as their job says.
+-- include: lib/unique.lua
+local FAILED_RETENTION_MS = 2592000000
+local DEFAULT_RETENTION_MS = 3600000
+local HISTORY_LENGTH = 20
+
+local function retention_end(state, now, retention)
+  if state == 'failed' then
+    return now + FAILED_RETENTION_MS
+  end
+  return now + (tonumber(retention or false) or DEFAULT_RETENTION_MS)
+end
+
+-- Writes the final state and its index; the caller has still to remove the id from the index it came from.
+local function finish(id, state, now, job, ...)
+  redis.call('zadd', base .. state, retention_end(state, now, job.retention_ms), id)
+  redis.call('hset', job_key(id), 'state', state, 'finished_ms', now, ...)
+  if job.deadline_ms then
+    redis.call('zrem', deadlines_key, id)
+  end
+  release_unique(id, job.unique_key)
+  redis.call('hincrby', counters_key, state .. '_total', 1)
+  note_change(id, state, job.attempt)
+end
+
+-- Keeps the record of an attempt that did not succeed: `number outcome worker started finished failure`.
+local function keep_attempt(id, number, outcome, job, now, failure)
+  redis.call('hset', job_key(id), 'attempt:' .. number,
+    table.concat({outcome, job.worker or '-', job.started_ms or '0', now, failure or ''}, ' '))
+  if tonumber(number) > HISTORY_LENGTH then
+    redis.call('hdel', job_key(id), 'attempt:' .. (number - HISTORY_LENGTH))
+  end
+end
+
+local JOB_FIELDS = {'state', 'priority', 'token', 'attempt', 'crashes', 'worker', 'started_ms', 'submitted_ms',
+  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason'}
+
+-- Reads what the moves need; nil when there is no such job.
+local function read_job(id)
+  local values = redis.call('hmget', job_key(id), unpack(JOB_FIELDS))
+  if not values[1] then
+    return nil
+  end
+  local job = {}
+  for i, name in ipairs(JOB_FIELDS) do
+    job[name] = values[i] or nil
+  end
+  return job
+end
+
+-- The index that a waiting job stands in.
+local function waiting_index(job)
+  if job.state == 'enqueued' then
+    return enqueued_key(job.priority)
+  end
+  return base .. job.state
+end

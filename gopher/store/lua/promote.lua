@@ -1,0 +1,57 @@
+#!lua flags=allow-oom
+-- Enqueues jobs whose run time has come and fails waiting ones whose deadline has passed.
+-- KEYS[1] settings of the queue
+-- ARGV[1] how many of each kind at most
+-- Returns: {OK, how many were moved, ms until the next is due or -1, now in ms}
+-- Moves: scheduled | retrying -> enqueued; scheduled | enqueued | retrying -> failed (EXPIRED)
+-- include: lib/now.lua
+-- include: lib/queue.lua
+-- include: lib/final.lua
+local limit = tonumber(ARGV[1])
+local now = now_ms()
+local moved, enqueued = 0, 0
+local EXPIRED = '{"reason":"EXPIRED","message":"the deadline passed before a worker took the job","code":4}'
+
+-- Deadlines first: a job that is both due and too late is not run.
+for _, id in ipairs(redis.call('zrangebyscore', deadlines_key, '-inf', now, 'limit', 0, limit)) do
+  local job = read_job(id)
+  if job and (job.state == 'enqueued' or job.state == 'scheduled' or job.state == 'retrying') then
+    finish(id, 'failed', now, job, 'failure', EXPIRED)
+    redis.call('zrem', waiting_index(job), id)
+  else
+    redis.call('zrem', deadlines_key, id)
+  end
+  moved = moved + 1
+end
+for _, state in ipairs({'scheduled', 'retrying'}) do
+  local due = redis.call('zrangebyscore', base .. state, '-inf', now, 'limit', 0, limit)
+  for _, id in ipairs(due) do
+    local job = read_job(id)
+    if job and job.state == state then
+      redis.call('zadd', enqueued_key(job.priority), now, id)
+      redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now)
+      enqueued = enqueued + 1
+      note_change(id, 'enqueued', job.attempt)
+    end
+  end
+  if #due > 0 then
+    redis.call('zrem', base .. state, unpack(due))
+  end
+  moved = moved + #due
+end
+if enqueued > 0 then
+  wake_workers()
+end
+publish_changes(now)
+
+local next_ms = -1
+for _, index in ipairs({base .. 'scheduled', base .. 'retrying', deadlines_key}) do
+  local head = redis.call('zrange', index, 0, 0, 'withscores')
+  if head[2] then
+    local wait = math.max(0, tonumber(head[2]) - now)
+    if next_ms < 0 or wait < next_ms then
+      next_ms = wait
+    end
+  end
+end
+return {'OK', moved, next_ms, now}

@@ -1,0 +1,69 @@
+#!lua flags=allow-oom
+-- Takes jobs from workers whose lease has ended, and removes final jobs whose retention has.
+-- KEYS[1] settings of the queue
+-- ARGV[1] how many of each kind at most
+-- ARGV[2] the crash that ends a job
+-- Returns: {OK, leases reaped, jobs removed, ids of the jobs taken back...}
+-- Moves: processing -> enqueued | failed (CRASH_LOOP) | cancelled; completed | failed | cancelled -> none
+-- include: lib/now.lua
+-- include: lib/queue.lua
+-- include: lib/final.lua
+local limit, max_crashes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local now = now_ms()
+local LOST = '{"reason":"WORKER_LOST","message":"the lease ended with no outcome: the worker died or was cut off","code":14}'
+local CRASH_LOOP = '{"reason":"CRASH_LOOP","message":"every worker that ran the job was lost with it","code":10}'
+local processing_key = base .. 'processing'
+local reply = {'OK', 0, 0}
+local enqueued = false
+
+local function take_back(id, job)
+  local crashes = (job.crashes or 0) + 1
+  -- A token that nobody has: what the lost worker may still write is stale, not settled before.
+  local token = redis.call('hincrby', counters_key, 'token', 1)
+  keep_attempt(id, job.attempt, 'lost', job, now, LOST)
+  if job.cancel_reason then
+    finish(id, 'cancelled', now, job, 'token', token, 'crashes', crashes)
+  elseif crashes >= max_crashes then
+    finish(id, 'failed', now, job, 'token', token, 'crashes', crashes, 'failure', CRASH_LOOP)
+  else
+    redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms, id)
+    redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST)
+    if job.deadline_ms then
+      announce_due(deadlines_key, tonumber(job.deadline_ms))
+      redis.call('zadd', deadlines_key, job.deadline_ms, id)
+    end
+    enqueued = true
+    note_change(id, 'enqueued', job.attempt)
+  end
+  reply[#reply + 1] = id
+end
+
+local ended = redis.call('zrangebyscore', processing_key, '-inf', '(' .. string.format('%d', now), 'limit', 0, limit)
+for _, id in ipairs(ended) do
+  local job = read_job(id)
+  if job and job.state == 'processing' then
+    take_back(id, job)
+  end
+end
+if #ended > 0 then
+  redis.call('zrem', processing_key, unpack(ended))
+  reply[2] = #ended
+end
+for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
+  local over = redis.call('zrangebyscore', base .. state, '-inf', now, 'limit', 0, limit)
+  for _, id in ipairs(over) do
+    -- A job that a script cut short has left in an old index is not removed, only the index entry.
+    if redis.call('hget', job_key(id), 'state') == state then
+      redis.call('unlink', job_key(id))
+    end
+  end
+  if #over > 0 then
+    redis.call('zrem', base .. state, unpack(over))
+    reply[3] = reply[3] + #over
+  end
+end
+if enqueued then
+  wake_workers()
+end
+publish_changes(now)
+return reply

@@ -1,0 +1,93 @@
+#!lua flags=allow-oom
+-- Writes the outcomes of attempts, each fenced by its lease token.
+-- KEYS[1] settings of the queue
+-- ARGV[1..] an outcome: id of the job, token, move (complete, retry, bury, snooze, release, acknowledge_cancel), outcome,
+--   delay in ms or '', result or '', failure or ''
+-- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
+--   nothing was changed
+-- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled
+-- include: lib/now.lua
+-- include: lib/queue.lua
+-- include: lib/final.lua
+local now = now_ms()
+local replies, ended = {}, {}
+local woken = false
+
+local NEXT_STATE = {complete = 'completed', retry = 'retrying', bury = 'failed', snooze = 'scheduled', release = 'enqueued',
+  acknowledge_cancel = 'cancelled'}
+local AGAIN = {retrying = true, scheduled = true, enqueued = true}
+
+local function wait_again(id, job, state, delay_ms, failure)
+  local due = now + delay_ms
+  announce_due(base .. state, due)
+  redis.call('zadd', base .. state, due, id)
+  if failure ~= '' then
+    redis.call('hset', job_key(id), 'failure', failure)
+  end
+  if state == 'scheduled' then
+    -- A snooze spends no attempt.
+    redis.call('hset', job_key(id), 'state', state, 'run_ms', due, 'attempt', job.attempt - 1)
+    note_change(id, state, job.attempt - 1)
+  else
+    redis.call('hset', job_key(id), 'state', state, 'run_ms', due)
+    redis.call('hincrby', counters_key, 'retried_total', 1)
+    note_change(id, state, job.attempt)
+  end
+end
+
+local function give_back(id, job)
+  redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms, id)
+  redis.call('hset', job_key(id), 'state', 'enqueued', 'attempt', job.attempt - 1)
+  woken = true
+  note_change(id, 'enqueued', job.attempt - 1)
+end
+
+local function settle(id, token, move, outcome, delay_ms, result, failure)
+  local job = read_job(id)
+  if not job then
+    return 'NOT_FOUND'
+  end
+  if job.token ~= token then
+    return 'STALE_LEASE'
+  end
+  if job.state ~= 'processing' then
+    return 'ALREADY'
+  end
+  local state = NEXT_STATE[move]
+  if job.cancel_reason and AGAIN[state] then
+    state = 'cancelled'
+  end
+  if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' then
+    keep_attempt(id, job.attempt, outcome, job, now, failure)
+  end
+  if state == 'completed' then
+    finish(id, state, now, job, 'result', result)
+  elseif state == 'enqueued' then
+    give_back(id, job)
+  elseif AGAIN[state] then
+    wait_again(id, job, state, tonumber(delay_ms), failure)
+  elseif failure ~= '' then
+    finish(id, state, now, job, 'failure', failure)
+  else
+    finish(id, state, now, job)
+  end
+  if job.deadline_ms and AGAIN[state] then
+    announce_due(deadlines_key, tonumber(job.deadline_ms))
+    redis.call('zadd', deadlines_key, job.deadline_ms, id)
+  end
+  ended[#ended + 1] = id
+  return state
+end
+
+for at = 1, #ARGV, 7 do
+  replies[#replies + 1] = settle(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+end
+-- Last: a job that is in two indexes is found and mended, one that is in none would be lost.
+if #ended > 0 then
+  redis.call('zrem', base .. 'processing', unpack(ended))
+end
+if woken then
+  wake_workers()
+end
+publish_changes(now)
+return replies

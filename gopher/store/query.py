@@ -1,0 +1,293 @@
+"""The looks: one job, pages of jobs, the figures of a queue and of Redis. Nothing here changes anything.
+
+A list walks the indexes of one queue after another, each by (score, id). Where it stands is therefore told by the last entry
+read, not by a rank: jobs that come and go meanwhile neither shift the others out of sight nor show one twice. A job that moves
+between two calls may be seen in the index it left, in the one it came to, or, if it went back to one already walked, in neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from gopher.errors import JobNotFoundError, QueueNotFoundError, StoreError, invalid
+from gopher.job import JobState, Priority
+from gopher.store import codec, keys
+from gopher.store.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from gopher.job import Job
+    from gopher.store.link import Link
+    from gopher.store.registry import Registry
+    from gopher.store.resp import Argument, Reply
+
+SCAN_LIMIT: Final = 1000
+"""Records a call of `list_jobs` reads at most, an index that it finds empty counted as one. Chosen: some 50 ms."""
+_SLICE: Final = 25
+"""Chosen: 25 records of the largest payload stay far below what Redis lets a subscriber's replies take."""
+_PAGE_BYTES: Final = 1 << 20
+"""Payloads and results a page holds, about; chosen: gRPC clients refuse messages over 4 MiB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """A queue and its figures.
+
+    Attributes:
+        name: Of the queue.
+        paused: Whether nothing is claimed from it.
+        enqueued: Jobs in each line.
+        counts: Jobs kept now, by state.
+        oldest_wait_ms: How long the job at the head of a line has waited, the longest of the three; None when all are empty.
+        submitted_total: Since the queue was created, as are the other totals.
+        completed_total: Jobs.
+        failed_total: Jobs.
+        cancelled_total: Jobs.
+        retried_total: Attempts that failed and were to be followed by another.
+    """
+
+    name: str
+    paused: bool
+    enqueued: dict[Priority, int]
+    counts: dict[JobState, int]
+    oldest_wait_ms: int | None
+    submitted_total: int
+    completed_total: int
+    failed_total: int
+    cancelled_total: int
+    retried_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisStats:
+    """How Redis is.
+
+    Attributes:
+        version: As Redis says it.
+        used_memory_bytes: Now.
+        max_memory_bytes: 0 for no limit.
+        maxmemory_policy: What Redis does at the limit; anything but `noeviction` loses jobs.
+        connected_clients: Now.
+        uptime_seconds: Whole seconds.
+    """
+
+    version: str
+    used_memory_bytes: int
+    max_memory_bytes: int
+    maxmemory_policy: str
+    connected_clients: int
+    uptime_seconds: int
+
+
+class _Place(NamedTuple):
+    """Where a list stands: the last entry read, or, with no score, the beginning of an index."""
+
+    queue: str
+    index_name: str
+    score: str = ""
+    job_id: str = ""
+
+
+_encode_place = msgspec.json.Encoder().encode
+_decode_place = msgspec.json.Decoder(_Place).decode
+_INDEXES: Final = {key.removeprefix(keys.queue("", "")): state for state, _, key in keys.indexes("", "")}
+"""Name of each index -> state of the jobs in it, in the order in which a list walks them."""
+
+
+class Query:
+    """Looks at jobs, queues and Redis."""
+
+    def __init__(self, link: Link, registry: Registry) -> None:
+        self._link = link
+        self._registry = registry
+        self._page = Script.load("page")
+
+    async def get(self, namespace: str, job_id: str) -> Job:
+        """Return a job.
+
+        Raises:
+            InvalidRequestError: BAD_ID.
+            JobNotFoundError: There is no such job.
+        """
+        queue = await self._registry.queue_of(namespace, job_id)
+        record, lease = await self._ask(
+            [
+                ("HGETALL", keys.job(namespace, queue, job_id)),
+                ("ZSCORE", keys.index(namespace, queue, JobState.PROCESSING), job_id),
+            ]
+        )
+        if not record:
+            raise JobNotFoundError(job_id)
+        return codec.from_record(namespace, queue, job_id, record, None if lease is None else int(lease))
+
+    async def list_jobs(
+        self,
+        namespace: str,
+        *,
+        queue: str | None = None,
+        state: JobState | None = None,
+        type: str | None = None,  # noqa: A002 - the glossary's word for it
+        labels: Mapping[str, str] | None = None,
+        size: int,
+        cursor: str | None = None,
+    ) -> tuple[list[Job], str | None]:
+        """Return a page of jobs, oldest first within a queue and a state.
+
+        Args:
+            namespace: Of the jobs.
+            queue: Only of this queue; None for all, by name.
+            state: Only in this state; None for all.
+            type: Only of this type; None for all.
+            labels: Only with all of these labels.
+            size: How many at most, >= 1.
+            cursor: From the page before, with the same arguments; None for the first page.
+
+        Returns:
+            The jobs, and the cursor of the next page or None after the last. A page that is not the last may hold fewer than
+            `size` jobs, even none: the work of a call and the bytes of a page are bounded.
+
+        Raises:
+            InvalidRequestError: BAD_PAGE_TOKEN, the cursor is none of ours.
+        """
+        listing = _Listing(size, type, labels or {})
+        queues = await self.queues(namespace) if queue is None else [queue]
+        for start in _starts(queues, state, cursor):
+            place: _Place | None = start
+            while place is not None:
+                if listing.is_full:
+                    return listing.jobs, _encode_place(place).decode()
+                place = await self._read(namespace, place, listing)
+        return listing.jobs, None
+
+    async def queue_stats(self, namespace: str, queue: str) -> QueueStats:
+        """Return the figures of a queue.
+
+        Raises:
+            QueueNotFoundError: Nobody has used it.
+        """
+        indexes = keys.indexes(namespace, queue)
+        known, paused, counted, (seconds, micros), *rest = await self._ask(
+            [
+                ("HEXISTS", keys.queues(namespace), queue),
+                ("HEXISTS", keys.settings(namespace, queue), "paused"),
+                ("HGETALL", keys.counters(namespace, queue)),
+                ("TIME",),
+                *(("ZCARD", key) for _, _, key in indexes),
+                *(("ZRANGE", keys.enqueued(namespace, queue, p), 0, 0, "WITHSCORES") for p in Priority),
+            ]
+        )
+        if not known:
+            raise QueueNotFoundError(queue)
+        counts = dict.fromkeys(JobState, 0)
+        enqueued = {}
+        for (state, priority, _), count in zip(indexes, rest, strict=False):
+            counts[state] += count
+            if priority is not None:
+                enqueued[priority] = count
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        waits = [max(0, now_ms - int(head[0][1])) for head in rest[len(indexes) :] if head]
+        return QueueStats(
+            name=queue,
+            paused=bool(paused),
+            enqueued=enqueued,
+            counts=counts,
+            oldest_wait_ms=max(waits, default=None),
+            submitted_total=int(counted.get(b"submitted_total", 0)),
+            completed_total=int(counted.get(b"completed_total", 0)),
+            failed_total=int(counted.get(b"failed_total", 0)),
+            cancelled_total=int(counted.get(b"cancelled_total", 0)),
+            retried_total=int(counted.get(b"retried_total", 0)),
+        )
+
+    async def queues(self, namespace: str) -> list[str]:
+        """Return the names of the queues known, sorted."""
+        return await self._registry.queues(namespace)
+
+    async def redis_stats(self) -> RedisStats:
+        """Return how Redis is."""
+        text: bytes = await self._link.call("INFO", "server", "memory", "clients")
+        info = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+        return RedisStats(
+            version=info["redis_version"],
+            used_memory_bytes=int(info["used_memory"]),
+            max_memory_bytes=int(info["maxmemory"]),
+            maxmemory_policy=info["maxmemory_policy"],
+            connected_clients=int(info["connected_clients"]),
+            uptime_seconds=int(info["uptime_in_seconds"]),
+        )
+
+    async def _read(self, namespace: str, place: _Place, listing: _Listing) -> _Place | None:
+        """Read on from a place; return where that ended, None at the end of the index."""
+        count = listing.slice
+        flat = await self._page(
+            self._link, [keys.settings(namespace, place.queue)], [place.index_name, place.score, place.job_id, count]
+        )
+        entries = [(flat[at].decode(), flat[at + 1].decode()) for at in range(0, len(flat), 2)]
+        records = await self._ask([("HGETALL", keys.job(namespace, place.queue, job_id)) for job_id, _ in entries])
+        listing.scans_left -= 1
+        for (job_id, score), record in zip(entries, records, strict=True):
+            if listing.is_full:
+                return place
+            listing.scans_left -= 1
+            # A record that is gone or says otherwise has moved on since its id was read.
+            if record.get(b"state") == _INDEXES[place.index_name].value.encode():
+                listing.consider(codec.from_record(namespace, place.queue, job_id, record, int(float(score))))
+            place = place._replace(score=score, job_id=job_id)
+        return place if len(entries) == count else None
+
+    async def _ask(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
+        replies = await self._link.call_many(commands)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
+
+class _Listing:
+    """A page in the making."""
+
+    def __init__(self, size: int, job_type: str | None, labels: Mapping[str, str]) -> None:
+        self.jobs: list[Job] = []
+        self.scans_left = SCAN_LIMIT
+        self._size = size
+        self._bytes_left = _PAGE_BYTES
+        self._type = job_type
+        self._labels = labels.items()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.jobs) >= self._size or self.scans_left <= 0 or self._bytes_left <= 0
+
+    @property
+    def slice(self) -> int:
+        """How many entries to read next: one more than there is room for tells whether a page follows."""
+        if self._type is not None or self._labels:
+            return _SLICE
+        return min(_SLICE, self._size - len(self.jobs) + 1)
+
+    def consider(self, job: Job) -> None:
+        """Take a job in if it is one of those asked for."""
+        if self._type not in {None, job.type} or not self._labels <= job.labels.items():
+            return
+        self.jobs.append(job)
+        self._bytes_left -= len(job.payload) + len(job.result or b"")
+
+
+def _starts(queues: list[str], state: JobState | None, cursor: str | None) -> Iterator[_Place]:
+    """Yield where to read on, then the beginning of each index that follows."""
+    names = [name for name, of in _INDEXES.items() if state in {None, of}]
+    if cursor is None:
+        yield from (_Place(queue, name) for queue in queues for name in names)
+        return
+    try:
+        place = _decode_place(cursor)
+        at = names.index(place.index_name)
+    except ValueError as error:
+        raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one") from error
+    yield place
+    yield from (_Place(place.queue, name) for name in names[at + 1 :])
+    yield from (_Place(queue, name) for queue in queues if queue > place.queue for name in names)

@@ -1,0 +1,166 @@
+"""What a namespace knows: its queues and their numbers, its job types, its workers."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gopher.errors import JobNotFoundError, QueueNotFoundError, TooManyQueuesError
+from gopher.store import ids, keys
+from gopher.store.scripts import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gopher.store.link import Link
+
+
+class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself with every beat.
+
+    Attributes:
+        host: Name of its machine.
+        pid: Of its process.
+        version: Of Gopher.
+        queues: Name -> weight.
+        types: The handlers it has.
+        slots: Attempts it runs at most at once.
+        busy: Attempts it runs now.
+        started_ms: When it started, ms since the epoch by the clock of Redis.
+        draining: Whether it claims no more.
+        stuck: Jobs whose handler outlasts its cancel.
+    """
+
+    host: str
+    pid: int
+    version: str
+    queues: dict[str, int]
+    types: list[str]
+    slots: int
+    busy: int
+    started_ms: int
+    draining: bool
+    stuck: list[str]
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as the register holds it.
+
+    Attributes:
+        id: Of the worker.
+        heartbeat_ms: Moment of its last beat, ms since the epoch by the clock of Redis.
+        description: What it said then.
+    """
+
+    id: str
+    heartbeat_ms: int
+    description: WorkerDescription
+
+
+_decode_description = msgspec.json.Decoder(WorkerDescription).decode
+
+
+class Registry:
+    """Looks names up, and keeps what never changes: a queue's number is never used again, a type known stays known."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._name_queue = Script.load("name_queue")
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._names: dict[tuple[str, int], str] = {}
+        self._types: set[tuple[str, str]] = set()
+
+    async def queue_number(self, namespace: str, queue: str) -> int:
+        """Return the number of a queue, 0 to 65,535; a new name gets the next one.
+
+        Raises:
+            TooManyQueuesError: All numbers of the namespace are taken.
+        """
+        number = self._numbers.get((namespace, queue))
+        if number is None:
+            word, *rest = await self._name_queue(self._link, [keys.queues(namespace)], [queue])
+            if word != b"OK":
+                raise TooManyQueuesError(queue)
+            number = int(rest[0])
+            self._numbers[namespace, queue] = number
+            self._names[namespace, number] = queue
+        return number
+
+    async def queue_of(self, namespace: str, job_id: str) -> str:
+        """Return the queue that a job of this id stands in, if there is one.
+
+        Raises:
+            InvalidRequestError: BAD_ID.
+            JobNotFoundError: The namespace has no queue of this number.
+        """
+        number = ids.queue_number(job_id)
+        name = self._names.get((namespace, number))
+        if name is None:
+            reply = await self._link.call("HGET", keys.queues(namespace), f"#{number}")
+            if reply is None:
+                raise JobNotFoundError(job_id)
+            name = reply.decode()
+            self._names[namespace, number] = name
+        return name
+
+    async def queues(self, namespace: str) -> list[str]:
+        """Return the names of the queues known, sorted."""
+        names = await self._link.call("HKEYS", keys.queues(namespace))
+        return sorted(name.decode() for name in names if not name.startswith(b"#"))
+
+    async def require_queue(self, namespace: str, queue: str) -> None:
+        """Check that a queue exists.
+
+        Raises:
+            QueueNotFoundError: Nobody has used it.
+        """
+        if (namespace, queue) not in self._numbers and not await self._link.call("HEXISTS", keys.queues(namespace), queue):
+            raise QueueNotFoundError(queue)
+
+    async def add_types(self, namespace: str, types: Iterable[str]) -> None:
+        """Make job types known, for good."""
+        await self._link.call("SADD", keys.types(namespace), *types)
+
+    async def is_known_type(self, namespace: str, job_type: str) -> bool:
+        """Tell whether any worker of the namespace has ever registered a type."""
+        if (namespace, job_type) in self._types:
+            return True
+        known = bool(await self._link.call("SISMEMBER", keys.types(namespace), job_type))
+        if known:
+            self._types.add((namespace, job_type))
+        return known
+
+    async def types(self, namespace: str) -> list[str]:
+        """Return the types known, sorted."""
+        return sorted(name.decode() for name in await self._link.call("SMEMBERS", keys.types(namespace)))
+
+    async def workers(self, namespace: str) -> list[WorkerInfo]:
+        """Return the workers whose entry still stands, by id."""
+        now_ms = await self.now_ms()
+        entries = await self._link.call("HGETALL", keys.workers(namespace))
+        found = []
+        for worker, entry in entries.items():
+            expiry, heartbeat, description = entry.split(b" ", 2)
+            if int(expiry) >= now_ms:
+                found.append(
+                    WorkerInfo(
+                        id=worker.decode(),
+                        heartbeat_ms=int(heartbeat),
+                        description=_decode_description(description),
+                    )
+                )
+        return sorted(found, key=lambda worker: worker.id)
+
+    async def now_ms(self) -> int:
+        """Return the moment by the clock of Redis, ms since the epoch."""
+        seconds, micros = await self._link.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def page_secret(self, namespace: str) -> bytes:
+        """Return the 32 bytes that sign the namespace's page tokens; the first caller makes them."""
+        key = keys.page_secret(namespace)
+        await self._link.call("SET", key, secrets.token_bytes(32), "NX")
+        secret: bytes = await self._link.call("GET", key)
+        return secret
