@@ -1,0 +1,123 @@
+"""The only place that prints: lines, JSON and tables on stdout, faults in one line on stderr; and the exit code of each.
+
+A command of ours returns its exit code, or raises a `GopherError`, whose code stands in the table of `gopher.wire.status`. README
+and `gopher --help` list them; scripts depend on them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from cyclopts import App, CycloptsError
+
+from gopher.errors import ConfigError, GopherError, StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gopher.job import JsonValue
+
+DONE: Final = 0
+USAGE: Final = 2
+FINDINGS: Final = 2
+INTERRUPTED: Final = 130
+READER_GONE: Final = 141
+
+EXIT_CODES: Final = """\
+Exit codes: 0 done; 1 it failed, or the program cannot start; 2 the command line, a setting or a field of the request is wrong, or
+`admin audit` has findings; 3 there is no such thing; 4 its state, or another job, does not allow it; 5 the server, or Redis behind
+it, cannot be reached; 6 the time was over first; 7 Redis is full; 8 the job failed and 9 it was cancelled (`submit --wait`,
+`--watch`, `watch`); 130 interrupted; 141 the reader of the output has gone.
+"""
+
+
+def guarded(app: App, argv: Sequence[str] | None = None) -> int:
+    """Run the application and return the exit code; what goes wrong is told in a line on stderr.
+
+    Args:
+        app: Its commands return their exit code or None.
+        argv: The arguments; None: those of the process.
+    """
+    try:
+        code = app(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nothing more can be said there, and the interpreter must not try to at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except CycloptsError as fault:
+        say(f"{' '.join(str(fault).split())} Try --help.")
+        return USAGE
+    except GopherError as fault:
+        return tell(fault)
+    except BaseExceptionGroup as group:
+        return _tell_only(group)
+    return code if isinstance(code, int) else DONE
+
+
+def _tell_only(group: BaseExceptionGroup[BaseException]) -> int:
+    """Tell the one error in a group; a nursery in which one task failed raises such.
+
+    Raises:
+        BaseException: The group, when it holds more or something else: a defect of ours, whose traceback is wanted.
+    """
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    if isinstance(inner, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(inner, GopherError):
+        return tell(inner)
+    raise group
+
+
+def tell(fault: GopherError) -> int:
+    """Say what is wrong, a line a problem, and return the exit code."""
+    for problem in fault.problems if isinstance(fault, ConfigError) else [fault.message]:
+        say(problem)
+    if isinstance(fault, StartError):
+        return fault.exit_code
+    from gopher.wire.status import exit_code_of  # gRPC is loaded only once it is needed
+
+    return exit_code_of(fault)
+
+
+def say(text: str) -> None:
+    """Write a line for people on stderr."""
+    print(f"gopher: {one_line(text)}", file=sys.stderr)
+
+
+def line(text: str) -> None:
+    """Write a line on stdout."""
+    print(text, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Return the text with whatever would begin a line or steer a terminal written as an escape."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def json_line(value: JsonValue) -> None:
+    """Write a JSON value as one line on stdout."""
+    import msgspec
+
+    line(msgspec.json.encode(value).decode())
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table on stdout; a column is as wide as its longest cell when nobody watches."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(one_line(cell)) for cell in row))
+    console = Console(soft_wrap=False)
+    width = None if console.is_terminal else drawn.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
+    console.print(drawn, width=width, crop=False)

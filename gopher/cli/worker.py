@@ -1,0 +1,113 @@
+"""`gopher-worker`: builds a worker from its settings and runs it, or the parent of several."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import trio
+
+from gopher import config
+from gopher.cli import options, output
+from gopher.errors import StartError, StoreError
+from gopher.runtime.apps import EXIT_BAD_APP, load_registry
+from gopher.runtime.processes import Processes
+from gopher.runtime.signals import watch_signals
+from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.store.store import Store
+from gopher.telemetry import log, tracing
+
+if TYPE_CHECKING:
+    from gopher.config import Settings
+    from gopher.handlers import Registry
+
+
+def main() -> None:
+    """Run the program."""
+    sys.exit(options.run_program(config.WORKER, run))
+
+
+def run(settings: Settings) -> None:
+    """Run a worker, or as many processes as the settings say, until drained.
+
+    Raises:
+        StartError: The application cannot be imported, or Redis cannot be reached.
+    """
+    log.start(settings.telemetry.log_level, settings.telemetry.log_format)
+    if settings.worker.processes > 1:
+        processes = Processes(
+            _arguments_for_one(settings),
+            _environ_for_one(settings),
+            count=settings.worker.processes,
+            grace_seconds=settings.worker.grace_seconds,
+            is_hopeless=lambda status: status == EXIT_BAD_APP,
+            on_ready=lambda: output.line("ready"),
+        )
+        trio.run(processes.run, strict_exception_groups=False)
+        return
+    hand_over_spans = tracing.start("gopher-worker") if settings.telemetry.tracing else None
+    try:
+        trio.run(_work, settings, load_registry(settings.worker.app))
+    finally:
+        if hand_over_spans is not None:
+            hand_over_spans()
+
+
+async def _work(settings: Settings, registry: Registry) -> None:
+    store = Store(settings.store.url, client_name="gopher-worker")
+    supervisor = Supervisor(
+        store,
+        settings.store.url,
+        registry,
+        _plan(settings),
+        abandon=_abandon,
+    )
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(store.run)
+        except StoreError as error:
+            raise StartError(f"redis: {error}", exit_code=output.UNREACHABLE) from error
+        await nursery.start(lambda task_status: watch_signals(drain=supervisor.drain, abort=supervisor.abort, task_status=task_status))
+        async with trio.open_nursery() as working:
+            await working.start(supervisor.run)
+            output.line("ready")
+        nursery.cancel_scope.cancel()
+
+
+def _plan(settings: Settings) -> WorkerPlan:
+    worker = settings.worker
+    return WorkerPlan(
+        app=worker.app,
+        namespace=worker.namespace,
+        queues=worker.queues,
+        slots=worker.concurrency,
+        lease_seconds=worker.lease_seconds,
+        poll_seconds=worker.poll_interval_seconds,
+        grace_seconds=worker.grace_seconds,
+        max_attempts=worker.max_retries + 1,
+        max_result_bytes=worker.max_result_bytes,
+        version=version("gopher-jobs"),
+    )
+
+
+def _arguments_for_one(settings: Settings) -> list[str]:
+    sections = (settings.worker, settings.telemetry)
+    arguments = [argument for section in sections for argument in config.arguments_for(section)]
+    return [*arguments, "--processes", "1"]
+
+
+def _environ_for_one(settings: Settings) -> dict[str, str]:
+    """The URL may hold a password, which a command line would show to everybody on the machine."""
+    return {**os.environ, "GOPHER_REDIS_URL": settings.store.url}
+
+
+def _abandon() -> None:
+    """Go without the handlers that will not end: threads, which nothing but the end of the process stops."""
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

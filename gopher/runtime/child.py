@@ -1,0 +1,103 @@
+"""The subprocess of a handler marked `process=True`: `python -m gopher.runtime.child APP FD`; see `subprocesses`.
+
+A coroutine handler runs on Trio and is cancelled by SIGTERM; in a plain `def`, SIGTERM raises `SystemExit`, so that its `finally`
+blocks run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+import trio
+
+from gopher.errors import PayloadMismatchError, StartError
+from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
+from gopher.runtime.apps import load_registry
+from gopher.runtime.subprocesses import Assignment, Progress, Raised, Returned, encode_line
+
+if TYPE_CHECKING:
+    from gopher.handlers import ContextT, HandlerSpec
+
+_EXIT_TERMINATED = 143  # as the shell counts: 128 + SIGTERM
+
+
+def main(app: str, fd: int) -> None:
+    """Run one handler and say how it ended."""
+    channel = socket.socket(fileno=fd)
+    with channel, channel.makefile("rb") as lines:
+        assignment = msgspec.json.decode(lines.readline(), type=Assignment)
+        channel.sendall(encode_line(_run(app, assignment, channel)) + b"\n")
+
+
+def _run(app: str, assignment: Assignment, channel: socket.socket) -> Returned | Raised:
+    try:
+        spec = load_registry(app).get(assignment.type)
+        if spec is None:
+            return Raised("Exception", f"{app} has no handler for {assignment.type!r} any more")
+        return Returned(msgspec.Raw(encode_line(_call(spec, assignment, channel))))
+    except Snooze as error:
+        return Raised("Snooze", str(error), error.seconds)
+    except Retry as error:
+        return Raised("Retry", str(error), error.after)
+    except (Discard, PayloadMismatchError) as error:
+        return Raised(type(error).__name__, str(error))
+    except StartError as error:
+        return Raised("Exception", error.message)
+    except Exception as error:  # noqa: BLE001 - whatever the handler raises is its outcome
+        return Raised("Exception", f"{type(error).__name__}: {error}")
+
+
+def _call(spec: HandlerSpec, assignment: Assignment, channel: socket.socket) -> object:
+    payload = spec.read_payload(assignment.payload, assignment.content_type)
+
+    def report(fraction: float, message: str) -> None:
+        channel.sendall(encode_line(Progress(fraction, message)) + b"\n")
+
+    async def report_on_trio(fraction: float, message: str) -> None:
+        await trio.lowlevel.checkpoint()
+        report(fraction, message)
+
+    if inspect.iscoroutinefunction(spec.function):
+        context = _context(JobContext, assignment)
+        context.report = report_on_trio
+        return trio.run(_call_on_trio, spec, context, payload)
+    sync_context = _context(SyncJobContext, assignment)
+    sync_context.report = report
+    signal.signal(signal.SIGTERM, _exit)
+    return spec.function(sync_context, payload)
+
+
+def _context(kind: type[ContextT], assignment: Assignment) -> ContextT:
+    return kind(
+        id=assignment.id,
+        type=assignment.type,
+        queue=assignment.queue,
+        namespace=assignment.namespace,
+        attempt=assignment.attempt,
+        token=assignment.token,
+        labels=assignment.labels,
+        deadline_ms=assignment.deadline_ms,
+        # A subprocess is asked to end by SIGTERM, not by a flag.
+        is_draining=lambda: False,
+    )
+
+
+async def _call_on_trio(spec: HandlerSpec, context: JobContext, payload: object) -> object:
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope() as scope:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: token.run_sync_soon(scope.cancel))
+        return await spec.function(context, payload)
+    sys.exit(_EXIT_TERMINATED)
+
+
+def _exit(_number: int, _frame: object) -> NoReturn:
+    sys.exit(_EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

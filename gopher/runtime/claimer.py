@@ -1,0 +1,188 @@
+"""Claims jobs for the free slots, many in one call, and starts a runner for each.
+
+One claim is on its way at a time. It takes at most half of the slots, so that Redis prepares the next jobs while the worker runs
+the last ones (measured: 43,000 jobs/s against 35,000 when it takes all). A queue that gave less than was asked for is left alone
+until Redis says that something was enqueued; a slow poll is the safety net.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from gopher.errors import StoreError
+from gopher.retry import RetryPolicy
+from gopher.runtime.scopes import RunningAttempt
+from gopher.store.lifecycle import BATCH
+
+if TYPE_CHECKING:
+    from gopher.runtime.runner import Runner
+    from gopher.runtime.scopes import Scopes
+    from gopher.runtime.settler import Settler
+    from gopher.store.lifecycle import Lifecycle
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
+"""Chosen: claims go on within 2 s of Redis being back."""
+
+
+class QueueSource:
+    """One of the queues that a worker takes from.
+
+    Attributes:
+        name: Of the queue.
+        weight: Its share of the claims while all queues have jobs, >= 1.
+        settler: Writes the outcomes of its attempts.
+        current: Where the weighted round robin stands.
+        is_drained: Whether the last claim found less than it asked for.
+        wakes: How often Redis has said that something was enqueued.
+        claim_id: Of a claim whose answer was lost, to be asked for again; else None.
+    """
+
+    def __init__(self, name: str, weight: int, settler: Settler) -> None:
+        self.name = name
+        self.weight = weight
+        self.settler = settler
+        self.current = 0
+        self.is_drained = False
+        self.wakes = 0
+        self.claim_id: str | None = None
+
+
+class Claimer:
+    """Keeps the slots of a worker busy.
+
+    Args:
+        lifecycle: Where to claim.
+        scopes: Takes in the claimed attempts; their number is the number of slots in use.
+        runner: Runs them.
+        namespace: Of the queues.
+        worker: Id of this worker.
+        slots: Attempts that run at most at once.
+        lease_seconds: Lease of a claim.
+        poll_seconds: The safety net.
+    """
+
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        scopes: Scopes,
+        runner: Runner,
+        *,
+        namespace: str,
+        worker: str,
+        slots: int,
+        lease_seconds: float,
+        poll_seconds: float,
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._scopes = scopes
+        self._runner = runner
+        self._namespace = namespace
+        self._worker = worker
+        self._slots = slots
+        self._lease_seconds = lease_seconds
+        self._poll_seconds = poll_seconds
+        self._batch = min(BATCH, max(1, slots // 2))
+        self._sources: list[QueueSource] = []
+        self._has_news = trio.Event()
+
+    def add_source(self, source: QueueSource) -> None:
+        """Take from one more queue."""
+        self._sources.append(source)
+
+    def wake(self, queue: str) -> None:
+        """Note that a queue may have jobs again."""
+        for source in self._sources:
+            if source.name == queue:
+                source.is_drained = False
+                source.wakes += 1
+        self._has_news.set()
+
+    def note_free_slots(self) -> None:
+        """Note that attempts have ended."""
+        self._has_news.set()
+
+    async def run(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Claim until cancelled.
+
+        Args:
+            nursery: Where the attempts run; it outlives this task, so that they can end in peace once claiming has stopped.
+            task_status: Started at once.
+
+        Cancellation:
+            Nothing is left between a claim and its runners: the reply of a claim under way is still taken in, bounded.
+        """
+        task_status.started()
+        failures = 0
+        while True:
+            try:
+                is_idle = await self.tick(nursery)
+                failures = 0
+            except StoreError as error:
+                failures += 1
+                _log.warning("claim.delayed", error=str(error))
+                await trio.sleep(_RETRY.delay_seconds(failures, random.random))
+                continue
+            if is_idle:
+                await self._wait_for_news()
+
+    async def tick(self, nursery: trio.Nursery) -> bool:
+        """Claim once.
+
+        Returns:
+            Whether there is nothing to do until something changes.
+        """
+        free = self._slots - len(self._scopes)
+        source = self._next_source() if free > 0 else None
+        if source is None:
+            return True
+        count = min(free, self._batch)
+        claim_id = source.claim_id or uuid.uuid4().hex
+        lease_until = time.monotonic() + self._lease_seconds
+        source.claim_id = claim_id
+        wakes = source.wakes
+        # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
+        with trio.CancelScope(shield=True):
+            jobs = await self._lifecycle.claim(
+                self._namespace,
+                source.name,
+                worker=self._worker,
+                count=count,
+                lease_ms=round(self._lease_seconds * 1000),
+                claim_id=claim_id,
+            )
+        source.claim_id = None
+        # A wake-up that overtook this reply in our own process must not be lost.
+        source.is_drained = (jobs is None or len(jobs) < count) and source.wakes == wakes
+        for job in jobs or ():
+            attempt = RunningAttempt(job, source.name, lease_until)
+            self._scopes.add(attempt)
+            nursery.start_soon(self._runner.run, attempt, source.settler)
+        return False
+
+    def _next_source(self) -> QueueSource | None:
+        """Pick by smooth weighted round robin among the queues that may have jobs. Source: nginx, upstream round robin."""
+        ready = [source for source in self._sources if not source.is_drained]
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        for source in ready:
+            source.current += source.weight
+        picked = max(ready, key=lambda source: source.current)
+        picked.current -= sum(source.weight for source in ready)
+        return picked
+
+    async def _wait_for_news(self) -> None:
+        # Spread, so that the polls of many workers do not meet.
+        with trio.move_on_after(self._poll_seconds * random.uniform(0.8, 1.2)) as scope:
+            await self._has_news.wait()
+        self._has_news = trio.Event()
+        if scope.cancelled_caught:
+            for source in self._sources:
+                source.is_drained = False

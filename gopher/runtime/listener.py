@@ -1,0 +1,52 @@
+"""Hears what Redis tells the workers of a queue: that it has jobs again, that something is due earlier, that a job is to be ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gopher.runtime.claimer import Claimer
+    from gopher.runtime.promoter import Promoter
+    from gopher.runtime.scopes import Scopes
+    from gopher.store.events import Control
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Passes the messages of one queue on.
+
+    Attributes:
+        control: Where they come from.
+        namespace: Of the queue.
+        queue: Whose messages.
+        claimer: Is woken.
+        promoter: Is woken.
+        scopes: Ends jobs.
+    """
+
+    control: Control
+    namespace: str
+    queue: str
+    claimer: Claimer
+    promoter: Promoter
+    scopes: Scopes
+
+    async def start(self) -> None:
+        """Listen from now on, for as long as the link lives."""
+        await self.control.listen(self.namespace, self.queue, self.receive)
+
+    def receive(self, word: str, rest: list[str]) -> None:
+        """Take one message."""
+        match word, rest:
+            case "wake", _:
+                self.claimer.wake(self.queue)
+            case "due", _:
+                self.promoter.wake()
+            case "cancel", [job_id, token, grace_ms, *_]:
+                self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
+
+    def reread(self) -> None:
+        """Do what may have been missed while the connection was down; cancels are found by the keeper."""
+        self.claimer.wake(self.queue)
+        self.promoter.wake()

@@ -1,0 +1,254 @@
+"""Runs one attempt: one cancel scope, one lease, one outcome.
+
+The outcome is read from which scope caught, not from the exception: a handler that returns normally has succeeded, even after a
+cancel. Errors are caught outside the scope with `except*`, since a handler whose children fail while they are being cancelled
+raises a group that no `except Exception` catches. If the worker itself is being torn down, control does not come back after the
+scope; then the `finally` gives the job back.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from gopher.errors import HandlerError, PayloadMismatchError, ResultInvalidError
+from gopher.handlers import Discard, JobContext, Retry, Snooze
+from gopher.job import Failure, Move, Outcome
+from gopher.retry import RetryPolicy
+from gopher.runtime.scopes import CancelReason
+from gopher.store.codec import encode_failure
+from gopher.store.lifecycle import Settlement
+from gopher.telemetry import tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gopher.handlers import HandlerSpec, Registry
+    from gopher.runtime.executors import Executors
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.runtime.settler import Settler
+    from gopher.store.codec import ClaimedJob
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_UNHANDLED_SECONDS: Final = 5.0
+"""How long a job of a type that this worker lacks stays out of its way; chosen: a rolling deploy's worker is not far."""
+_MESSAGE_LENGTH: Final = 1024
+_encode_result = msgspec.json.Encoder().encode
+
+# Numbers of gRPC status codes (google/rpc/code.proto), for a job's failure.
+_CODE_UNKNOWN: Final = 2
+_CODE_INVALID_ARGUMENT: Final = 3
+_CODE_DEADLINE_EXCEEDED: Final = 4
+_CODE_ABORTED: Final = 10
+
+
+class Reporter(Protocol):
+    """Keeps a running attempt's progress; `Supervisor` and the test kit implement it."""
+
+    async def __call__(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
+        """Keep the progress of an attempt."""
+
+
+class Runner:
+    """Runs attempts, any number at once.
+
+    Args:
+        registry: The handlers.
+        executors: Where they run.
+        namespace: Of the jobs.
+        max_result_bytes: A larger result fails the job.
+        report: Keeps progress.
+        is_draining: Tells handlers whether the worker drains.
+        max_attempts: Of jobs for which neither submitter nor handler says.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        executors: Executors,
+        *,
+        namespace: str,
+        max_result_bytes: int,
+        report: Reporter,
+        is_draining: Callable[[], bool],
+        max_attempts: int,
+    ) -> None:
+        self._max_attempts = max_attempts
+        self._registry = registry
+        self._executors = executors
+        self._namespace = namespace
+        self._max_result_bytes = max_result_bytes
+        self._report = report
+        self._is_draining = is_draining
+
+    async def run(self, attempt: RunningAttempt, settler: Settler) -> None:
+        """Run an attempt to its end and hand its outcome over.
+
+        Cancellation:
+            The handler is ended and the job is given back unspent.
+        """
+        settlement = Settlement(attempt.job.id, attempt.job.token, Move.RELEASE, Outcome.CANCELLED)
+        try:
+            spec = self._registry.get(attempt.job.type)
+            if spec is None:
+                settlement = _unhandled(attempt.job)
+            else:
+                settlement = await self._run_handler(attempt, spec)
+        finally:
+            attempt.is_over = True
+            settler.put_nowait(attempt, settlement)
+
+    async def _run_handler(self, attempt: RunningAttempt, spec: HandlerSpec) -> Settlement:
+        job = attempt.job
+        scope = attempt.scope
+        limit_seconds, is_job_deadline = _limit(job, spec)
+        if limit_seconds is not None:
+            scope.deadline = trio.current_time() + limit_seconds
+        error: BaseException | None = None
+        result = b""
+        try:
+            with scope:
+                result = await self._call(attempt, spec)
+        except* (Exception, SystemExit) as group:  # a handler's sys.exit() ends its attempt, not the worker
+            error = _sole(group)
+
+        if error is None and not scope.cancelled_caught:
+            return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result)
+        if attempt.cancel_reason is not None:
+            return _ended_by_us(attempt, error)
+        if error is not None and not scope.cancel_called:
+            return self._raised(job, spec, error)
+        return self._timed_out(job, spec, limit_seconds or 0.0, is_job_deadline=is_job_deadline)
+
+    async def _call(self, attempt: RunningAttempt, spec: HandlerSpec) -> bytes:
+        job = attempt.job
+
+        async def report(fraction: float, message: str) -> None:
+            await self._report(attempt, fraction, message)
+
+        context = JobContext(
+            id=job.id,
+            type=job.type,
+            queue=attempt.queue,
+            namespace=self._namespace,
+            attempt=job.attempt,
+            token=job.token,
+            labels=job.labels,
+            deadline_ms=job.number(b"deadline_ms"),
+            is_draining=self._is_draining,
+        )
+        context.report = report
+        with tracing.attempt_span(job.type, attempt.queue, job.id, job.attempt, job.trace):
+            value = await self._executors.execute(spec, context, attempt)
+        return self._read_result(value)
+
+    def _read_result(self, value: object) -> bytes:
+        try:
+            result = _encode_result(value)
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise ResultInvalidError(f"what the handler returned is not JSON: {error}") from error
+        if len(result) > self._max_result_bytes:
+            raise ResultInvalidError(f"RESULT_TOO_LARGE: {len(result)} bytes, the limit is {self._max_result_bytes}")
+        return result
+
+    def _timed_out(self, job: ClaimedJob, spec: HandlerSpec, limit_seconds: float, *, is_job_deadline: bool) -> Settlement:
+        if is_job_deadline:
+            failure = Failure(
+                reason="EXPIRED", message="the job's deadline passed while it ran", code=_CODE_DEADLINE_EXCEEDED
+            )
+            return Settlement(job.id, job.token, Move.BURY, Outcome.TIMED_OUT, 0, b"", encode_failure(failure))
+        failure = Failure(
+            reason="TIMED_OUT", message=f"the attempt was ended after {limit_seconds:g} s", code=_CODE_DEADLINE_EXCEEDED
+        )
+        return self._retry_or_bury(job, spec, Outcome.TIMED_OUT, failure)
+
+    def _raised(self, job: ClaimedJob, spec: HandlerSpec, error: BaseException) -> Settlement:
+        match error:
+            case Snooze():
+                return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, _ms(error.seconds))
+            case Discard():
+                failure = Failure(reason="DISCARDED", message=_cut(str(error)), code=_CODE_ABORTED)
+            case PayloadMismatchError() | ResultInvalidError():
+                failure = Failure(reason=error.reason, message=_cut(error.message), code=_CODE_INVALID_ARGUMENT)
+            case Retry():
+                failure = Failure(reason="RETRY_ASKED", message=_cut(str(error)))
+                return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=error.after)
+            case _:
+                return self._retry_or_bury(job, spec, Outcome.RAISED, _describe(error))
+        return Settlement(job.id, job.token, Move.BURY, Outcome.RAISED, 0, b"", encode_failure(failure))
+
+    def _retry_or_bury(
+        self, job: ClaimedJob, spec: HandlerSpec, outcome: Outcome, failure: Failure, *, after_seconds: float | None = None
+    ) -> Settlement:
+        policy = self._policy(job, spec)
+        # Attempts that crashed, and those of an earlier generation, are counted apart.
+        failures = max(1, job.attempt - (job.number(b"crashes") or 0) - (job.number(b"spent") or 0))
+        encoded = encode_failure(failure)
+        if not policy.has_attempt_after(failures):
+            return Settlement(job.id, job.token, Move.BURY, outcome, 0, b"", encoded)
+        delay_seconds = policy.delay_seconds(failures, random.random) if after_seconds is None else after_seconds
+        return Settlement(job.id, job.token, Move.RETRY, outcome, _ms(delay_seconds), b"", encoded)
+
+    def _policy(self, job: ClaimedJob, spec: HandlerSpec) -> RetryPolicy:
+        """What the submitter set, and for the rest what the handler declares."""
+        declared = spec.retry_policy
+        initial_ms = job.number(b"backoff_initial_ms")
+        max_ms = job.number(b"backoff_max_ms")
+        multiplier = job.decimal(b"backoff_multiplier")
+        return RetryPolicy(
+            max_attempts=job.number(b"max_attempts") or (spec.max_attempts or self._max_attempts),
+            backoff_initial_seconds=declared.backoff_initial_seconds if initial_ms is None else initial_ms / 1000,
+            backoff_max_seconds=declared.backoff_max_seconds if max_ms is None else max_ms / 1000,
+            backoff_multiplier=declared.backoff_multiplier if multiplier is None else multiplier,
+        )
+
+
+def _limit(job: ClaimedJob, spec: HandlerSpec) -> tuple[float | None, bool]:
+    """Return how long the attempt may run, in seconds, and whether that is due to the job's deadline."""
+    timeout_ms = job.number(b"timeout_ms")
+    limit_seconds = spec.timeout_seconds if timeout_ms is None else timeout_ms / 1000
+    deadline_ms = job.number(b"deadline_ms")
+    if deadline_ms is not None:
+        left_seconds = (deadline_ms - job.claimed_ms) / 1000
+        if limit_seconds is None or left_seconds < limit_seconds:
+            return left_seconds, True
+    return limit_seconds, False
+
+
+def _sole(error: BaseException) -> BaseException:
+    """Unwrap groups of one: what a nursery of one child, or `except*` itself, has put around the handler's own error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _unhandled(job: ClaimedJob) -> Settlement:
+    _log.warning("attempt.unhandled", job_id=job.id, type=job.type)
+    return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, int(_UNHANDLED_SECONDS * 1000))
+
+
+def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settlement:
+    job = attempt.job
+    if attempt.cancel_reason is CancelReason.REQUESTED:
+        failure = b"" if error is None else encode_failure(_describe(error))
+        return Settlement(job.id, job.token, Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED, 0, b"", failure)
+    # With the lease lost the release is refused, which is right: the job is somebody else's.
+    return Settlement(job.id, job.token, Move.RELEASE, Outcome.CANCELLED)
+
+
+def _describe(error: BaseException) -> Failure:
+    message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {error}"
+    return Failure(reason="HANDLER_RAISED", message=_cut(message), code=_CODE_UNKNOWN)
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _MESSAGE_LENGTH else message[: _MESSAGE_LENGTH - 1] + "…"
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

@@ -1,0 +1,129 @@
+"""The attempts that run in this worker: job id -> lease and cancel scope.
+
+Changed by the Trio thread alone. The keeper's thread only takes snapshots, and leaves what it found to the Trio thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from gopher.store.codec import ClaimedJob
+
+_EARLY_CANCELS: Final = 1_000
+"""Cancels kept for jobs whose claim is still on its way; chosen: ten times what one claim can bring."""
+
+
+class CancelReason(Enum):
+    """Why an attempt's scope was cancelled by us; a time-out needs no mark, the scope's own deadline tells."""
+
+    REQUESTED = "requested"
+    LEASE_LOST = "lease_lost"
+    SHUTDOWN = "shutdown"
+
+
+class RunningAttempt:
+    """One attempt from its claim until its outcome is written.
+
+    Attributes:
+        job: As claimed.
+        queue: Of the job.
+        scope: Ends the handler's whole task tree.
+        lease_until: When the lease ends unless extended, by `time.monotonic()`. Written by the keeper.
+        cancel_reason: Why the scope was cancelled; None when it was not.
+        grace_seconds: How long cleanup may take once cancelled before the job counts as stuck.
+        cancelled_at: When the scope was cancelled, by `time.monotonic()`.
+        is_over: Whether the handler has ended, and only its outcome is still to be written.
+    """
+
+    __slots__ = ("cancel_reason", "cancelled_at", "grace_seconds", "is_over", "job", "lease_until", "queue", "scope")
+
+    def __init__(self, job: ClaimedJob, queue: str, lease_until: float) -> None:
+        self.job = job
+        self.queue = queue
+        self.scope = trio.CancelScope()
+        self.lease_until = lease_until
+        self.cancel_reason: CancelReason | None = None
+        self.grace_seconds = 5.0
+        self.cancelled_at = 0.0
+        self.is_over = False
+
+    def cancel(self, reason: CancelReason, grace_seconds: float = 5.0) -> None:
+        """End the handler; the first reason stands."""
+        if self.cancel_reason is None:
+            self.cancel_reason = reason
+            self.grace_seconds = grace_seconds
+            self.cancelled_at = time.monotonic()
+            self.scope.cancel(reason=reason.value)
+
+    def is_stuck(self, now: float) -> bool:
+        """Tell whether the handler has outlasted its cancel and the grace."""
+        return self.cancel_reason is not None and not self.is_over and now > self.cancelled_at + self.grace_seconds
+
+
+class Scopes:
+    """The running attempts of this worker, by job id."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, RunningAttempt] = {}
+        self._early: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._emptied = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def add(self, attempt: RunningAttempt) -> None:
+        """Take in a claimed attempt; one whose cancel has overtaken its claim is cancelled at once."""
+        job = attempt.job
+        self._running[job.id] = attempt
+        if self._early:
+            grace_seconds = self._early.pop((job.id, job.token), None)
+            if grace_seconds is not None:
+                attempt.cancel(CancelReason.REQUESTED, grace_seconds)
+
+    def remove(self, attempt: RunningAttempt) -> None:
+        """Let go of an attempt whose outcome is written, or whose lease is lost."""
+        if self._running.get(attempt.job.id) is attempt:
+            del self._running[attempt.job.id]
+            if not self._running:
+                self._emptied.set()
+                self._emptied = trio.Event()
+
+    def snapshot(self) -> list[RunningAttempt]:
+        """Return the running attempts. Safe in any thread: copying a dict's values is one step under the interpreter's lock."""
+        return list(self._running.values())
+
+    def request_cancel(self, job_id: str, token: int, grace_seconds: float) -> None:
+        """Cancel a job if it runs here; if its claim may be on its way, remember the cancel for a while."""
+        attempt = self._running.get(job_id)
+        if attempt is not None and attempt.job.token == token:
+            attempt.cancel(CancelReason.REQUESTED, grace_seconds)
+        else:
+            self._early[job_id, token] = grace_seconds
+            if len(self._early) > _EARLY_CANCELS:
+                self._early.popitem(last=False)
+
+    def lose_lease(self, attempt: RunningAttempt) -> None:
+        """End an attempt that may be running elsewhere by now."""
+        if self._running.get(attempt.job.id) is attempt:
+            attempt.cancel(CancelReason.LEASE_LOST)
+
+    def cancel_all(self, reason: CancelReason) -> None:
+        """End every attempt."""
+        for attempt in self.snapshot():
+            attempt.cancel(reason)
+
+    def stuck(self) -> list[str]:
+        """Return the ids of the jobs whose handler has outlasted its cancel. Safe in any thread."""
+        now = time.monotonic()
+        return [attempt.job.id for attempt in self.snapshot() if attempt.is_stuck(now)]
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing runs and every outcome is written."""
+        while self._running:
+            await self._emptied.wait()

@@ -1,0 +1,95 @@
+"""Writes the outcomes of attempts, many in one call.
+
+Group commit: a flush takes all that has come meanwhile and leaves as soon as the one before has returned, so that an idle worker
+waits for nothing and a busy one needs one call for many jobs. What cannot be written is tried again, under the same lease tokens,
+for as long as the worker lives: writing twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from gopher.errors import StoreError
+from gopher.retry import RetryPolicy
+from gopher.store.lifecycle import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gopher.runtime.scopes import RunningAttempt, Scopes
+    from gopher.store.lifecycle import Lifecycle, Settlement
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
+"""Chosen: outcomes are written within 2 s of Redis being back."""
+_REFUSED: Final = frozenset({"STALE_LEASE", "NOT_FOUND"})
+
+
+class Settler:
+    """Writes the outcomes of one queue's attempts.
+
+    No bound of its own: an attempt keeps its slot until its outcome is written, so at most one outcome a slot waits here.
+
+    Args:
+        lifecycle: Where to.
+        scopes: Lets go of the attempts whose outcome is written.
+        namespace: Of the queue.
+        queue: Whose attempts.
+        on_settled: Called after each flush: slots are free.
+    """
+
+    def __init__(
+        self, lifecycle: Lifecycle, scopes: Scopes, *, namespace: str, queue: str, on_settled: Callable[[], None]
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._scopes = scopes
+        self._namespace = namespace
+        self._queue = queue
+        self._on_settled = on_settled
+        self._waiting: deque[tuple[RunningAttempt, Settlement]] = deque()
+        self._has_work = trio.Event()
+
+    def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
+        """Have an outcome written soon."""
+        self._waiting.append((attempt, settlement))
+        self._has_work.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write outcomes until cancelled."""
+        task_status.started()
+        while True:
+            await self._has_work.wait()
+            self._has_work = trio.Event()
+            while self._waiting:
+                await self.tick()
+
+    async def tick(self) -> None:
+        """Write what waits, at most 100 outcomes.
+
+        Cancellation:
+            The outcomes may have been written; they stay in the line.
+        """
+        batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+        words = await self._write([settlement for _, settlement in batch])
+        for (attempt, settlement), word in zip(batch, words, strict=True):
+            self._waiting.popleft()
+            self._scopes.remove(attempt)
+            if word in _REFUSED:
+                _log.warning("lease.lost", job_id=settlement.job_id, token=settlement.token, answer=word)
+        self._on_settled()
+
+    async def _write(self, settlements: list[Settlement]) -> list[str]:
+        failures = 0
+        while True:
+            try:
+                return await self._lifecycle.settle(self._namespace, self._queue, settlements)
+            except StoreError as error:
+                failures += 1
+                _log.warning("settle.delayed", queue=self._queue, outcomes=len(settlements), error=str(error))
+                await trio.sleep(_RETRY.delay_seconds(failures, random.random))

@@ -1,0 +1,198 @@
+"""Handlers marked `process=True`: one subprocess an attempt, which a cancel ends with all its children.
+
+The worker starts `python -m gopher.runtime.child APP FD` in a process group of its own, on a leash. They talk over a socket pair, a
+JSON document a line: the worker says which job; the child says progress, any number of times, then its outcome, and ends. What the
+child prints goes to the worker's standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+import trio
+
+from gopher.errors import HandlerError, PayloadMismatchError
+from gopher.handlers import Discard, JobContext, Retry, Snooze
+from gopher.leash import leashed
+
+if TYPE_CHECKING:
+    from gopher.runtime.scopes import RunningAttempt
+
+_READ_BYTES: Final = 65_536
+
+
+class Assignment(msgspec.Struct):
+    """What the worker tells the child: what is known of the attempt, and the payload as it came."""
+
+    id: str
+    type: str
+    queue: str
+    namespace: str
+    attempt: int
+    token: int
+    labels: dict[str, str]
+    deadline_ms: int | None
+    payload: bytes
+    content_type: str
+
+
+class Progress(msgspec.Struct, tag="progress"):
+    """The handler has come so far."""
+
+    fraction: float
+    message: str
+
+
+class Returned(msgspec.Struct, tag="returned"):
+    """The handler has returned; the value as JSON."""
+
+    value: msgspec.Raw
+
+
+class Raised(msgspec.Struct, tag="raised"):
+    """The handler has raised.
+
+    Attributes:
+        verdict: `Retry`, `Snooze`, `Discard`, `PayloadMismatchError`, or `Exception` for anything else.
+        message: The text of the error.
+        seconds: Of Retry and Snooze.
+    """
+
+    verdict: str
+    message: str
+    seconds: float | None = None
+
+
+Report: TypeAlias = Progress | Returned | Raised
+_decode_report = msgspec.json.Decoder(Report).decode
+encode_line = msgspec.json.Encoder().encode
+
+
+async def execute(app: str, context: JobContext, attempt: RunningAttempt) -> msgspec.Raw:
+    """Run a handler in a subprocess.
+
+    Args:
+        app: `module:registry`.
+        context: Takes the progress.
+        attempt: Which job; its grace is what a cancel gives the subprocess between SIGTERM and SIGKILL.
+
+    Returns:
+        What the handler returned, as JSON.
+
+    Raises:
+        Retry: The handler's verdict; likewise Snooze and Discard.
+        PayloadMismatchError: The payload does not fit.
+        HandlerError: The handler raised, or its process ended without a word.
+
+    Cancellation:
+        The subprocess and all its children have ended when this returns.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = _spawn(app, theirs.fileno())
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    try:
+        async with stream:
+            await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
+            report = await _follow(stream, context)
+    except BaseException:
+        await _end(process, attempt.grace_seconds)
+        raise
+    status = await _reap(process)
+    if report is None:
+        raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
+    return _value(report)
+
+
+def _spawn(app: str, fd: int) -> subprocess.Popen[bytes]:
+    # Spawned from the Trio thread itself, which lives as long as the worker: the leash is bound to the thread that spawns.
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        leashed([sys.executable, "-m", "gopher.runtime.child", app, str(fd)]),
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr.fileno(),
+        pass_fds=(fd,),
+        start_new_session=True,
+    )
+
+
+def _assignment(context: JobContext, attempt: RunningAttempt) -> Assignment:
+    job = attempt.job
+    return Assignment(
+        context.id,
+        context.type,
+        context.queue,
+        context.namespace,
+        context.attempt,
+        context.token,
+        dict(context.labels),
+        context.deadline_ms,
+        job.payload,
+        job.content_type,
+    )
+
+
+async def _follow(stream: trio.SocketStream, context: JobContext) -> Returned | Raised | None:
+    """Pass progress on until the outcome comes; None when the child ends without one."""
+    buffer = bytearray()
+    with suppress(trio.BrokenResourceError):
+        async for chunk in stream:
+            buffer += chunk
+            *lines, rest = buffer.split(b"\n")
+            buffer = rest
+            for line in lines:
+                report = _decode_report(line)
+                if not isinstance(report, Progress):
+                    return report
+                await context.report(report.fraction, report.message)
+    return None
+
+
+def _value(report: Returned | Raised) -> msgspec.Raw:
+    if isinstance(report, Returned):
+        return report.value
+    match report.verdict:
+        case "Retry":
+            raise Retry(report.message, after=report.seconds)
+        case "Snooze":
+            raise Snooze(report.seconds or 0.0)
+        case "Discard":
+            raise Discard(report.message)
+        case "PayloadMismatchError":
+            raise PayloadMismatchError(report.message)
+        case _:
+            raise HandlerError(report.message)
+
+
+async def _end(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
+    """SIGTERM to the whole group, SIGKILL when the grace is over; the leader is reaped."""
+    # Shielded, since it runs while the attempt is being cancelled; the grace and SIGKILL bound it.
+    with trio.CancelScope(shield=True):
+        _signal_group(process, signal.SIGTERM)
+        with trio.move_on_after(grace_seconds):
+            await _reap(process)
+        _signal_group(process, signal.SIGKILL)
+        await _reap(process)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    # The group's number stays taken while any of its members lives.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> int:
+    status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+    if process.stdin is not None:
+        process.stdin.close()
+    return status
+
+
+def _describe_status(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status} and no outcome"

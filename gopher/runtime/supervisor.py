@@ -1,0 +1,240 @@
+"""The worker's root: owns the nursery, starts all that a worker is made of, and drains.
+
+While it serves:
+
+    listener, promoter, reaper     for each queue, hear and keep time
+    claimer -> runner -> settler   take jobs, run them, write their outcomes
+    keeper (an OS thread)          keeps the leases
+
+Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
+left to write; go.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from gopher.job import Move, Outcome
+from gopher.runtime.claimer import Claimer, QueueSource
+from gopher.runtime.executors import Executors
+from gopher.runtime.keeper import Keeper
+from gopher.runtime.listener import Listener
+from gopher.runtime.promoter import Promoter
+from gopher.runtime.reaper import Reaper
+from gopher.runtime.runner import Runner
+from gopher.runtime.scopes import CancelReason, Scopes
+from gopher.runtime.settler import Settler
+from gopher.store.leases import Leases
+from gopher.store.lifecycle import Settlement
+from gopher.store.registry import WorkerDescription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gopher.handlers import Registry
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.store.store import Store
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_LAST_SECONDS: Final = 3.0
+"""Chosen: what a drain may take beyond its grace to end handlers and write outcomes; RELIABILITY allows 5 s."""
+_WRITE_SECONDS: Final = 1.0
+_LONGEST_SWEEP_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """What a worker is to do.
+
+    Attributes:
+        app: `module:registry`.
+        namespace: Of the queues.
+        queues: Name -> weight.
+        slots: Attempts that run at most at once.
+        lease_seconds: Lease.
+        poll_seconds: Safety net of all that waits to be told.
+        grace_seconds: How long a drain lets attempts finish.
+        max_attempts: Of jobs for which neither submitter nor handler says.
+        max_result_bytes: A larger result fails the job.
+        version: Of Gopher.
+    """
+
+    app: str
+    namespace: str
+    queues: dict[str, int]
+    slots: int
+    lease_seconds: float
+    poll_seconds: float
+    grace_seconds: float
+    max_attempts: int
+    max_result_bytes: int
+    version: str
+
+
+class Supervisor:
+    """A worker. `run()` it, `drain()` it.
+
+    Args:
+        store: Already connected.
+        url: Of Redis, for the keeper's own connection.
+        registry: The handlers.
+        plan: What to do.
+        abandon: Ends the process, once nothing can be done for handlers that will not end (threads): their jobs are given back
+            and they must not run on.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        url: str,
+        registry: Registry,
+        plan: WorkerPlan,
+        *,
+        abandon: Callable[[], None],
+    ) -> None:
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._store = store
+        self._registry = registry
+        self._plan = plan
+        self._scopes = Scopes()
+        self._draining = trio.Event()
+        self._abandon = abandon
+        self._settlers: dict[str, Settler] = {}
+        runner = Runner(
+            registry,
+            Executors(app=plan.app, threads=plan.slots),
+            namespace=plan.namespace,
+            max_result_bytes=plan.max_result_bytes,
+            report=self._report,
+            is_draining=self._draining.is_set,
+            max_attempts=plan.max_attempts,
+        )
+        self._claimer = Claimer(
+            store.lifecycle,
+            self._scopes,
+            runner,
+            namespace=plan.namespace,
+            worker=self.worker_id,
+            slots=plan.slots,
+            lease_seconds=plan.lease_seconds,
+            poll_seconds=plan.poll_seconds,
+        )
+        self._keeper = Keeper(
+            Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4),
+            self._scopes,
+            worker=self.worker_id,
+            lease_seconds=plan.lease_seconds,
+            describe=self._describe,
+            on_lost=self._scopes.lose_lease,
+            on_cancel=self._scopes.request_cancel,
+        )
+        self._started_ms = 0
+
+    def drain(self) -> None:
+        """Stop claiming and end when all is done, at the latest when the grace is over."""
+        if not self._draining.is_set():
+            _log.info("worker.draining", worker=self.worker_id, running=len(self._scopes))
+            self._draining.set()
+
+    def abort(self) -> None:
+        """End all attempts now and give their jobs back."""
+        self.drain()
+        self._scopes.cancel_all(CancelReason.SHUTDOWN)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Work until drained. Started once the types are registered and jobs are claimed."""
+        self._started_ms = await self._store.registry.now_ms()
+        await self._store.registry.add_types(self._plan.namespace, self._registry.types)
+        async with trio.open_nursery() as services:
+            await services.start(self._keeper.run)
+            for queue, weight in self._plan.queues.items():
+                await self._serve_queue(services, queue, weight)
+            async with trio.open_nursery() as attempts:
+                async with trio.open_nursery() as claiming:
+                    await claiming.start(self._claimer.run, attempts)
+                    task_status.started()
+                    await self._draining.wait()
+                    claiming.cancel_scope.cancel()
+                await self._finish()
+            services.cancel_scope.cancel()
+        _log.info("worker.stopped", worker=self.worker_id)
+
+    async def _serve_queue(self, services: trio.Nursery, queue: str, weight: int) -> None:
+        plan, lifecycle = self._plan, self._store.lifecycle
+        await self._store.registry.queue_number(plan.namespace, queue)
+        settler = Settler(
+            lifecycle,
+            self._scopes,
+            namespace=plan.namespace,
+            queue=queue,
+            on_settled=self._claimer.note_free_slots,
+        )
+        self._settlers[queue] = settler
+        promoter = Promoter(lifecycle, namespace=plan.namespace, queue=queue, poll_seconds=plan.poll_seconds)
+        reaper = Reaper(
+            lifecycle,
+            namespace=plan.namespace,
+            queue=queue,
+            sweep_seconds=min(_LONGEST_SWEEP_SECONDS, plan.lease_seconds / 3),
+        )
+        listener = Listener(
+            control=self._store.control,
+            namespace=plan.namespace,
+            queue=queue,
+            claimer=self._claimer,
+            promoter=promoter,
+            scopes=self._scopes,
+        )
+        await listener.start()
+        self._store.link.on_reconnect.append(listener.reread)
+        self._claimer.add_source(QueueSource(queue, weight, settler))
+        await services.start(settler.run)
+        await services.start(promoter.run)
+        await services.start(reaper.run)
+
+    async def _finish(self) -> None:
+        with trio.move_on_after(self._plan.grace_seconds):
+            await self._scopes.wait_empty()
+        self._scopes.cancel_all(CancelReason.SHUTDOWN)
+        with trio.move_on_after(_LAST_SECONDS):
+            await self._scopes.wait_empty()
+            return
+        left = self._scopes.snapshot()
+        _log.warning("worker.abandoned", worker=self.worker_id, job_ids=[attempt.job.id for attempt in left])
+        for attempt in left:
+            self._settlers[attempt.queue].put_nowait(
+                attempt, Settlement(attempt.job.id, attempt.job.token, Move.RELEASE, Outcome.CANCELLED)
+            )
+        with trio.move_on_after(_WRITE_SECONDS):
+            await self._scopes.wait_empty()
+        self._abandon()
+
+    async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
+        job = attempt.job
+        kept = await self._store.lifecycle.report(
+            self._plan.namespace, attempt.queue, job.id, job.token, fraction, message
+        )
+        if not kept:
+            self._scopes.lose_lease(attempt)
+
+    def _describe(self) -> WorkerDescription:
+        return WorkerDescription(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self._plan.version,
+            queues=self._plan.queues,
+            types=self._registry.types,
+            slots=self._plan.slots,
+            busy=len(self._scopes),
+            started_ms=self._started_ms,
+            draining=self._draining.is_set(),
+            stuck=self._scopes.stuck(),
+        )

@@ -1,0 +1,1 @@
+"""What a program tells of itself: `log` (lines on standard error) and `tracing` (OpenTelemetry spans)."""
