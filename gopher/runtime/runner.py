@@ -118,7 +118,8 @@ class Runner:
             error = _sole(group)
 
         if error is None and not scope.cancelled_caught:
-            return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result)
+            plain_attempt = job.attempt if job.is_plain else ""
+            return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt)
         if attempt.cancel_reason is not None:
             return _ended_by_us(attempt, error)
         if error is not None and not scope.cancel_called:

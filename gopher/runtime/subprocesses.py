@@ -115,6 +115,8 @@ def _spawn(app: str, fd: int) -> subprocess.Popen[bytes]:
     # Spawned from the Trio thread itself, which lives as long as the worker: the leash is bound to the thread that spawns.
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         leashed([sys.executable, "-m", "gopher.runtime.child", app, str(fd)]),
+        # What this process can import, the child must be able to import too.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno(),
         pass_fds=(fd,),

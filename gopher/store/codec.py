@@ -190,6 +190,9 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
     return tuple(kept)
 
 
+_RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms"})
+
+
 class ClaimedJob:
     """A job in the hands of a worker: what the claim script gave, decoded as far as every attempt needs it.
 
@@ -212,6 +215,11 @@ class ClaimedJob:
         self._record: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=True))
         self.type: str = self._record[b"type"].decode()
         self.payload: bytes = self._record[b"payload"]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its end concerns nothing but itself: it has no deadline, unique key or retention of its own."""
+        return self._record.keys().isdisjoint(_RARE)
 
     @property
     def content_type(self) -> str:

@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -96,6 +96,7 @@ async def open_embedded_redis(
         if data_dir is not None:
             locks.append(stack.enter_context(_open_lock(data_dir)))
             await _acquire(locks[0], data_dir)
+            _take_over(locks[0], socket_path)
         command = redis_command(server, socket_path, persistent=data_dir is not None)
         failure = None
         try:
@@ -279,7 +280,7 @@ def _open_lock(data_dir: Path) -> Iterator[int]:
 
 
 async def _acquire(lock: int, data_dir: Path) -> None:
-    """Lock the data directory and write our pid into the lock; wait only for a redis-server that is about to end."""
+    """Lock the data directory; wait only for a redis-server that is about to end."""
     for _ in range(LOCK_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -288,8 +289,23 @@ async def _acquire(lock: int, data_dir: Path) -> None:
             continue
         except OSError as error:
             raise StartError(f"cannot lock the data directory {data_dir}: {error.strerror}") from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
         return
-    holder = os.pread(lock, 20, 0).decode(errors="replace")
+    holder = _read_lock(lock)[0]
     raise StartError(f"data directory {data_dir} is in use by process {holder}; stop it, or choose another directory")
+
+
+def _take_over(lock: int, socket_path: Path) -> None:
+    """Write our pid and socket into the lock we hold, and remove the socket that a holder who was killed has left."""
+    left_behind = Path(_read_lock(lock)[1])
+    if left_behind.name == SOCKET_NAME and left_behind.is_socket():
+        with suppress(OSError):  # a directory that holds more than ours stays
+            left_behind.unlink()
+            left_behind.parent.rmdir()
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n{socket_path}\n".encode(), 0)
+
+
+def _read_lock(lock: int) -> tuple[str, str]:
+    """Return the pid and the socket of the last holder; empty texts if there was none."""
+    pid, _, rest = os.pread(lock, 1024, 0).decode(errors="replace").partition("\n")
+    return pid, rest.rstrip("\n")

@@ -64,6 +64,7 @@ class Settlement(NamedTuple):
         delay_ms: Of retry and snooze; else 0.
         result: JSON, of complete; else empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
+        plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else empty.
     """
 
     job_id: str
@@ -73,6 +74,7 @@ class Settlement(NamedTuple):
     delay_ms: int = 0
     result: bytes = b""
     failure: bytes = b""
+    plain_attempt: int | str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ class Lifecycle:
             case _:
                 raise JobNotFoundError(job_id)
 
-    async def requeue(self, namespace: str, job_ids: Sequence[str]) -> list[None | GopherError]:
+    async def requeue(self, namespace: str, job_ids: Sequence[str]) -> list[GopherError | None]:
         """Give failed or cancelled jobs new attempts, and start scheduled or retrying ones now.
 
         Args:
@@ -236,9 +238,9 @@ class Lifecycle:
         Returns:
             An entry a job, in order: None, or the error that refuses it (JobNotFoundError, JobStateError, UniqueKeyHeldError).
         """
-        answers: dict[str, None | GopherError] = {}
+        answers: dict[str, GopherError | None] = {}
         by_settings: dict[str, list[str]] = {}
-        for job_id in job_ids:
+        for job_id in dict.fromkeys(job_ids):
             try:
                 by_settings.setdefault(await self._settings_of(namespace, job_id), []).append(job_id)
             except JobNotFoundError as error:
@@ -350,7 +352,7 @@ def _submit_answer(job: NewJob, reply: list[bytes]) -> SubmitReceipt | GopherErr
             raise ScriptReplyError(f"submit answered {word!r}")
 
 
-def _requeue_answer(job_id: str, reply: list[bytes]) -> None | GopherError:
+def _requeue_answer(job_id: str, reply: list[bytes]) -> GopherError | None:
     match reply[0]:
         case b"OK":
             return None

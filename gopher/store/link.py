@@ -4,7 +4,8 @@
 own, so that nothing of a broken one can reach the next.
 
 Nothing is ever sent twice. A command that was on its way when the connection broke raises `StoreUnavailableError` with
-`outcome_unknown`; whoever issued it knows whether issuing it again is safe. While there is no connection, calls wait for the next.
+`outcome_unknown`; whoever issued it knows whether issuing it again is safe. While there is no connection, calls wait for the next,
+and so do those of whose command not a byte had left.
 
 Subscriptions live on the same connection, thanks to RESP3's push frames. After a reconnect they are the first commands in the
 line; when Redis has confirmed them all, the `on_reconnect` hooks are called: whoever followed a channel reads what it may have
@@ -24,7 +25,7 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_resch
 
 from gopher.errors import StoreError, StoreUnavailableError
 from gopher.retry import RetryPolicy
-from gopher.store.pipeline import Batch, Pipeline, Slot
+from gopher.store.pipeline import Batch, NotSentError, Pipeline, Slot
 from gopher.store.resp import pack
 from gopher.store.transport import Address, open_transport
 
@@ -118,9 +119,7 @@ class Link:
             await checkpoint_if_cancelled()
         else:
             pipeline = await self._admit()
-        slot = Slot(current_task())
-        pipeline.post(packed, slot)
-        reply: Reply = await wait_task_rescheduled(slot.abandon)
+        reply = await self._exchange(pipeline, packed)
         if isinstance(reply, StoreError):
             raise reply
         return reply
@@ -139,9 +138,7 @@ class Link:
         packed = b"".join(map(pack, commands))
         pipeline = await self._admit()
         await checkpoint_if_cancelled()
-        slot = Slot(current_task(), Batch(len(commands)))
-        pipeline.post(packed, slot)
-        replies: list[Reply] = await wait_task_rescheduled(slot.abandon)
+        replies: list[Reply] = await self._exchange(pipeline, packed, Batch(len(commands)))
         return replies
 
     async def subscribe(self, channel: bytes, handler: Callable[[bytes], None]) -> None:
@@ -163,9 +160,8 @@ class Link:
             await checkpoint_if_cancelled()
             if channel in self._confirmed:
                 return
-            slot = Slot(current_task(), Batch(1, confirmation=b"ssubscribe"))
-            pipeline.post(pack((b"SSUBSCRIBE", channel)), slot)
-            (reply,) = await wait_task_rescheduled(slot.abandon)
+            batch = Batch(1, confirmation=b"ssubscribe")
+            (reply,) = await self._exchange(pipeline, pack((b"SSUBSCRIBE", channel)), batch)
             if isinstance(reply, StoreError):
                 raise reply  # noqa: TRY301 - the handler is taken back for this as for a cancel
         except BaseException:
@@ -194,6 +190,16 @@ class Link:
             # Nobody waits for the confirmation: the commands of a connection are carried out in order.
             slot = Slot(None, Batch(1, confirmation=b"sunsubscribe"))
             self._pipeline.post(pack((b"SUNSUBSCRIBE", channel)), slot)
+
+    async def _exchange(self, pipeline: Pipeline, packed: bytes, batch: Batch | None = None) -> Reply:
+        while True:
+            slot = Slot(current_task(), batch)
+            pipeline.post(packed, slot)
+            try:
+                return await wait_task_rescheduled(slot.abandon)
+            except NotSentError:
+                pass
+            pipeline = await self._admit()
 
     async def _admit(self) -> Pipeline:
         """Wait until a command may be posted."""
@@ -236,7 +242,7 @@ class Link:
 
     def _backoff_seconds(self) -> float:
         self._failures += 1
-        return RECONNECT.delay_seconds(self._failures, random.random)  # noqa: S311 - jitter, not a secret
+        return RECONNECT.delay_seconds(self._failures, random.random)
 
     async def _serve(self, transport: Transport, hooks: Sequence[Callable[[], None]] = ()) -> None:
         """Let calls use a connection until it breaks."""

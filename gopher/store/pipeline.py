@@ -10,12 +10,13 @@ the last of them sends for all, and saves the tick. A lone command is sent by it
 
 Push frames of RESP3 are no replies, with one exception: Redis confirms a subscription by a push frame in the place of a reply.
 
-When the connection breaks, every waiter is told whether its command may have been carried out. Nothing is ever sent again.
+When the connection breaks, every waiter is told whether its command may have been carried out. What left is never sent again.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -40,6 +41,10 @@ WATCHES: Final = 4
 
 BACKLOG_BYTES: Final = 1 << 20
 """Chosen: what a full socket may leave with us before callers wait; one batch of jobs."""
+
+
+class NotSentError(StoreUnavailableError):
+    """The connection broke while the command was still with us: the link keeps it for the next connection."""
 
 
 class Slot:
@@ -135,7 +140,8 @@ class Pipeline:
                 self.has_room = False
             return
         if self._expected == 0:
-            self._flush()
+            with suppress(*BREAKS):  # the writer meets the same and tells
+                self._flush()
         if self._unsent and self._writer is not None:
             reschedule(self._writer)
             self._writer = None
@@ -163,12 +169,7 @@ class Pipeline:
         sent_slots = len(self._line) - self._unsent_slots
         for place, slot in enumerate(self._line):
             if slot.task is not None:
-                is_sent = place < sent_slots
-                fate = "may have been carried out" if is_sent else "was not sent"
-                error = StoreUnavailableError(
-                    f"the connection to redis broke: {reason}; the command {fate}", outcome_unknown=is_sent
-                )
-                reschedule(slot.task, Error(error))
+                reschedule(slot.task, Error(_fate(reason, is_sent=place < sent_slots)))
         self._line.clear()
         self._life.cancel()
 
@@ -246,9 +247,13 @@ class Pipeline:
                 await wait_task_rescheduled(self._abort_writer)
                 # The short cut may have been taken since.
                 continue
-            self._flush()
-            if self._unsent:
-                await self._send_backlog()
+            try:
+                self._flush()
+                if self._unsent:
+                    await self._send_backlog()
+            except BREAKS as error:
+                self.break_off(describe(error))
+                return
 
     async def _send_backlog(self) -> None:
         data = b"".join(self._unsent)
@@ -258,10 +263,7 @@ class Pipeline:
         self._backlog_bytes = len(data)
         if len(data) > BACKLOG_BYTES:
             self.has_room = False
-        try:
-            await self._transport.send_all(data)
-        except BREAKS as error:
-            self.break_off(describe(error))
+        await self._transport.send_all(data)
         self._is_blocked = False
         self._backlog_bytes = 0
         self._make_room()
@@ -293,3 +295,11 @@ class Pipeline:
         error = error_from_reply(text)
         self._is_demoted |= isinstance(error, ReadOnlyReplicaError)
         return error
+
+
+def _fate(reason: str, *, is_sent: bool) -> StoreUnavailableError:
+    if is_sent:
+        return StoreUnavailableError(
+            f"the connection to redis broke: {reason}; the command may have been carried out", outcome_unknown=True
+        )
+    return NotSentError(f"the connection to redis broke: {reason}; the command was not sent")

@@ -158,9 +158,12 @@ class Query:
         for start in _starts(queues, state, cursor):
             place: _Place | None = start
             while place is not None:
-                if listing.is_full:
+                if listing.scans_left <= 0:
                     return listing.jobs, _encode_place(place).decode()
-                place = await self._read(namespace, place, listing)
+                # Once the page is full it is read on all the same, to learn whether anything follows.
+                before, place = place, await self._read(namespace, place, listing)
+                if place == before:
+                    return listing.jobs, _encode_place(before).decode()
         return listing.jobs, None
 
     async def queue_stats(self, namespace: str, queue: str) -> QueueStats:

@@ -16,6 +16,8 @@ from gopher.store.registry import Registry
 if TYPE_CHECKING:
     from trio import TaskStatus
 
+    from gopher.job import Job
+
 
 class Store:
     """Everything that a server or a worker asks of Redis.
@@ -41,3 +43,19 @@ class Store:
             StoreUnavailableError: Redis cannot be reached at the start.
         """
         await self.link.run(task_status=task_status)
+
+    async def wait(self, namespace: str, job_id: str) -> Job:
+        """Return a job once it is final; the caller's cancel scope bounds the wait.
+
+        Raises:
+            JobNotFoundError: There is no such job, or it was deleted meanwhile.
+        """
+        async with self.events.follow(namespace, job_id) as follower:
+            job = await self.query.get(namespace, job_id)
+            while not job.state.is_final:
+                async for change in follower:
+                    if change is None or change.state is None or change.state.is_final:
+                        break
+                # Whatever has ended the loop (the end, a renewed connection, too slow a reader), the record tells the truth.
+                job = await self.query.get(namespace, job_id)
+            return job

@@ -106,10 +106,10 @@ def _tls_context(options: Mapping[str, object]) -> ssl.SSLContext:
 
 
 class Transport(Protocol):
-    """What a pipeline needs of a byte stream. `send_all` and `receive` raise one of BREAKS when the stream is broken."""
+    """What a pipeline needs of a byte stream. Each method but `close` raises one of BREAKS when the stream is broken."""
 
     def send_nowait(self, data: bytes) -> int:
-        """Send what the kernel takes at once and return how many bytes that was; 0 also when the stream is broken."""
+        """Send what the kernel takes at once and return how many bytes that was."""
 
     async def send_all(self, data: bytes) -> None:
         """Send everything."""
@@ -132,10 +132,10 @@ class SocketTransport:
         self._socket.setblocking(False)
 
     def send_nowait(self, data: bytes) -> int:
-        """Send what the kernel takes at once and return how many bytes that was; 0 also when the stream is broken."""
+        """Send what the kernel takes at once and return how many bytes that was."""
         try:
             return self._socket.send(data)
-        except OSError:  # would block, or broken: send_all meets the same and tells
+        except BlockingIOError:
             return 0
 
     async def send_all(self, data: bytes) -> None:

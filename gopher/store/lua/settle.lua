@@ -2,7 +2,8 @@
 -- Writes the outcomes of attempts, each fenced by its lease token.
 -- KEYS[1] settings of the queue
 -- ARGV[1..] an outcome: id of the job, token, move (complete, retry, bury, snooze, release, acknowledge_cancel), outcome,
---   delay in ms or '', result or '', failure or ''
+--   delay in ms, result or '', failure or '', and, when the job is completed and has no deadline, unique key or retention of its
+--   own, the number of the attempt, else ''
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
 --   nothing was changed
 -- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled
@@ -11,6 +12,7 @@
 -- include: lib/final.lua
 local now = now_ms()
 local replies, ended = {}, {}
+local completed, expiry = {}, now + DEFAULT_RETENTION_MS
 local woken = false
 
 local NEXT_STATE = {complete = 'completed', retry = 'retrying', bury = 'failed', snooze = 'scheduled', release = 'enqueued',
@@ -40,6 +42,23 @@ local function give_back(id, job)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'attempt', job.attempt - 1)
   woken = true
   note_change(id, 'enqueued', job.attempt - 1)
+end
+
+-- The way of nearly every job: as little is read and written as can be, and what can wait for the others is left to the end.
+local function complete(id, token, result, attempt)
+  local job = redis.call('hmget', job_key(id), 'state', 'token')
+  if job[2] ~= token then
+    return job[1] and 'STALE_LEASE' or 'NOT_FOUND'
+  end
+  if job[1] ~= 'processing' then
+    return 'ALREADY'
+  end
+  redis.call('hset', job_key(id), 'state', 'completed', 'finished_ms', now, 'result', result)
+  completed[#completed + 1] = expiry
+  completed[#completed + 1] = id
+  note_change(id, 'completed', attempt)
+  ended[#ended + 1] = id
+  return 'completed'
 end
 
 local function settle(id, token, move, outcome, delay_ms, result, failure)
@@ -79,8 +98,16 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   return state
 end
 
-for at = 1, #ARGV, 7 do
-  replies[#replies + 1] = settle(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6])
+for at = 1, #ARGV, 8 do
+  if ARGV[at + 7] ~= '' then
+    replies[#replies + 1] = complete(ARGV[at], ARGV[at + 1], ARGV[at + 5], ARGV[at + 7])
+  else
+    replies[#replies + 1] = settle(unpack(ARGV, at, at + 6))
+  end
+end
+if #completed > 0 then
+  redis.call('zadd', base .. 'completed', unpack(completed))
+  redis.call('hincrby', counters_key, 'completed_total', #completed / 2)
 end
 -- Last: a job that is in two indexes is found and mended, one that is in none would be lost.
 if #ended > 0 then

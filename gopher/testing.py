@@ -1,0 +1,136 @@
+"""The test kit for handler authors: the real runtime on a Redis of its own, with no server and nothing to start.
+
+    async def test_welcome_mail_is_sent() -> None:
+        async with gopher.testing.open_runtime(registry) as runtime:
+            job_id = await runtime.submit("email", {"to": "user@example.com"})
+            jobs = await runtime.drain()
+        assert jobs[job_id].state is gopher.JobState.COMPLETED
+
+In a test that is not asynchronous, `run_job(registry, "email", {...})` does all of that for one job.
+
+Nothing is simulated: jobs go through Redis and the scripts, and attempts are run by a worker in the test's own process, where its
+patches and fixtures hold. Retries come at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from gopher.errors import GopherError
+from gopher.job import DEFAULT_NAMESPACE, Job, NewJob
+from gopher.runtime.apps import load_registry
+from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.store.embedded import open_embedded_redis
+from gopher.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gopher.handlers import Registry
+
+_AT_ONCE_MS: Final = 1
+
+
+class Runtime:
+    """A worker under test.
+
+    Attributes:
+        submitted: What was submitted, by job id, in order.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.submitted: dict[str, NewJob] = {}
+        self._store = store
+
+    async def submit(self, type: str, payload: object = None, **options: object) -> str:  # noqa: A002 - the word for it everywhere
+        """Submit a job and return its id.
+
+        Args:
+            type: Which handler.
+            payload: Anything that JSON can hold, a dataclass, or bytes of JSON.
+            **options: Further fields of `gopher.job.NewJob`, such as `queue`, `max_attempts` or `labels`.
+
+        Raises:
+            GopherError: The submit was refused.
+        """
+        encoded = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
+        job = dataclasses.replace(
+            NewJob(type=type, payload=encoded, backoff_initial_ms=_AT_ONCE_MS, backoff_max_ms=_AT_ONCE_MS), **options
+        )
+        [answer] = await self._store.lifecycle.submit(DEFAULT_NAMESPACE, [job])
+        if isinstance(answer, GopherError):
+            raise answer
+        self.submitted[answer.job_id] = job
+        return answer.job_id
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job as it stands."""
+        return await self._store.query.get(DEFAULT_NAMESPACE, job_id)
+
+    async def drain(self) -> dict[str, Job]:
+        """Wait until every job submitted is final and return them, by id. The caller's cancel scope bounds the wait."""
+        return {job_id: await self._store.wait(DEFAULT_NAMESPACE, job_id) for job_id in self.submitted}
+
+
+@asynccontextmanager
+async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str = "default") -> AsyncIterator[Runtime]:
+    """Run a worker with the given handlers while the block lasts.
+
+    Args:
+        registry: The handlers, or `module:registry`, which handlers marked `process=True` need.
+        slots: Jobs that run at most at once.
+        queue: Where the worker takes jobs from.
+
+    Raises:
+        StartError: No redis-server was found on this machine, or the application cannot be imported.
+    """
+    app = registry if isinstance(registry, str) else ""
+    handlers = load_registry(registry) if isinstance(registry, str) else registry
+    plan = WorkerPlan(
+        app=app,
+        namespace=DEFAULT_NAMESPACE,
+        queues={queue: 1},
+        slots=slots,
+        lease_seconds=30.0,
+        poll_seconds=5.0,
+        grace_seconds=1.0,
+        max_attempts=4,
+        max_result_bytes=65_536,
+        version="test",
+    )
+    async with open_embedded_redis(None) as redis, trio.open_nursery() as nursery:
+        store = Store(redis.url, client_name="gopher-testing")
+        await nursery.start(store.run)
+        supervisor = Supervisor(store, redis.url, handlers, plan, abandon=_refuse_to_abandon)
+        async with trio.open_nursery() as working:
+            await working.start(supervisor.run)
+            yield Runtime(store)
+            supervisor.drain()
+        nursery.cancel_scope.cancel()
+
+
+def run_job(registry: Registry | str, type: str, payload: object = None, **options: object) -> Job:  # noqa: A002 - as above
+    """Run one job to its end and return it, for tests that are not asynchronous.
+
+    Args:
+        registry: As for `open_runtime`.
+        type: Which handler.
+        payload: As for `Runtime.submit`.
+        **options: Likewise.
+    """
+
+    async def run() -> Job:
+        async with open_runtime(registry) as runtime:
+            job_id = await runtime.submit(type, payload, **options)
+            return (await runtime.drain())[job_id]
+
+    return trio.run(run)
+
+
+def _refuse_to_abandon() -> None:
+    raise RuntimeError("a thread handler did not end when the test did")
