@@ -103,15 +103,22 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
         max_result_bytes=65_536,
         version="test",
     )
+    failure: Exception | None = None
     async with open_embedded_redis(None) as redis, trio.open_nursery() as nursery:
         store = Store(redis.url, client_name="gopher-testing")
         await nursery.start(store.run)
         supervisor = Supervisor(store, redis.url, handlers, plan, abandon=_refuse_to_abandon)
         async with trio.open_nursery() as working:
             await working.start(supervisor.run)
-            yield Runtime(store)
+            try:
+                yield Runtime(store)
+            except Exception as error:  # noqa: BLE001 - raised again below, once no nursery can put a group around it
+                failure = error
+                supervisor.abort()
             supervisor.drain()
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def run_job(registry: Registry | str, type: str, payload: object = None, **options: object) -> Job:  # noqa: A002 - as above
