@@ -8,13 +8,15 @@ speaks asyncio in an event loop of its own. What it returns is the job's result,
 from __future__ import annotations
 
 import inspect
+import math
 import re
+import types
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Never, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -30,8 +32,13 @@ NAME_PATTERN: Final = r"[a-z][a-z0-9_.-]{0,63}"
 _NAME: Final = re.compile(NAME_PATTERN)
 
 PROGRESS_MESSAGE_LENGTH: Final = 255
+LONGEST_DELAY_SECONDS: Final = 3650 * 24 * 3600
+"""Ten years, as for a submit's delay: beyond any honest plan, and far below where Redis loses a ms."""
 
-Function: TypeAlias = Callable[..., object]
+Function: TypeAlias = Callable[[Never, Never], object]
+"""Any callable of two arguments, whatever types it wants them to be."""
+Coroutine: TypeAlias = Callable[["AttemptInfo", object], Awaitable[object]]
+PlainFunction: TypeAlias = Callable[["AttemptInfo", object], object]
 FunctionT = TypeVar("FunctionT", bound=Function)
 ContextT = TypeVar("ContextT", bound="AttemptInfo")
 Report: TypeAlias = Callable[[float, str], Awaitable[None]]
@@ -50,25 +57,31 @@ class Retry(Exception):
     """Raise it for another attempt, as after a failure, but after a delay of one's own choosing.
 
     Args:
-        after: Delay in seconds; None leaves it to the retry policy.
+        after: Delay in seconds, 0 to ten years; None leaves it to the retry policy.
         message: Kept with the attempt.
+
+    Raises:
+        ValueError: The delay is out of range.
     """
 
     def __init__(self, message: str = "the handler asked for a retry", *, after: float | None = None) -> None:
         super().__init__(message)
-        self.after = after
+        self.after = None if after is None else _delay("Retry", after)
 
 
 class Snooze(Exception):
     """Raise it to be run again later; no attempt is spent.
 
     Args:
-        seconds: How much later.
+        seconds: How much later, 0 to ten years.
+
+    Raises:
+        ValueError: The delay is out of range.
     """
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"snoozed for {seconds} s")
-        self.seconds = seconds
+        self.seconds = _delay("Snooze", seconds)
 
 
 class Discard(Exception):
@@ -79,13 +92,20 @@ class Discard(Exception):
     """
 
 
+def _delay(verdict: str, seconds: float) -> float:
+    # Asked this way round, since NaN is not below anything either.
+    if not 0 <= seconds <= LONGEST_DELAY_SECONDS:
+        raise ValueError(f"the delay of {verdict} must be 0 to {LONGEST_DELAY_SECONDS} s, not {seconds}")
+    return seconds
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerSpec:
     """A handler as it was registered.
 
     Attributes:
         type: The jobs it runs.
-        function: What is called.
+        function: What is called; `as_plain` where it is no `async def`.
         executor: Where.
         max_attempts: For jobs that do not say otherwise; None leaves it to the worker.
         retry_policy: For its backoff, likewise.
@@ -95,13 +115,23 @@ class HandlerSpec:
     """
 
     type: str
-    function: Function
+    function: Coroutine
     executor: Executor
     max_attempts: int | None
     retry_policy: RetryPolicy
     timeout_seconds: float | None
     decode: Callable[[bytes], object]
     takes_bytes: bool
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether the function is an `async def`."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @property
+    def as_plain(self) -> PlainFunction:
+        """The function, where it is no `async def`."""
+        return cast("PlainFunction", self.function)
 
     def read_payload(self, payload: bytes, content_type: str) -> object:
         """Return the payload as the handler wants it.
@@ -188,8 +218,11 @@ class JobContext(AttemptInfo):
         """Tell the job's watchers how far it has come.
 
         Args:
-            fraction: 0 to 1.
+            fraction: 0 to 1; what lies outside counts as the nearer end.
             message: For people; cut after 255 characters.
+
+        Raises:
+            ValueError: The fraction is not a number.
         """
         await self.report(*_progress(fraction, message))
 
@@ -208,6 +241,8 @@ class SyncJobContext(AttemptInfo):
 
 
 def _progress(fraction: float, message: str) -> tuple[float, str]:
+    if math.isnan(fraction):
+        raise ValueError("the fraction of a progress must be 0 to 1, not nan")
     return min(max(fraction, 0.0), 1.0), message[:PROGRESS_MESSAGE_LENGTH]
 
 
@@ -257,7 +292,7 @@ class Registry:
             hint = _payload_hint(function)
             self._specs[type] = HandlerSpec(
                 type=type,
-                function=function,
+                function=cast("Coroutine", function),
                 executor=_executor(function, process=process, asyncio=asyncio),
                 max_attempts=max_attempts,
                 retry_policy=policy,
@@ -288,11 +323,14 @@ def _check_numbers(job_type: str, policy: RetryPolicy, max_attempts: int | None,
         raise ValueError(f"the type {job_type!r} must match {NAME_PATTERN}")
     if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS_LIMIT:
         raise ValueError(f"max_attempts of {job_type!r} must be 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}")
-    if not 0 < policy.backoff_initial_seconds <= policy.backoff_max_seconds:
-        raise ValueError(f"the backoff of {job_type!r} must be 0 < backoff_initial_seconds <= backoff_max_seconds")
-    if policy.backoff_multiplier < 1:
+    # All asked this way round, since NaN is neither below nor above anything.
+    if not 0 < policy.backoff_initial_seconds <= policy.backoff_max_seconds <= LONGEST_DELAY_SECONDS:
+        raise ValueError(
+            f"the backoff of {job_type!r} must be 0 < backoff_initial_seconds <= backoff_max_seconds <= {LONGEST_DELAY_SECONDS}"
+        )
+    if not policy.backoff_multiplier >= 1:
         raise ValueError(f"backoff_multiplier of {job_type!r} must be at least 1, not {policy.backoff_multiplier}")
-    if timeout_seconds is not None and timeout_seconds <= 0:
+    if timeout_seconds is not None and not timeout_seconds > 0:
         raise ValueError(f"timeout_seconds of {job_type!r} must be more than 0, not {timeout_seconds}")
 
 
@@ -310,10 +348,22 @@ def _executor(function: Function, *, process: bool, asyncio: bool) -> Executor:
 
 
 def _payload_hint(function: Function) -> object:
-    """Return the type of the second parameter; with no annotation, any JSON value."""
+    """Return the type of the second parameter; with no annotation, any JSON value.
+
+    Only that annotation is resolved: the others may name what is imported for the type checker alone.
+    """
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) < 2:
         raise ValueError(f"{function} must take two arguments: the job and its payload")
-    hint: object = typing.get_type_hints(function).get(parameters[1].name, object)
+    if parameters[1].annotation is inspect.Parameter.empty:
+        return object
+    alone = types.SimpleNamespace(__annotations__={"payload": parameters[1].annotation})
+    try:
+        hints = typing.get_type_hints(alone, getattr(inspect.unwrap(function), "__globals__", {}))
+    except NameError as error:
+        raise ValueError(
+            f"the payload's annotation of {function} cannot be resolved: {error}; it must be importable when the module runs"
+        ) from error
+    hint: object = hints["payload"]
     # JsonValue is recursive through names that only its own module knows; what it allows is what an untyped decoder gives.
     return object if hint is object or hint == JsonValue else hint

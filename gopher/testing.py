@@ -14,15 +14,14 @@ patches and fixtures hold. Retries come at once.
 
 from __future__ import annotations
 
-import dataclasses
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import msgspec
 import trio
 
 from gopher.errors import GopherError
-from gopher.job import DEFAULT_NAMESPACE, Job, NewJob
+from gopher.job import DEFAULT_NAMESPACE, Job, NewJob, Priority
 from gopher.runtime.apps import load_registry
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
 from gopher.store.embedded import open_embedded_redis
@@ -36,6 +35,21 @@ if TYPE_CHECKING:
 _AT_ONCE_MS: Final = 1
 
 
+class SubmitOptions(TypedDict, total=False):
+    """What a test may say of a job; see `gopher.job.NewJob`."""
+
+    queue: str
+    priority: Priority
+    content_type: str
+    labels: dict[str, str]
+    max_attempts: int
+    timeout_ms: int
+    delay_ms: int
+    deadline_ms: int
+    unique_key: str
+    request_id: str
+
+
 class Runtime:
     """A worker under test.
 
@@ -47,21 +61,19 @@ class Runtime:
         self.submitted: dict[str, NewJob] = {}
         self._store = store
 
-    async def submit(self, type: str, payload: object = None, **options: object) -> str:  # noqa: A002 - the word for it everywhere
+    async def submit(self, type: str, payload: object = None, **options: Unpack[SubmitOptions]) -> str:  # noqa: A002 - the word for it everywhere
         """Submit a job and return its id.
 
         Args:
             type: Which handler.
             payload: Anything that JSON can hold, a dataclass, or bytes of JSON.
-            **options: Further fields of `gopher.job.NewJob`, such as `queue`, `max_attempts` or `labels`.
+            **options: Further fields of `gopher.job.NewJob`.
 
         Raises:
             GopherError: The submit was refused.
         """
         encoded = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-        job = dataclasses.replace(
-            NewJob(type=type, payload=encoded, backoff_initial_ms=_AT_ONCE_MS, backoff_max_ms=_AT_ONCE_MS), **options
-        )
+        job = NewJob(type=type, payload=encoded, backoff_initial_ms=_AT_ONCE_MS, backoff_max_ms=_AT_ONCE_MS, **options)
         [answer] = await self._store.lifecycle.submit(DEFAULT_NAMESPACE, [job])
         if isinstance(answer, GopherError):
             raise answer
@@ -121,7 +133,7 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
         raise failure
 
 
-def run_job(registry: Registry | str, type: str, payload: object = None, **options: object) -> Job:  # noqa: A002 - as above
+def run_job(registry: Registry | str, type: str, payload: object = None, **options: Unpack[SubmitOptions]) -> Job:  # noqa: A002 - as above
     """Run one job to its end and return it, for tests that are not asynchronous.
 
     Args:

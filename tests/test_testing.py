@@ -6,6 +6,7 @@ import pytest
 
 import gopher
 import gopher.testing
+from gopher.errors import UniqueKeyHeldError
 
 registry = gopher.Registry()
 
@@ -52,8 +53,9 @@ async def test_open_runtime_drains_all_that_was_submitted_retries_included(redis
     assert runtime.submitted[quick].labels == {"a": "b"}
     assert (jobs[quick].state, jobs[quick].result) == (gopher.JobState.COMPLETED, b"2")
     assert (jobs[retried].state, jobs[retried].attempt) == (gopher.JobState.COMPLETED, 2)
-    assert jobs[unfit].failure is not None
-    assert jobs[unfit].failure.reason == "PAYLOAD_MISMATCH"
+    failure = jobs[unfit].failure
+    assert failure is not None
+    assert failure.reason == "PAYLOAD_MISMATCH"
 
 
 def test_run_job_runs_process_handlers_of_a_named_application(redis_program: str) -> None:
@@ -63,7 +65,9 @@ def test_run_job_runs_process_handlers_of_a_named_application(redis_program: str
     assert (job.state, job.result) == (gopher.JobState.COMPLETED, b"6")
 
 
-def test_run_job_refuses_what_the_store_refuses(redis_program: str) -> None:
-    """A refused submit raises in the test that made it."""
-    with pytest.raises(TypeError, match="no_such_option"):
-        gopher.testing.run_job(registry, "double", 1, no_such_option=True)
+async def test_open_runtime_raises_what_the_test_raises(redis_program: str) -> None:
+    """A refused submit, or a failed assertion, reaches the test as it is, with no group around it."""
+    with pytest.raises(UniqueKeyHeldError):
+        async with gopher.testing.open_runtime(registry) as runtime:
+            await runtime.submit("double", 1, unique_key="one", delay_ms=60_000)
+            await runtime.submit("double", 1, unique_key="one")

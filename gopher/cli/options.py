@@ -32,6 +32,7 @@ def new_app(name: str, text: str, *, epilogue: str | None = None) -> App:
     return App(
         name=name,
         help=text,
+        help_format="plaintext",
         help_epilogue=epilogue,
         version=lambda: version("gopher-jobs"),
         result_action="return_value",
@@ -87,7 +88,7 @@ def _signature(program: config.Program) -> inspect.Signature:
             continue
         default = program.defaults.get(f"{table}.{name}") or _default_text(table, name)
         parameter = Parameter(spec.flag, help=f"{spec.help} Env {', '.join(spec.variables)}.", show_default=default)
-        annotations[_keyword(spec.flag)] = Annotated[(bool if hint is bool else str) | None, parameter]  # type: ignore[misc]  # a type made at run time
+        annotations[_keyword(spec.flag)] = Annotated[(bool if hint is bool else str) | None, parameter]
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Signature(
         [

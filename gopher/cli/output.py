@@ -1,13 +1,13 @@
 """The only place that prints: lines, JSON and tables on stdout, faults in one line on stderr; and the exit code of each.
 
-A command of ours returns its exit code, or raises a `GopherError`, whose code stands in the table of `gopher.wire.status`. README
-and `gopher --help` list them; scripts depend on them.
+A command returns its exit code, or raises a `GopherError`, whose exit code stands in the table of `gopher.wire.status`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from cyclopts import App, CycloptsError
@@ -15,21 +15,35 @@ from cyclopts import App, CycloptsError
 from gopher.errors import ConfigError, GopherError, StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from gopher.job import JsonValue
 
 DONE: Final = 0
+FAILED: Final = 1
 USAGE: Final = 2
 FINDINGS: Final = 2
+UNREACHABLE: Final = 5
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
+WIDEST_COLUMNS: Final = 10_000
+"""Chosen: of a table that goes into a file or a pipe; wide enough for every message."""
+
 EXIT_CODES: Final = """\
-Exit codes: 0 done; 1 it failed, or the program cannot start; 2 the command line, a setting or a field of the request is wrong, or
-`admin audit` has findings; 3 there is no such thing; 4 its state, or another job, does not allow it; 5 the server, or Redis behind
-it, cannot be reached; 6 the time was over first; 7 Redis is full; 8 the job failed and 9 it was cancelled (`submit --wait`,
-`--watch`, `watch`); 130 interrupted; 141 the reader of the output has gone.
+Exit codes, which scripts may rely on:
+  0    done
+  1    it failed, or the program cannot start
+  2    the command line, a setting or a field of the request is wrong; admin audit: there are findings
+  3    there is no such job or queue
+  4    its state, or another job, does not allow it
+  5    the server, or Redis behind it, cannot be reached
+  6    the time was over first; the job goes on
+  7    Redis is full
+  8    the job failed (submit --wait, submit --watch, watch)
+  9    the job was cancelled (the same)
+  130  interrupted by Ctrl-C
+  141  the reader of the output has gone
 """
 
 
@@ -118,6 +132,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     drawn = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in rows:
         drawn.add_row(*(Text(one_line(cell)) for cell in row))
-    console = Console(soft_wrap=False)
-    width = None if console.is_terminal else drawn.__rich_measure__(console, console.options.update(max_width=10_000)).maximum
-    console.print(drawn, width=width, crop=False)
+    # Rich takes a pipe for a terminal of 80 columns.
+    Console(width=None if sys.stdout.isatty() else WIDEST_COLUMNS).print(drawn)
+
+
+@contextmanager
+def counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on stderr how far a long piece of work has come; where nobody watches, nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what) as status:
+        yield lambda count: status.update(f"{count} {what}")

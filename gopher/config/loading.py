@@ -10,7 +10,6 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import msgspec
@@ -29,6 +28,7 @@ from gopher.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Flags: TypeAlias = Mapping[str, str | bool]
 Document: TypeAlias = Mapping[str, object]
@@ -56,9 +56,7 @@ class Program:
     required: tuple[str, ...] = ()
 
 
-SERVER: Final = Program(
-    name="gopher-server", help="Serve gRPC, and HTTP if asked to.", tables=("server", "store", "telemetry")
-)
+SERVER: Final = Program(name="gopher-server", help="Serve gRPC, and HTTP if asked to.", tables=("server", "store", "telemetry"))
 WORKER: Final = Program(
     name="gopher-worker", help="Run jobs.", tables=("worker", "store", "telemetry"), required=("worker.app",)
 )
@@ -179,7 +177,7 @@ class _Reader:
             return of_file[name], f"file {self.document_name}"
         return self.program.defaults.get(f"{table}.{name}"), DEFAULT_SOURCE
 
-    def accept(  # noqa: PLR0913, PLR0917 -- one value with all that a message about it needs
+    def accept(
         self, values: dict[str, object], name: str, names: str, raw: object, source: str, spec: Setting, hint: object
     ) -> None:
         """Convert the raw value and keep it, or note why it is wrong."""

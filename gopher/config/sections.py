@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from msgspec import Meta
@@ -21,6 +20,9 @@ from gopher.config.values import (
     parse_seconds,
     split_address,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 ORIGINAL_ADDRESS: Final = "SERVER_HOST/SERVER_PORT"
@@ -102,9 +104,7 @@ class ServerConfig(Section):
     insecure: bool = setting(
         False, "--insecure", "GOPHER_INSECURE", "Allow plaintext on an address that other machines can reach."
     )
-    max_message_bytes: Size = setting(
-        1024 * 1024, "--max-message-bytes", "GOPHER_MAX_MESSAGE_BYTES", "Largest request, bytes."
-    )
+    max_message_bytes: Size = setting(1024 * 1024, "--max-message-bytes", "GOPHER_MAX_MESSAGE_BYTES", "Largest request, bytes.")
     max_payload_bytes: Size = setting(
         256 * 1024, "--max-payload-bytes", "GOPHER_MAX_PAYLOAD_BYTES", "Largest payload of a job, bytes."
     )
@@ -177,7 +177,10 @@ class WorkerConfig(Section):
         parse=parse_seconds,
     )
     max_retries: Annotated[int, Meta(ge=0, le=99)] = setting(
-        3, "--max-retries", "GOPHER_MAX_RETRIES WORKER_MAX_RETRIES", "Retries of a job where neither submitter nor handler says."
+        3,
+        "--max-retries",
+        "GOPHER_MAX_RETRIES WORKER_MAX_RETRIES",
+        "Retries of a job where neither submitter nor handler says.",
     )
     max_result_bytes: Size = setting(
         64 * 1024, "--max-result-bytes", "GOPHER_MAX_RESULT_BYTES", "Largest result of a job, bytes."

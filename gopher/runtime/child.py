@@ -6,7 +6,6 @@ blocks run.
 
 from __future__ import annotations
 
-import inspect
 import signal
 import socket
 import sys
@@ -62,14 +61,14 @@ def _call(spec: HandlerSpec, assignment: Assignment, channel: socket.socket) -> 
         await trio.lowlevel.checkpoint()
         report(fraction, message)
 
-    if inspect.iscoroutinefunction(spec.function):
+    if spec.is_coroutine:
         context = _context(JobContext, assignment)
         context.report = report_on_trio
         return trio.run(_call_on_trio, spec, context, payload)
     sync_context = _context(SyncJobContext, assignment)
     sync_context.report = report
     signal.signal(signal.SIGTERM, _exit)
-    return spec.function(sync_context, payload)
+    return spec.as_plain(sync_context, payload)
 
 
 def _context(kind: type[ContextT], assignment: Assignment) -> ContextT:

@@ -55,7 +55,7 @@ class Executors:
     async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
         thread_context = context.copy_as(SyncJobContext)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
-        return await trio.to_thread.run_sync(spec.function, thread_context, payload, limiter=self._threads)
+        return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
 
 
 async def _on_asyncio(spec: HandlerSpec, context: JobContext, payload: object) -> object:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 
 import msgspec
 import structlog
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from gopher.runtime.scopes import RunningAttempt, Scopes
     from gopher.store.leases import Leases
+
+ArgsT = TypeVarTuple("ArgsT")
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -141,7 +143,7 @@ class Keeper:
             if not attempt.is_over and attempt.cancel_reason is None and attempt.lease_until - margin <= now:
                 self._tell(self._on_lost, attempt)
 
-    def _tell(self, function: Callable[..., object], *args: object) -> None:
+    def _tell(self, function: Callable[[Unpack[ArgsT]], object], *args: Unpack[ArgsT]) -> None:
         if self._token is None:
             function(*args)
             return

@@ -45,6 +45,9 @@ class Listener:
                 self.promoter.wake()
             case "cancel", [job_id, token, grace_ms, *_]:
                 self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
+            case _:
+                # A newer version's scripts may say more than this one understands.
+                pass
 
     def reread(self) -> None:
         """Do what may have been missed while the connection was down; cancels are found by the keeper."""

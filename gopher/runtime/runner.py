@@ -4,21 +4,25 @@ The outcome is read from which scope caught, not from the exception: a handler t
 cancel. Errors are caught outside the scope with `except*`, since a handler whose children fail while they are being cancelled
 raises a group that no `except Exception` catches. If the worker itself is being torn down, control does not come back after the
 scope; then the `finally` gives the job back.
+
+Whatever a handler raises or returns is its attempt's outcome, and never the end of the worker.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 import structlog
 import trio
 
-from gopher.errors import HandlerError, PayloadMismatchError, ResultInvalidError
-from gopher.handlers import Discard, JobContext, Retry, Snooze
+from gopher.errors import PayloadMismatchError, ResultInvalidError
+from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, JobContext, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
 from gopher.retry import RetryPolicy
+from gopher.runtime.failures import cut, describe, message_of, sole
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
@@ -37,11 +41,9 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _UNHANDLED_SECONDS: Final = 5.0
 """How long a job of a type that this worker lacks stays out of its way; chosen: a rolling deploy's worker is not far."""
-_MESSAGE_LENGTH: Final = 1024
 _encode_result = msgspec.json.Encoder().encode
 
 # Numbers of gRPC status codes (google/rpc/code.proto), for a job's failure.
-_CODE_UNKNOWN: Final = 2
 _CODE_INVALID_ARGUMENT: Final = 3
 _CODE_DEADLINE_EXCEEDED: Final = 4
 _CODE_ABORTED: Final = 10
@@ -95,7 +97,10 @@ class Runner:
         settlement = Settlement(attempt.job.id, attempt.job.token, Move.RELEASE, Outcome.CANCELLED)
         try:
             spec = self._registry.get(attempt.job.type)
-            if spec is None:
+            if attempt.cancel_reason is not None:
+                # A cancel that came between the claim and this moment: nothing has begun that would have to be ended.
+                settlement = _ended_by_us(attempt, None)
+            elif spec is None:
                 settlement = _unhandled(attempt.job)
             else:
                 settlement = await self._run_handler(attempt, spec)
@@ -109,13 +114,16 @@ class Runner:
         limit_seconds, is_job_deadline = _limit(job, spec)
         if limit_seconds is not None:
             scope.deadline = trio.current_time() + limit_seconds
+            attempt.is_late_at = time.monotonic() + limit_seconds + attempt.grace_seconds
         error: BaseException | None = None
         result = b""
         try:
             with scope:
                 result = await self._call(attempt, spec)
-        except* (Exception, SystemExit) as group:  # a handler's sys.exit() ends its attempt, not the worker
-            error = _sole(group)
+        except* (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except* BaseException as group:  # whatever else a handler raises, sys.exit() too, ends its attempt, not the worker
+            error = sole(group)
 
         if error is None and not scope.cancelled_caught:
             plain_attempt = job.attempt if job.is_plain else ""
@@ -124,6 +132,7 @@ class Runner:
             return _ended_by_us(attempt, error)
         if error is not None and not scope.cancel_called:
             return self._raised(job, spec, error)
+        _log.warning("attempt.timed_out", job_id=job.id, type=job.type, attempt=job.attempt, limit_seconds=limit_seconds)
         return self._timed_out(job, spec, limit_seconds or 0.0, is_job_deadline=is_job_deadline)
 
     async def _call(self, attempt: RunningAttempt, spec: HandlerSpec) -> bytes:
@@ -173,14 +182,16 @@ class Runner:
             case Snooze():
                 return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, _ms(error.seconds))
             case Discard():
-                failure = Failure(reason="DISCARDED", message=_cut(str(error)), code=_CODE_ABORTED)
+                failure = Failure(reason="DISCARDED", message=message_of(error), code=_CODE_ABORTED)
             case PayloadMismatchError() | ResultInvalidError():
-                failure = Failure(reason=error.reason, message=_cut(error.message), code=_CODE_INVALID_ARGUMENT)
+                failure = Failure(reason=error.reason, message=cut(error.message), code=_CODE_INVALID_ARGUMENT)
             case Retry():
-                failure = Failure(reason="RETRY_ASKED", message=_cut(str(error)))
+                failure = Failure(reason="RETRY_ASKED", message=message_of(error))
                 return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=error.after)
             case _:
-                return self._retry_or_bury(job, spec, Outcome.RAISED, _describe(error))
+                # The only place where the author of a handler finds the traceback.
+                _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exc_info=error)
+                return self._retry_or_bury(job, spec, Outcome.RAISED, describe(error))
         return Settlement(job.id, job.token, Move.BURY, Outcome.RAISED, 0, b"", encode_failure(failure))
 
     def _retry_or_bury(
@@ -221,13 +232,6 @@ def _limit(job: ClaimedJob, spec: HandlerSpec) -> tuple[float | None, bool]:
     return limit_seconds, False
 
 
-def _sole(error: BaseException) -> BaseException:
-    """Unwrap groups of one: what a nursery of one child, or `except*` itself, has put around the handler's own error."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
-
-
 def _unhandled(job: ClaimedJob) -> Settlement:
     _log.warning("attempt.unhandled", job_id=job.id, type=job.type)
     return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, int(_UNHANDLED_SECONDS * 1000))
@@ -236,20 +240,12 @@ def _unhandled(job: ClaimedJob) -> Settlement:
 def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settlement:
     job = attempt.job
     if attempt.cancel_reason is CancelReason.REQUESTED:
-        failure = b"" if error is None else encode_failure(_describe(error))
+        failure = b"" if error is None else encode_failure(describe(error))
         return Settlement(job.id, job.token, Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED, 0, b"", failure)
     # With the lease lost the release is refused, which is right: the job is somebody else's.
     return Settlement(job.id, job.token, Move.RELEASE, Outcome.CANCELLED)
 
 
-def _describe(error: BaseException) -> Failure:
-    message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {error}"
-    return Failure(reason="HANDLER_RAISED", message=_cut(message), code=_CODE_UNKNOWN)
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= _MESSAGE_LENGTH else message[: _MESSAGE_LENGTH - 1] + "…"
-
-
 def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    # Asked this way round, since NaN is not below anything either.
+    return max(0, round(seconds * 1000)) if seconds <= LONGEST_DELAY_SECONDS else LONGEST_DELAY_SECONDS * 1000

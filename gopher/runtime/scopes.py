@@ -5,6 +5,7 @@ Changed by the Trio thread alone. The keeper's thread only takes snapshots, and 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from enum import Enum
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _EARLY_CANCELS: Final = 1_000
 """Cancels kept for jobs whose claim is still on its way; chosen: ten times what one claim can bring."""
+
+_GRACE_SECONDS: Final = 5.0
+"""Chosen: where nobody says how long cleanup may take."""
 
 
 class CancelReason(Enum):
@@ -36,12 +40,12 @@ class RunningAttempt:
         scope: Ends the handler's whole task tree.
         lease_until: When the lease ends unless extended, by `time.monotonic()`. Written by the keeper.
         cancel_reason: Why the scope was cancelled; None when it was not.
-        grace_seconds: How long cleanup may take once cancelled before the job counts as stuck.
-        cancelled_at: When the scope was cancelled, by `time.monotonic()`.
+        grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
+        is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
     """
 
-    __slots__ = ("cancel_reason", "cancelled_at", "grace_seconds", "is_over", "job", "lease_until", "queue", "scope")
+    __slots__ = ("cancel_reason", "grace_seconds", "is_late_at", "is_over", "job", "lease_until", "queue", "scope")
 
     def __init__(self, job: ClaimedJob, queue: str, lease_until: float) -> None:
         self.job = job
@@ -49,37 +53,47 @@ class RunningAttempt:
         self.scope = trio.CancelScope()
         self.lease_until = lease_until
         self.cancel_reason: CancelReason | None = None
-        self.grace_seconds = 5.0
-        self.cancelled_at = 0.0
+        self.grace_seconds = _GRACE_SECONDS
+        self.is_late_at = math.inf
         self.is_over = False
 
-    def cancel(self, reason: CancelReason, grace_seconds: float = 5.0) -> None:
+    def cancel(self, reason: CancelReason, grace_seconds: float = _GRACE_SECONDS) -> None:
         """End the handler; the first reason stands."""
         if self.cancel_reason is None:
             self.cancel_reason = reason
             self.grace_seconds = grace_seconds
-            self.cancelled_at = time.monotonic()
+            self.is_late_at = min(self.is_late_at, time.monotonic() + grace_seconds)
             self.scope.cancel(reason=reason.value)
 
     def is_stuck(self, now: float) -> bool:
-        """Tell whether the handler has outlasted its cancel and the grace."""
-        return self.cancel_reason is not None and not self.is_over and now > self.cancelled_at + self.grace_seconds
+        """Tell whether the handler has outlasted its cancel, or its time limit, and the grace."""
+        return now > self.is_late_at and not self.is_over
 
 
 class Scopes:
-    """The running attempts of this worker, by job id."""
+    """The running attempts of this worker, by job id.
+
+    A job may be here twice, when this worker has lost its lease and claimed it again: the displaced attempt is being ended, and
+    keeps its slot until it has.
+    """
 
     def __init__(self) -> None:
         self._running: dict[str, RunningAttempt] = {}
+        self._displaced: list[RunningAttempt] = []
         self._early: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._emptied = trio.Event()
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._running) + len(self._displaced)
 
     def add(self, attempt: RunningAttempt) -> None:
         """Take in a claimed attempt; one whose cancel has overtaken its claim is cancelled at once."""
         job = attempt.job
+        displaced = self._running.get(job.id)
+        if displaced is not None:
+            # Marked before the new one is to be seen: the keeper's thread must not take the one's lease for the other's.
+            displaced.cancel(CancelReason.LEASE_LOST)
+            self._displaced.append(displaced)
         self._running[job.id] = attempt
         if self._early:
             grace_seconds = self._early.pop((job.id, job.token), None)
@@ -90,13 +104,17 @@ class Scopes:
         """Let go of an attempt whose outcome is written, or whose lease is lost."""
         if self._running.get(attempt.job.id) is attempt:
             del self._running[attempt.job.id]
-            if not self._running:
-                self._emptied.set()
-                self._emptied = trio.Event()
+        elif attempt in self._displaced:
+            self._displaced.remove(attempt)
+        else:
+            return
+        if len(self) == 0:
+            self._emptied.set()
+            self._emptied = trio.Event()
 
     def snapshot(self) -> list[RunningAttempt]:
-        """Return the running attempts. Safe in any thread: copying a dict's values is one step under the interpreter's lock."""
-        return list(self._running.values())
+        """Return the running attempts. Safe in any thread: each copy is one step under the interpreter's lock."""
+        return [*self._running.values(), *self._displaced]
 
     def request_cancel(self, job_id: str, token: int, grace_seconds: float) -> None:
         """Cancel a job if it runs here; if its claim may be on its way, remember the cancel for a while."""
@@ -113,10 +131,10 @@ class Scopes:
         if self._running.get(attempt.job.id) is attempt:
             attempt.cancel(CancelReason.LEASE_LOST)
 
-    def cancel_all(self, reason: CancelReason) -> None:
+    def cancel_all(self, reason: CancelReason, grace_seconds: float) -> None:
         """End every attempt."""
         for attempt in self.snapshot():
-            attempt.cancel(reason)
+            attempt.cancel(reason, grace_seconds)
 
     def stuck(self) -> list[str]:
         """Return the ids of the jobs whose handler has outlasted its cancel. Safe in any thread."""
@@ -125,5 +143,5 @@ class Scopes:
 
     async def wait_empty(self) -> None:
         """Wait until nothing runs and every outcome is written."""
-        while self._running:
+        while len(self):
             await self._emptied.wait()

@@ -71,7 +71,7 @@ class Raised(msgspec.Struct, tag="raised"):
 
 
 Report: TypeAlias = Progress | Returned | Raised
-_decode_report = msgspec.json.Decoder(Report).decode
+_reports: Final[msgspec.json.Decoder[Report]] = msgspec.json.Decoder(Report)
 encode_line = msgspec.json.Encoder().encode
 
 
@@ -149,7 +149,7 @@ async def _follow(stream: trio.SocketStream, context: JobContext) -> Returned | 
             *lines, rest = buffer.split(b"\n")
             buffer = rest
             for line in lines:
-                report = _decode_report(line)
+                report = _reports.decode(line)
                 if not isinstance(report, Progress):
                     return report
                 await context.report(report.fraction, report.message)

@@ -92,7 +92,8 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
     """
     state = JobState(record[b"state"].decode())
     reader = _Reader(record)
-    failure = record.get(b"failure")
+    # A completed job may have failed before: that failure is in its attempts.
+    failure = record.get(b"failure") if state is not JobState.COMPLETED else None
     progress = record.get(b"progress")
     return Job(
         id=job_id,

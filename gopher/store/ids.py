@@ -42,10 +42,7 @@ class IdSource:
                 self._counter = _random.getrandbits(25)
         counter = self._counter
         tail = random.getrandbits(32)
-        text = (
-            f"{self._ms:012x}{0x7000 | counter >> 14:04x}{0x8000 | counter & 0x3FFF:04x}"
-            f"{tail:08x}{queue_number:04x}"
-        )
+        text = f"{self._ms:012x}{0x7000 | counter >> 14:04x}{0x8000 | counter & 0x3FFF:04x}{tail:08x}{queue_number:04x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from gopher.job import JobState, Priority
 
 
-
 def queue(namespace: str, name: str) -> str:
     """Return the prefix of all keys of a queue."""
     return f"gopher:{{{namespace}:{name}}}:"

@@ -206,7 +206,7 @@ class Lifecycle:
             False when the lease is lost; nothing was changed.
         """
         reply = await self._report(self._link, [keys.settings(namespace, queue)], [job_id, token, progress, text])
-        return reply[0] == b"OK"
+        return bool(reply[0] == b"OK")
 
     async def cancel(self, namespace: str, job_id: str, *, reason: str, grace_ms: int) -> JobState:
         """End a waiting job, or ask the worker of a processing one to end it.
@@ -299,9 +299,7 @@ class Lifecycle:
 
     async def reap(self, namespace: str, queue: str) -> Reaping:
         """Take jobs from workers whose lease has ended and remove jobs whose retention has, at most 100 of a kind."""
-        _, leases, removed, *ids = await self._reap(
-            self._link, [keys.settings(namespace, queue)], [BATCH, MAX_CRASHES]
-        )
+        _, leases, removed, *ids = await self._reap(self._link, [keys.settings(namespace, queue)], [BATCH, MAX_CRASHES])
         return Reaping(leases, removed, tuple(job_id.decode() for job_id in ids))
 
     async def _settings_of(self, namespace: str, job_id: str) -> str:

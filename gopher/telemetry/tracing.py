@@ -30,7 +30,7 @@ TRACEPARENT: Final = "traceparent"
 DEFAULT_EXPORTER: Final = "otlp"
 
 _propagator: Final = TraceContextTextMapPropagator()
-_nothing: Final = nullcontext()
+_untraced: Final[AbstractContextManager[None]] = nullcontext()
 
 
 class _State:
@@ -96,15 +96,21 @@ def _continued(traceparent: str) -> Iterator[None]:
         otel_context.detach(token)
 
 
-def submit_span(job_type: str, queue: str) -> AbstractContextManager[str | None]:
-    """Record a submit while the block lasts; gives the traceparent that the job is to carry, None when nothing is traced."""
+def submit_span(job_type: str, queue: str, count: int) -> AbstractContextManager[str | None]:
+    """Record a submit while the block lasts; gives the traceparent that the jobs are to carry, None when nothing is traced.
+
+    Args:
+        job_type: Of the first job.
+        queue: Of the first job.
+        count: How many jobs.
+    """
     tracer = _State.tracer
-    return nullcontext(None) if tracer is None else _submit_span(tracer, job_type, queue)
+    return _untraced if tracer is None else _submit_span(tracer, job_type, queue, count)
 
 
 @contextmanager
-def _submit_span(tracer: trace.Tracer, job_type: str, queue: str) -> Iterator[str]:
-    attributes = {"gopher.job.type": job_type, "gopher.queue": queue}
+def _submit_span(tracer: trace.Tracer, job_type: str, queue: str, count: int) -> Iterator[str]:
+    attributes: dict[str, str | int] = {"gopher.job.type": job_type, "gopher.queue": queue, "gopher.jobs": count}
     with tracer.start_as_current_span(f"submit {job_type}", kind=trace.SpanKind.PRODUCER, attributes=attributes):
         carrier: dict[str, str] = {}
         _propagator.inject(carrier)
@@ -114,7 +120,7 @@ def _submit_span(tracer: trace.Tracer, job_type: str, queue: str) -> Iterator[st
 def attempt_span(job_type: str, queue: str, job_id: str, attempt: int, traceparent: str | None) -> AbstractContextManager[None]:
     """Record an attempt while the block lasts, as a child of the submit; what the block raises marks the span as failed."""
     tracer = _State.tracer
-    return _nothing if tracer is None else _attempt_span(tracer, job_type, queue, job_id, attempt, traceparent)
+    return _untraced if tracer is None else _attempt_span(tracer, job_type, queue, job_id, attempt, traceparent)
 
 
 @contextmanager

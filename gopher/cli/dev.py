@@ -1,0 +1,118 @@
+"""`gopher dev`: everything on one machine with one command; an embedded Redis, the server in this process, the worker beside it.
+
+The worker is a child process (`gopher-worker`), so that killing one does not kill the other; it is restarted when it dies. All
+children are on a leash: none outlives this process, however it ends. At a stop the worker drains first, then the server, then Redis.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from gopher import config
+from gopher.cli import options, output
+from gopher.cli.server import Addresses, Server
+from gopher.errors import StartError, StoreError
+from gopher.runtime.apps import EXIT_BAD_APP
+from gopher.runtime.processes import Processes
+from gopher.runtime.signals import watch_signals
+from gopher.store.embedded import open_embedded_redis
+from gopher.store.store import Store
+from gopher.telemetry import log, tracing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from gopher.config import Settings
+
+NOT_FOR_THE_WORKER: Final = frozenset(
+    {options.CONFIG_VARIABLE, "GOPHER_REDIS_PASSWORD", "REDIS_PASSWORD", "GOPHER_REDIS_DB", "REDIS_DB"}
+)
+"""What the worker must not read again: the URL it is given says all, and its other settings are flags."""
+
+
+def run(settings: Settings) -> None:
+    """Run everything until told to stop.
+
+    Raises:
+        StartError: An address or the data directory is in use, Redis cannot be used, or the application cannot be imported.
+    """
+    log.start(settings.telemetry.log_level, settings.telemetry.log_format)
+    hand_over_spans = tracing.start("gopher-server") if settings.telemetry.tracing else None
+    try:
+        trio.run(_serve, settings)
+    finally:
+        if hand_over_spans is not None:
+            hand_over_spans()
+
+
+async def _serve(settings: Settings) -> None:
+    async with _redis(settings) as url, trio.open_nursery() as nursery:
+        store = Store(url, client_name="gopher-dev")
+        try:
+            await nursery.start(store.run)
+        except StoreError as error:
+            raise StartError(f"redis: {error}", exit_code=output.UNREACHABLE) from error
+        server = Server(settings.server, store)
+        # While the server serves; the worker ends first, because what it runs may still submit.
+        async with trio.open_nursery() as serving:
+            addresses = await serving.start(server.run)
+            if settings.worker.app:
+                await _worker(settings, url, addresses).run()
+            else:
+                await _until_told(addresses)
+            server.stop()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _redis(settings: Settings) -> AsyncGenerator[str]:
+    """Give the URL of the Redis that is named, or of one of our own."""
+    if settings.store.redis_url is not None:
+        yield settings.store.url
+        return
+    async with open_embedded_redis(settings.dev.data_path) as redis:
+        yield redis.url
+
+
+def _worker(settings: Settings, url: str, addresses: Addresses) -> Processes:
+    """Return the worker's processes; once all know their types, everything is ready."""
+    sections = (replace(settings.worker, processes=1), settings.telemetry)
+    was_ready: list[bool] = []
+
+    def tell_ready() -> None:
+        # Told again after each restart.
+        if not was_ready:
+            was_ready.append(True)
+            output.line(f"ready {addresses}")
+
+    return Processes(
+        [argument for section in sections for argument in config.arguments_for(section)],
+        {name: value for name, value in os.environ.items() if name not in NOT_FOR_THE_WORKER} | {"GOPHER_REDIS_URL": url},
+        count=settings.worker.processes,
+        grace_seconds=settings.worker.grace_seconds,
+        is_hopeless=lambda status: status == EXIT_BAD_APP,
+        on_ready=tell_ready,
+    )
+
+
+async def _until_told(addresses: Addresses) -> None:
+    """Serve without a worker until a signal comes: jobs are kept until one is started with the same Redis."""
+    told = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            lambda task_status: watch_signals(drain=told.set, abort=told.set, task_status=task_status)
+        )
+        output.line(f"ready {addresses}")
+        await told.wait()
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    """Run the program."""
+    sys.exit(options.run_program(config.DEV, run))

@@ -1,0 +1,154 @@
+"""The commands about jobs that are there: get, watch, cancel, retry, delete, list, list-failed, retry-all."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from gopher.cli import output, report
+from gopher.cli.arguments import Labels, Seconds, State, labels_of
+from gopher.cli.target import DEFAULT_TARGET, Target
+
+
+def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Show a job.
+
+    Args:
+        job_id: Which.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        report.tell_job(client.get(job_id), as_json=target.json)
+
+
+def watch(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> int:
+    """Show each change of a job until its end; exit 8 if it failed, 9 if it was cancelled.
+
+    Args:
+        job_id: Which.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        return report.follow(client.watch(job_id), as_json=target.json)
+
+
+def cancel(
+    job_id: str,
+    /,
+    *,
+    reason: str = "",
+    grace: Seconds = None,
+    wait: Annotated[bool, Parameter(negative=())] = False,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """End a job as cancelled: a waiting one at once, a running one as soon as its task tree has ended.
+
+    Args:
+        job_id: Which.
+        reason: For people; kept with the job.
+        grace: How long the handler's cleanup may take; default: 5 s.
+        wait: Answer only when the job is final.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        job = client.cancel(job_id, reason=reason, grace=grace, wait=wait)
+    if target.json:
+        report.tell_job(job, as_json=True)
+    else:
+        output.line(job.state if job.state.is_final else f"{job.state}, cancel requested")
+
+
+def retry(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Give a failed or cancelled job new attempts, or start a waiting one now.
+
+    Args:
+        job_id: Which.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        job = client.retry(job_id)
+    if target.json:
+        report.tell_job(job, as_json=True)
+    else:
+        output.line(job.state)
+
+
+def delete(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Remove a job that is not processing, for good.
+
+    Args:
+        job_id: Which.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        client.delete(job_id)
+    if target.json:
+        output.json_line({"id": job_id, "deleted": True})
+    else:
+        output.line("deleted")
+
+
+def list_jobs(
+    *,
+    state: State | None = None,
+    job_type: Annotated[str | None, Parameter(["--type", "-t"])] = None,
+    queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
+    label: Labels = None,
+    limit: int = 100,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """List jobs that match all that is given.
+
+    Args:
+        state: Only in this state.
+        job_type: Only of this type.
+        queue: Only in this queue.
+        label: Only with this label; may be given more than once.
+        limit: At most so many; 0: all there are.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        jobs = client.list(state=state, type=job_type, queue=queue, labels=labels_of(label), limit=limit or None)
+    report.tell_jobs(jobs, as_json=target.json)
+
+
+def list_failed(
+    *,
+    job_type: Annotated[str | None, Parameter(["--type", "-t"])] = None,
+    queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
+    limit: int = 100,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """List the dead letters, oldest first.
+
+    Args:
+        job_type: Only of this type.
+        queue: Only in this queue.
+        limit: At most so many; 0: all there are.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        jobs = client.list_failed(type=job_type, queue=queue, limit=limit or None)
+    report.tell_failed(jobs, as_json=target.json)
+
+
+def retry_all(
+    *,
+    job_type: Annotated[str | None, Parameter(["--type", "-t"])] = None,
+    queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
+    target: Target = DEFAULT_TARGET,
+) -> None:
+    """Give all dead letters that match new attempts.
+
+    Args:
+        job_type: Only of this type.
+        queue: Only in this queue.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        count = client.requeue_failed(type=job_type, queue=queue)
+    if target.json:
+        output.json_line({"requeued": count})
+    else:
+        output.line(f"requeued {count}")

@@ -1,0 +1,92 @@
+"""The program `gopher`: every command by name, each loaded only when it is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import App, Group, Parameter
+
+from gopher import config
+from gopher.cli import output
+from gopher.cli.options import new_app, run_program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HELP: Final = "Submit jobs, look at them, steer them, and run Gopher."
+
+COMMANDS: Final = {
+    "Jobs": (
+        ("submit", "gopher.cli.submit:submit", "Submit a job and print its id."),
+        ("get", "gopher.cli.jobs:get", "Show a job."),
+        ("watch", "gopher.cli.jobs:watch", "Show each change of a job until its end."),
+        ("cancel", "gopher.cli.jobs:cancel", "End a job as cancelled."),
+        ("retry", "gopher.cli.jobs:retry", "Give a failed or cancelled job new attempts."),
+        ("delete", "gopher.cli.jobs:delete", "Remove a job, for good."),
+        ("list", "gopher.cli.jobs:list_jobs", "List jobs."),
+        ("list-failed", "gopher.cli.jobs:list_failed", "List the dead letters."),
+        ("retry-all", "gopher.cli.jobs:retry_all", "Give all dead letters new attempts."),
+    ),
+    "Queues": (
+        ("queues", "gopher.cli.queues:queues", "List the queues with their figures."),
+        ("pause", "gopher.cli.queues:pause", "Stop claims from a queue."),
+        ("resume", "gopher.cli.queues:resume", "Let claims from a queue go on."),
+        ("purge", "gopher.cli.queues:purge", "Remove every waiting job of a queue, for good."),
+    ),
+    "Operations": (
+        ("stats", "gopher.cli.admin:stats", "Show the figures of the queues, the workers and Redis."),
+        ("workers", "gopher.cli.admin:workers", "List the workers that live."),
+        ("types", "gopher.cli.admin:types", "List the types that are known."),
+        ("health", "gopher.cli.admin:health", "Tell whether the server serves."),
+    ),
+}
+
+Rest = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+
+
+def dev(*rest: Rest) -> int:
+    """Run everything on this machine: an embedded Redis, the server and a worker."""
+    from gopher.cli.dev import run
+
+    return run_program(config.DEV, run, rest)
+
+
+def server(*rest: Rest) -> int:
+    """Run the server, as gopher-server does."""
+    from gopher.cli.server import run
+
+    return run_program(config.SERVER, run, rest)
+
+
+def worker(*rest: Rest) -> int:
+    """Run a worker, as gopher-worker does."""
+    from gopher.cli.worker import run
+
+    return run_program(config.WORKER, run, rest)
+
+
+def make_app() -> App:
+    """Return the application."""
+    app = new_app("gopher", HELP, epilogue=output.EXIT_CODES)
+    programs = Group("Programs", sort_key=1)
+    for program in (dev, server, worker):
+        # Each has settings of its own and answers its own --help.
+        app.command(App(name=program.__name__, default_command=program, help_flags=[], version_flags=[], group=programs))
+    groups = {title: Group(title, sort_key=order) for order, title in enumerate(COMMANDS, start=2)}
+    for title, commands in COMMANDS.items():
+        for name, path, text in commands:
+            app.command(path, name=name, help=text, group=groups[title], help_epilogue="")
+    admin = App(name="admin", help="Prove that all is in order.", group=groups["Operations"], help_epilogue="")
+    admin.command("gopher.cli.admin:audit", name="audit", help="Prove that every job stands in exactly one place.")
+    app.command(admin)
+    app.register_install_completion_command()
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    return output.guarded(make_app(), argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,137 @@
+"""What the commands tell of jobs, for people and as JSON, and how a job is followed on the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from gopher.cli import output
+from gopher.client.dialogues import result_of
+from gopher.errors import JobCancelledError, JobFailedError
+from gopher.job import JobState
+from gopher.wire.shape import job_object, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gopher.client import JobEvent
+    from gopher.job import Job, JsonValue
+
+NOTHING: Final = "-"
+
+
+def tell_job(job: Job, *, as_json: bool) -> None:
+    """Tell all of a job: a JSON object, or a line a field that is set."""
+    if as_json:
+        output.json_line(job_object(job))
+        return
+    for name, value in job_object(job).items():
+        if value not in (None, [], {}, "") and name not in {"job_id", "status"}:
+            output.line(f"{name:24}{output.one_line(_text(value))}")
+
+
+def tell_jobs(jobs: Iterable[Job], *, as_json: bool) -> None:
+    """Tell of many jobs: a JSON object a line, or a table."""
+    if as_json:
+        for job in jobs:
+            output.json_line(job_object(job))
+        return
+    output.table(
+        ("ID", "TYPE", "QUEUE", "PRIORITY", "STATE", "ATTEMPT", "SUBMITTED"),
+        (
+            (job.id, job.type, job.queue, job.priority, job.state, str(job.attempt), moment(job.submitted_ms) or NOTHING)
+            for job in jobs
+        ),
+    )
+
+
+def tell_failed(jobs: Iterable[Job], *, as_json: bool) -> None:
+    """Tell of dead letters, with why each failed."""
+    if as_json:
+        tell_jobs(jobs, as_json=True)
+        return
+    output.table(
+        ("ID", "TYPE", "QUEUE", "ATTEMPT", "FAILED", "REASON", "MESSAGE"),
+        (
+            (
+                job.id,
+                job.type,
+                job.queue,
+                str(job.attempt),
+                moment(job.finished_ms) or NOTHING,
+                job.failure.reason if job.failure else NOTHING,
+                job.failure.message if job.failure else NOTHING,
+            )
+            for job in jobs
+        ),
+    )
+
+
+def tell_event(event: JobEvent, *, as_json: bool) -> None:
+    """Tell of a change: a JSON object, or a line."""
+    if as_json:
+        output.json_line(_event_object(event))
+        return
+    parts = [moment(event.event_ms) or NOTHING, f"{event.state:10}"]
+    parts += [f"attempt {event.attempt}"] if event.attempt else []
+    parts += [f"{event.progress:.0%}"] if event.progress else []
+    parts += [event.progress_message] if event.progress_message else []
+    parts += ["cancel requested"] if event.cancel_requested and not event.is_final else []
+    output.line(output.one_line("  ".join(parts)))
+
+
+def _event_object(event: JobEvent) -> dict[str, JsonValue]:
+    return {
+        "job_id": event.job_id,
+        "state": event.state.value,
+        "attempt": event.attempt,
+        "event_time": moment(event.event_ms),
+        "cancel_requested": event.cancel_requested,
+        "progress": event.progress,
+        "progress_message": event.progress_message,
+        "job": None if event.job is None else job_object(event.job),
+    }
+
+
+def follow(events: Iterable[JobEvent], *, as_json: bool) -> int:
+    """Tell each change until the job is final, then its result; return the exit code its end stands for."""
+    job = None
+    for event in events:
+        tell_event(event, as_json=as_json)
+        job = event.job or job
+    if job is None:
+        return output.DONE
+    if job.state is JobState.COMPLETED and not as_json:
+        tell_result(job)
+    return exit_code_of_end(job)
+
+
+def tell_result(job: Job) -> None:
+    """Tell the result alone, in JSON, so that it can be piped on."""
+    output.json_line(result_of(job))
+
+
+def exit_code_of_end(job: Job) -> int:
+    """Return the exit code for how the job ended, having said why if that was not well."""
+    try:
+        result_of(job)
+    except (JobFailedError, JobCancelledError) as fault:
+        return output.tell(fault)
+    return output.DONE
+
+
+def follow_with_bar(events: Iterable[JobEvent]) -> None:
+    """Show the job's progress on stderr while it is followed; nothing is left of it at the end."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("submitted", total=1.0)
+        for event in events:
+            said = f"{event.state} {event.progress_message}".strip()
+            progress.update(bar, completed=event.progress, description=output.one_line(said))
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,60 @@
+"""The Python clients: `Client` for programs that block, `AsyncClient` for asyncio, `TrioClient` for Trio; the same methods in each.
+
+    from gopher.client import Client
+
+    with Client("127.0.0.1:50051") as client:
+        job_id = client.submit("email", {"to": "a@example.com"}, priority="high")
+        print(client.result(job_id, wait=30))
+
+In reading order: `values` (what comes back), `submission` (what goes out), `calls` and `operations` (the rpcs), `dialogues` (what
+takes more than one call), `channel` (errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and
+`trio_client`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gopher.client.calls import Receipt
+from gopher.client.channel import CallEndedError, ServerUnreachableError
+from gopher.client.dialogues import SubmitManyError
+from gopher.client.submission import JobItem, SubmitOptions
+from gopher.client.sync import Client
+from gopher.client.values import AuditFinding, AuditReport, JobEvent, JobType, Queue, RedisStats, Stats, Worker
+
+if TYPE_CHECKING:
+    from gopher.client.aio import AsyncClient
+    from gopher.client.trio_client import TrioClient
+
+__all__ = [
+    "AsyncClient",
+    "AuditFinding",
+    "AuditReport",
+    "CallEndedError",
+    "Client",
+    "JobEvent",
+    "JobItem",
+    "JobType",
+    "Queue",
+    "Receipt",
+    "RedisStats",
+    "ServerUnreachableError",
+    "Stats",
+    "SubmitManyError",
+    "SubmitOptions",
+    "TrioClient",
+    "Worker",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the client that is asked for: a program uses one, and need not load asyncio or Trio for the others."""
+    if name == "AsyncClient":
+        from gopher.client.aio import AsyncClient
+
+        return AsyncClient
+    if name == "TrioClient":
+        from gopher.client.trio_client import TrioClient
+
+        return TrioClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,75 @@
+"""The client for asyncio programs: `AsyncClient`, on grpc.aio."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from grpc import aio
+
+from gopher.client import calls, channel
+from gopher.client.asynchronous import AsyncMethods
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+T = TypeVar("T")
+
+
+class AsyncClient(AsyncMethods):
+    """A connection to a Gopher server, for one event loop: the one that makes the first call."""
+
+    _opened: aio.Channel | None = None
+    _is_closed = False
+
+    @property
+    def _channel(self) -> aio.Channel:
+        # Opened late, because a channel belongs to the loop that runs while it is made.
+        if self._opened is None:
+            self._opened = aio.insecure_channel(self.address, options=channel.OPTIONS)
+        return self._opened
+
+    async def aclose(self) -> None:
+        """Close the connection; calls under way end with a `CallEndedError`."""
+        self._is_closed = True
+        if self._opened is not None:
+            await self._opened.close()
+
+    async def _carry(self, call: calls.Call[T], deadline_seconds: float) -> T:
+        rpc: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
+        with self._translated():
+            return call.read(await rpc(call.request, timeout=deadline_seconds, metadata=self._metadata))
+
+    async def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
+        rpc: aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
+        with self._translated():
+            replies = rpc(call.request, timeout=call.deadline_seconds, metadata=self._metadata)
+        try:
+            while True:
+                with self._translated():
+                    reply = await replies.read()
+                if not isinstance(reply, bytes):
+                    return
+                yield call.read(reply)
+        finally:
+            replies.cancel()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise channel.error_of(error, self.address) from error
+        except aio.UsageError as error:
+            raise channel.CallEndedError("the client is closed") from error
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls, and whoever waits for one sees that as a cancellation of the task, which it is not.
+            task = asyncio.current_task()
+            if not self._is_closed or (task is not None and task.cancelling()):
+                raise
+            raise channel.CallEndedError("the call was ended before its answer") from None  # noqa: ASYNC104 - see above
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

@@ -1,0 +1,215 @@
+"""What the clients for asyncio and for Trio share: every method, awaited; they add how a call is carried and how time passes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+from gopher.client import calls, channel, dialogues, operations
+from gopher.errors import GopherError
+from gopher.job import DEFAULT_NAMESPACE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Unpack
+
+    from gopher.client import values
+    from gopher.client.submission import JobItem, Payload, SubmitOptions
+    from gopher.job import Job, JsonValue
+
+T = TypeVar("T")
+
+
+class AsyncMethods(ABC):
+    """The methods of `gopher.client.Client`, which documents them, to be awaited.
+
+    Args:
+        address: HOST:PORT of the server.
+        token: Sent as bearer token.
+        namespace: Where queues, types and jobs are.
+        call_seconds: Deadline of a call that has none of its own.
+    """
+
+    def __init__(
+        self,
+        address: str = channel.DEFAULT_ADDRESS,
+        *,
+        token: str | None = None,
+        namespace: str = DEFAULT_NAMESPACE,
+        call_seconds: float = channel.CALL_SECONDS,
+    ) -> None:
+        self.address = address
+        self.namespace = namespace
+        self._metadata = channel.metadata_for(token)
+        self._call_seconds = call_seconds
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connection; calls under way end with a `CallEndedError`."""
+
+    @abstractmethod
+    async def _carry(self, call: calls.Call[T], deadline_seconds: float) -> T:
+        """Make the call and return what its reply means."""
+
+    @abstractmethod
+    def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
+        """Make the call and yield what each reply means."""
+
+    @abstractmethod
+    async def _pause(self, seconds: float) -> None:
+        """Let time pass."""
+
+    async def submit(self, job_type: str, payload: Payload = None, **options: Unpack[SubmitOptions]) -> str:
+        """Submit a job and return its id."""
+        return (await self.submit_for_receipt(job_type, payload, **options)).job_id
+
+    async def submit_for_receipt(
+        self, job_type: str, payload: Payload = None, **options: Unpack[SubmitOptions]
+    ) -> calls.Receipt:
+        """Submit a job and return the whole answer: id, state, and whether the request id had been used before."""
+        return await self._run(dialogues.submit(self.namespace, job_type, payload, cast("Mapping[str, object]", options)))
+
+    async def submit_many(self, items: Iterable[JobItem]) -> list[str]:
+        """Submit any number of jobs in batches and return their ids, in order."""
+        return await self._run(dialogues.submit_many(self.namespace, cast("Iterable[Mapping[str, object]]", items)))
+
+    async def get(self, job_id: str) -> Job:
+        """Return the job as it stands."""
+        return await self._run(dialogues.ask(calls.get(self.namespace, job_id)))
+
+    async def wait(self, job_id: str, wait: float | None = None) -> Job:
+        """Return the job once it is final; `wait` is in seconds, None: as long as it takes."""
+        return await self._run(dialogues.wait(self.namespace, job_id, wait))
+
+    async def result(self, job_id: str, wait: float | None = None) -> JsonValue:
+        """Return what the handler returned, once the job is completed."""
+        return await self._run(dialogues.result(self.namespace, job_id, wait))
+
+    async def watch(self, job_id: str) -> AsyncGenerator[values.JobEvent]:
+        """Yield the job as it stands, then its changes, until it is final."""
+        watching = dialogues.Watching(self.namespace, job_id)
+        while True:
+            cut: GopherError | None = None
+            events = self._stream(watching.call)
+            try:
+                async for event in events:
+                    if watching.is_news(event):
+                        yield event
+                    if event.is_final:
+                        return
+            except GopherError as error:
+                cut = error
+            finally:
+                await events.aclose()  # noqa: ASYNC102 -- it ends the call and waits for nothing
+            await self._pause(watching.pause_seconds(cut))
+
+    async def cancel(self, job_id: str, *, reason: str = "", grace: float | None = None, wait: bool = False) -> Job:
+        """End the job as cancelled and return it; with `wait`, once it is final."""
+        call = calls.cancel(self.namespace, job_id, reason=reason, grace_seconds=grace, wait_final=wait)
+        return await self._run(dialogues.ask(call))
+
+    async def retry(self, job_id: str) -> Job:
+        """Give a failed or cancelled job new attempts, or start a waiting one now; return it."""
+        return await self._run(dialogues.ask(calls.retry(self.namespace, job_id)))
+
+    async def delete(self, job_id: str) -> None:
+        """Remove a job that is not processing, for good."""
+        await self._run(dialogues.ask(calls.delete(self.namespace, job_id)))
+
+    async def list(
+        self,
+        *,
+        queue: str | None = None,
+        state: str | None = None,
+        type: str | None = None,  # noqa: A002 -- the field's name
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = 100,
+    ) -> Sequence[Job]:
+        """Return jobs that match all that is given; `limit=None` returns all there are."""
+        which = calls.job_filter(queue=queue, state=state, job_type=type, labels=labels)
+        return await self._run(dialogues.list_all(calls.pages(self.namespace, which), limit))
+
+    async def list_failed(
+        self,
+        *,
+        queue: str | None = None,
+        type: str | None = None,  # noqa: A002 -- the field's name
+        limit: int | None = 100,
+    ) -> Sequence[Job]:
+        """Return dead letters, oldest first."""
+        which = calls.job_filter(queue=queue, job_type=type)
+        return await self._run(dialogues.list_all(calls.failed_pages(self.namespace, which), limit))
+
+    async def requeue_failed(
+        self,
+        *,
+        queue: str | None = None,
+        type: str | None = None,  # noqa: A002 -- the field's name
+        job_ids: Sequence[str] = (),
+    ) -> int:
+        """Give all dead letters that match new attempts, and return how many there were."""
+        return await self._run(dialogues.ask(calls.requeue_failed(self.namespace, queue, type, job_ids)))
+
+    async def queues(self) -> Sequence[values.Queue]:
+        """Return the queues of the namespace, by name."""
+        return await self._run(dialogues.ask(operations.queues(self.namespace)))
+
+    async def pause(self, queue: str) -> values.Queue:
+        """Stop claims from the queue; one not yet used is created."""
+        return await self._run(dialogues.ask(operations.pause(self.namespace, queue)))
+
+    async def resume(self, queue: str) -> values.Queue:
+        """Let claims from the queue go on."""
+        return await self._run(dialogues.ask(operations.resume(self.namespace, queue)))
+
+    async def purge(self, queue: str, *, confirm: str) -> int:
+        """Remove the queue's waiting jobs for good, and return how many; `confirm` must repeat the queue's name."""
+        return await self._run(dialogues.ask(operations.purge(self.namespace, queue, confirm)))
+
+    async def stats(self) -> values.Stats:
+        """Return the figures of the namespace."""
+        return await self._run(dialogues.ask(operations.stats(self.namespace)))
+
+    async def workers(self) -> Sequence[values.Worker]:
+        """Return the workers that live, by id."""
+        return await self._run(dialogues.ask(operations.workers(self.namespace)))
+
+    async def types(self) -> Sequence[values.JobType]:
+        """Return the types that are known, by name."""
+        return await self._run(dialogues.ask(operations.types(self.namespace)))
+
+    def audit(self, *, repair: bool = False) -> AsyncGenerator[values.AuditReport]:
+        """Yield what an audit finds, as it goes; the last report is done and has the totals."""
+        return self._stream(operations.audit(self.namespace, repair=repair))
+
+    async def is_serving(self) -> bool:
+        """Tell whether the server says that it serves."""
+        return await self._run(dialogues.ask(operations.health()))
+
+    async def _run(self, dialogue: dialogues.Dialogue[T]) -> T:
+        try:
+            step = next(dialogue)
+            while True:
+                try:
+                    answer = await self._take(step)
+                except GopherError as error:
+                    step = dialogue.throw(error)
+                else:
+                    step = dialogue.send(answer)
+        except StopIteration as end:
+            return cast("T", end.value)
+
+    async def _take(self, step: dialogues.Step) -> object:
+        if isinstance(step, dialogues.Pause):
+            await self._pause(step.seconds)
+            return None
+        return await self._carry(step, self._call_seconds if step.deadline_seconds is None else step.deadline_seconds)

@@ -1,0 +1,75 @@
+"""What the clients share below the messages: the channel's options, the credentials, and the errors of gRPC in Gopher's words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import grpc
+
+from gopher.errors import CallExpiredError, GopherError, StoreUnavailableError
+from gopher.wire import status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
+
+CALL_SECONDS: Final = 30.0
+"""Deadline of a call where the caller sets none; the server's own."""
+
+OPTIONS: Final[Sequence[tuple[str, int]]] = (
+    # Chosen: a page of 100 jobs at their largest is 32 MiB.
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    # A server that restarts is found again within a fraction of a second, not after gRPC's 20 s.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Each client its own connection: one of them closed must not end another's calls.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class ServerUnreachableError(StoreUnavailableError):
+    """No server answers at the address: the way to Redis is cut before it."""
+
+    reason = "SERVER_UNREACHABLE"
+
+
+class CallEndedError(GopherError):
+    """The call was ended on this side, by closing the client or cancelling what waited for it."""
+
+    reason = "CALL_ENDED"
+
+
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+
+
+def metadata_for(token: str | None) -> Metadata:
+    """Return the metadata of each call."""
+    return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+def error_of(error: grpc.RpcError, address: str) -> GopherError:
+    """Return the error that a call ended with: the server's own, or what became of the call on its way.
+
+    Args:
+        error: As gRPC raised it.
+        address: Of the server, for the message.
+    """
+    call = cast("grpc.Call", error)  # what gRPC raises is also the call
+    found = status.from_rpc_error(error)
+    code, details = call.code(), call.details() or ""
+    if found.reason != code.name:
+        return found
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            cause = details.rpartition(": ")[2]
+            return ServerUnreachableError(f"no server answers at {address}: {cause}", outcome_unknown=True)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return CallExpiredError(f"the server at {address} did not answer in time")
+        case grpc.StatusCode.CANCELLED:
+            return CallEndedError("the call was ended before its answer")
+        case _:
+            plain = GopherError(f"{details} ({code.name}, server {address})")
+            vars(plain)["reason"] = code.name
+            return plain

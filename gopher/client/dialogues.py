@@ -1,0 +1,269 @@
+"""What the clients do in more than one call: repeat, wait, page, send in batches, follow; written once for all of them.
+
+A dialogue is a generator. It yields the next step, a `Call` to make or a `Pause` to take; whoever drives it (`sync` by blocking,
+`asynchronous` by awaiting) sends back what the call returned, or throws in the `GopherError` it ended with. The value that the
+generator returns is the method's.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
+
+import grpc
+import msgspec
+
+from gopher.client import calls
+from gopher.client.submission import Payload, job_spec
+from gopher.errors import (
+    CallExpiredError,
+    GopherError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobFailedError,
+    RequestError,
+    WaitTimeoutError,
+)
+from gopher.job import Job, JobState, JsonValue
+from gopher.retry import RetryPolicy
+from gopher.wire import status
+
+if TYPE_CHECKING:
+    from gopher_pb.v1 import job_service_pb2
+
+    from gopher.client.values import JobEvent
+
+T = TypeVar("T")
+
+REPEATS: Final = RetryPolicy(max_attempts=6, backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
+"""Of a call that found no server: in 1.5 s on average, 3.1 s at most; long enough for a restart behind a balancer."""
+PATIENCE_SECONDS: Final = 60.0
+"""Chosen: how long a wait or a watch goes on trying while nothing answers."""
+LONGEST_WAIT_SECONDS: Final = 240.0
+"""Of one WaitJob; the server ends every unary call after 300."""
+BATCH_JOBS: Final = 1_000  # the server's limit
+BATCH_BYTES: Final = 900 * 1024  # the server takes messages up to 1 MiB
+PAGE_JOBS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing is done for so long."""
+
+    seconds: float
+
+
+Step: TypeAlias = "calls.Call[object] | Pause"
+Dialogue: TypeAlias = Generator[Step, object, T]
+
+
+def is_unavailable(error: GopherError) -> bool:
+    """Tell whether a later call may succeed, because no server or no Redis served this one."""
+    return status.row_of(error).code is grpc.StatusCode.UNAVAILABLE
+
+
+def ask(call: calls.Call[T]) -> Dialogue[T]:
+    """Make a call; again, if it is repeatable and nothing answered."""
+    for failures in range(1, REPEATS.max_attempts + 1):
+        try:
+            return cast("T", (yield call))
+        except GopherError as error:
+            if not (call.is_repeatable and is_unavailable(error) and REPEATS.has_attempt_after(failures)):
+                raise
+        yield Pause(REPEATS.delay_seconds(failures, random.random))
+    raise AssertionError  # the last round returns or raises
+
+
+# --- submitting -----------------------------------------------------------------------------------------------------------------
+
+
+class SubmitManyError(RequestError):
+    """Some items of `submit_many` were refused; the others are jobs now.
+
+    Attributes:
+        results: An entry an item, in their order: the job's id, or why it was refused.
+    """
+
+    reason = "ITEMS_REFUSED"
+
+    def __init__(self, results: list[str | GopherError]) -> None:
+        refused = [(number, each) for number, each in enumerate(results) if isinstance(each, GopherError)]
+        number, first = refused[0]
+        super().__init__(f"{len(refused)} of {len(results)} jobs were refused; the first, jobs[{number}]: {first.message}")
+        self.results = results
+
+
+def submit(namespace: str, job_type: str, payload: Payload, options: Mapping[str, object]) -> Dialogue[calls.Receipt]:
+    """Submit one job."""
+    return (yield from ask(calls.submit(namespace, _repeatable_spec(job_type, payload, options))))
+
+
+def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialogue[list[str]]:
+    """Submit jobs in batches, and return their ids in order.
+
+    Raises:
+        SubmitManyError: Some were refused; raised when all have been sent.
+    """
+    results: list[str | GopherError] = []
+    batch: dict[int, job_service_pb2.JobSpec] = {}
+    batch_bytes = 0
+    for number, item in enumerate(items):
+        try:
+            spec = _spec_of_item(item, f"jobs[{number}]")
+        except InvalidRequestError as error:
+            results.append(error)
+            continue
+        if batch and (len(batch) == BATCH_JOBS or batch_bytes + spec.ByteSize() > BATCH_BYTES):
+            yield from _send_batch(namespace, batch, results)
+            batch_bytes = 0
+        batch[number] = spec
+        batch_bytes += spec.ByteSize()
+        results.append("")
+    if batch:
+        yield from _send_batch(namespace, batch, results)
+    if any(isinstance(each, GopherError) for each in results):
+        raise SubmitManyError(results)
+    return cast("list[str]", results)
+
+
+def _send_batch(namespace: str, batch: dict[int, job_service_pb2.JobSpec], results: list[str | GopherError]) -> Dialogue[None]:
+    """Submit the batch, put each answer at its item's place and empty the batch."""
+    answers = yield from ask(calls.submit_many(namespace, list(batch.values())))
+    for number, answer in zip(batch, answers, strict=True):
+        results[number] = answer if isinstance(answer, GopherError) else answer.job_id
+    batch.clear()
+
+
+def _spec_of_item(item: Mapping[str, object], field: str) -> job_service_pb2.JobSpec:
+    options = dict(item)
+    job_type = options.pop("type", "")
+    return _repeatable_spec(cast("str", job_type), options.pop("payload", None), options, field=field)
+
+
+def _repeatable_spec(
+    job_type: str, payload: Payload, options: Mapping[str, object], *, field: str = "job"
+) -> job_service_pb2.JobSpec:
+    spec = job_spec(job_type, payload, options, field=field)
+    if not spec.request_id:
+        spec.request_id = uuid.uuid4().hex
+    return spec
+
+
+# --- looking --------------------------------------------------------------------------------------------------------------------
+
+
+def list_all(page_of: calls.PageOf, limit: int | None) -> Dialogue[list[Job]]:
+    """Return the jobs of all pages, at most `limit`; None: all there are."""
+    jobs: list[Job] = []
+    token = ""
+    while limit is None or len(jobs) < limit:
+        size = PAGE_JOBS if limit is None else min(PAGE_JOBS, limit - len(jobs))
+        page, token = yield from ask(page_of(size, token))
+        jobs += page
+        if not token:
+            break
+    return jobs
+
+
+def wait(namespace: str, job_id: str, wait_seconds: float | None, now: Callable[[], float] = time.monotonic) -> Dialogue[Job]:
+    """Return the job once it is final.
+
+    Args:
+        namespace: Where it is.
+        job_id: Which.
+        wait_seconds: How long to wait; None: as long as it takes.
+        now: The clock, in seconds.
+
+    Raises:
+        WaitTimeoutError: It was not final by then.
+    """
+    end = None if wait_seconds is None else now() + wait_seconds
+    answered_at = now()
+    while True:
+        left = LONGEST_WAIT_SECONDS if end is None else min(LONGEST_WAIT_SECONDS, end - now())
+        if left <= 0:
+            return (yield from _final_or_timeout(namespace, job_id, wait_seconds))
+        try:
+            return (yield from ask(replace(calls.wait(namespace, job_id), deadline_seconds=left)))
+        except CallExpiredError:
+            answered_at = now()
+        except GopherError as error:
+            # A server that restarts must not end a wait that has time left.
+            if not is_unavailable(error) or now() - answered_at > PATIENCE_SECONDS or (end is not None and now() >= end):
+                raise
+
+
+def _final_or_timeout(namespace: str, job_id: str, wait_seconds: float | None) -> Dialogue[Job]:
+    job = yield from ask(calls.get(namespace, job_id))
+    if job.state.is_final:
+        return job
+    raise WaitTimeoutError(f"job {job_id} is {job.state} after {wait_seconds:g} s; it goes on", job_id=job_id, state=job.state)
+
+
+def result(namespace: str, job_id: str, wait_seconds: float | None) -> Dialogue[JsonValue]:
+    """Return what the handler returned."""
+    return result_of((yield from wait(namespace, job_id, wait_seconds)))
+
+
+def result_of(job: Job) -> JsonValue:
+    """Return the decoded result of a final job.
+
+    Raises:
+        JobFailedError: It failed; the metadata hold the reason of its failure.
+        JobCancelledError: It was cancelled.
+    """
+    if job.state is JobState.FAILED:
+        reason, message = (job.failure.reason, job.failure.message) if job.failure else ("UNKNOWN", "no reason is known")
+        raise JobFailedError(f"job {job.id} failed: {reason}: {message}", job_id=job.id, failure_reason=reason)
+    if job.state is JobState.CANCELLED:
+        why = f": {job.cancel_reason}" if job.cancel_reason else ""
+        raise JobCancelledError(f"job {job.id} was cancelled{why}", job_id=job.id)
+    return None if job.result is None else cast("JsonValue", msgspec.json.decode(job.result))
+
+
+# --- following ------------------------------------------------------------------------------------------------------------------
+
+
+class Watching:
+    """How far a watch has come: what is new to its reader, and whether a stream that broke is worth another call.
+
+    The first message of each stream tells the job as it stands. After a reconnect that is either what was missed, or nothing new.
+    """
+
+    def __init__(self, namespace: str, job_id: str, now: Callable[[], float] = time.monotonic) -> None:
+        self.call = calls.watch(namespace, job_id)
+        self._now = now
+        self._last: JobEvent | None = None
+        self._failures = 0
+        self._heard_at = now()
+
+    def is_news(self, event: JobEvent) -> bool:
+        """Note the event and tell whether it says more than the one before."""
+        self._failures = 0
+        self._heard_at = self._now()
+        known, self._last = self._last, event
+        return known is None or replace(event, job=None, event_ms=0) != replace(known, job=None, event_ms=0)
+
+    def pause_seconds(self, error: GopherError | None) -> float:
+        """Return how long to wait before the next stream, after one that ended early.
+
+        Args:
+            error: What it ended with; None: with OK, but before the final event.
+
+        Raises:
+            GopherError: The error, when another stream would not go better: the server refuses, it has not been there from the
+                start, or it has been away for long.
+        """
+        self._failures += 1
+        if self._last is None:
+            has_time = REPEATS.has_attempt_after(self._failures)
+        else:
+            has_time = self._now() - self._heard_at <= PATIENCE_SECONDS
+        is_cut = error is None or is_unavailable(error) or isinstance(error, status.SlowReaderError)
+        if error is not None and not (is_cut and has_time):
+            raise error
+        return REPEATS.delay_seconds(self._failures, random.random)

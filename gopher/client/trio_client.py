@@ -1,0 +1,87 @@
+"""The client for Trio programs: `TrioClient`, on the futures of gRPC's blocking channel.
+
+gRPC completes a future in a thread of its own; `TrioToken.run_sync_soon` brings the news home. A stream has no futures: each of its
+messages is taken in a thread, one thread a stream, so that any number of watches cannot use up the threads of the program.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+import trio
+
+from gopher.client import calls, channel
+from gopher.client.asynchronous import AsyncMethods
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+T = TypeVar("T")
+
+
+class TrioClient(AsyncMethods):
+    """A connection to a Gopher server.
+
+    Cancellation: a cancelled call is cancelled on the server too. Whether it had been carried out is unknown; a submit can be
+    repeated with the same request id.
+    """
+
+    _opened: grpc.Channel | None = None
+
+    @property
+    def _channel(self) -> grpc.Channel:
+        if self._opened is None:
+            self._opened = grpc.insecure_channel(self.address, options=channel.OPTIONS)
+        return self._opened
+
+    async def aclose(self) -> None:
+        """Close the connection; calls under way end with a `CallEndedError`."""
+        if self._opened is not None:
+            self._opened.close()
+        await trio.lowlevel.checkpoint()
+
+    async def _carry(self, call: calls.Call[T], deadline_seconds: float) -> T:
+        rpc: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
+        token, answered = trio.lowlevel.current_trio_token(), trio.Event()
+        try:
+            future = rpc.future(call.request, timeout=deadline_seconds, metadata=self._metadata)
+        except ValueError as error:
+            raise channel.CallEndedError("the client is closed") from error
+
+        def tell(_: grpc.Future[bytes]) -> None:
+            # A cancelled call ends after its waiter, and maybe after the whole Trio run.
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(answered.set)
+
+        future.add_done_callback(tell)
+        try:
+            await answered.wait()
+        finally:
+            future.cancel()  # nothing happens when it is done
+        try:
+            return call.read(future.result())
+        except grpc.RpcError as error:
+            raise channel.error_of(error, self.address) from error
+        except grpc.FutureCancelledError as error:
+            raise channel.CallEndedError("the call was ended before its answer") from error
+
+    async def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
+        rpc: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
+        replies = rpc(call.request, timeout=call.deadline_seconds, metadata=self._metadata)
+        own_thread = trio.CapacityLimiter(1)
+        try:
+            while True:
+                # Abandoned, the thread ends at once: the call is cancelled below.
+                reply = await trio.to_thread.run_sync(next, replies, None, abandon_on_cancel=True, limiter=own_thread)
+                if reply is None:
+                    return
+                yield call.read(reply)
+        except grpc.RpcError as error:
+            raise channel.error_of(error, self.address) from error
+        finally:
+            replies.cancel()
+
+    async def _pause(self, seconds: float) -> None:
+        await trio.sleep(seconds)

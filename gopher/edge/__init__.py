@@ -1,0 +1,11 @@
+"""Transports, and nothing else: what turns a call of a client into a call of a service, and its answer back.
+
+In reading order:
+
+- `methods`: the table of rpcs, each with the service method that answers it.
+- `interceptors`: what surrounds every handler: bytes to message, deadline, errors to statuses, a line in the log.
+- `handover`: the crossing between gRPC's thread and Trio.
+- `grpc_server`: gRPC itself, its limits, and how it starts and stops.
+- `health`: whether this server serves, over gRPC and HTTP alike.
+- `rest`: HTTP.
+"""

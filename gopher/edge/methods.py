@@ -1,0 +1,102 @@
+"""The table of rpcs: each method of the protos, with the service method that answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from grpc_health.v1 import health_pb2
+
+from gopher_pb.v1 import admin_service_pb2 as admin_pb
+from gopher_pb.v1 import job_service_pb2 as job_pb
+from gopher_pb.v1 import queue_service_pb2 as queue_pb
+
+from gopher.edge.interceptors import BatchedMethod, StreamMethod, UnaryMethod
+from gopher.telemetry import tracing
+
+if TYPE_CHECKING:
+    import trio
+
+    from gopher.edge.health import Health
+    from gopher.edge.interceptors import Method
+    from gopher.service.admin import Admin
+    from gopher.service.jobs import Jobs
+    from gopher.service.queues import Queues
+    from gopher.service.watch import Watch
+
+JOBS: Final = "gopher.v1.JobService"
+QUEUES: Final = "gopher.v1.QueueService"
+ADMIN: Final = "gopher.v1.AdminService"
+HEALTH: Final = "grpc.health.v1.Health"
+SERVICES: Final = (JOBS, QUEUES, ADMIN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What answers the rpcs."""
+
+    jobs: Jobs
+    watch: Watch
+    queues: Queues
+    admin: Admin
+    health: Health
+
+    def methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
+        """Return the table.
+
+        Args:
+            calls: Where unary calls run.
+            streams: Where streams run.
+        """
+        return [
+            *self._job_methods(calls, streams),
+            *self._queue_methods(calls),
+            *self._admin_methods(calls, streams),
+            UnaryMethod(f"/{HEALTH}/Check", health_pb2.HealthCheckRequest, calls, self.health.check),
+            # It ends by itself when the server stops, having said so.
+            StreamMethod(f"/{HEALTH}/Watch", health_pb2.HealthCheckRequest, calls, self.health.watch),
+        ]
+
+    def _job_methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
+        path = f"/{JOBS}/"
+        jobs, watch = self.jobs, self.watch
+        submit: Method = (
+            # A traced call needs a context, and so a Trio task, of its own.
+            UnaryMethod(path + "SubmitJob", job_pb.SubmitJobRequest, calls, jobs.submit_job)
+            if tracing.is_on()
+            else BatchedMethod(path + "SubmitJob", job_pb.SubmitJobRequest, calls, jobs.submit_job_batch)
+        )
+        return [
+            submit,
+            UnaryMethod(path + "SubmitJobs", job_pb.SubmitJobsRequest, calls, jobs.submit_jobs),
+            UnaryMethod(path + "GetJob", job_pb.GetJobRequest, calls, jobs.get_job),
+            UnaryMethod(path + "ListJobs", job_pb.ListJobsRequest, calls, jobs.list_jobs),
+            UnaryMethod(path + "CancelJob", job_pb.CancelJobRequest, calls, jobs.cancel_job),
+            UnaryMethod(path + "RetryJob", job_pb.RetryJobRequest, calls, jobs.retry_job),
+            UnaryMethod(path + "DeleteJob", job_pb.DeleteJobRequest, calls, jobs.delete_job),
+            UnaryMethod(path + "WaitJob", job_pb.WaitJobRequest, calls, watch.wait_job),
+            StreamMethod(path + "WatchJob", job_pb.WatchJobRequest, streams, watch.watch_job),
+        ]
+
+    def _queue_methods(self, calls: trio.Nursery) -> list[Method]:
+        path = f"/{QUEUES}/"
+        queues = self.queues
+        return [
+            UnaryMethod(path + "ListQueues", queue_pb.ListQueuesRequest, calls, queues.list_queues),
+            UnaryMethod(path + "GetQueue", queue_pb.GetQueueRequest, calls, queues.get_queue),
+            UnaryMethod(path + "PauseQueue", queue_pb.PauseQueueRequest, calls, queues.pause_queue),
+            UnaryMethod(path + "ResumeQueue", queue_pb.ResumeQueueRequest, calls, queues.resume_queue),
+            UnaryMethod(path + "PurgeQueue", queue_pb.PurgeQueueRequest, calls, queues.purge_queue),
+        ]
+
+    def _admin_methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
+        path = f"/{ADMIN}/"
+        admin = self.admin
+        return [
+            UnaryMethod(path + "GetStats", admin_pb.GetStatsRequest, calls, admin.get_stats),
+            UnaryMethod(path + "ListWorkers", admin_pb.ListWorkersRequest, calls, admin.list_workers),
+            UnaryMethod(path + "ListJobTypes", admin_pb.ListJobTypesRequest, calls, admin.list_job_types),
+            UnaryMethod(path + "ListFailedJobs", admin_pb.ListFailedJobsRequest, calls, admin.list_failed_jobs),
+            UnaryMethod(path + "RequeueFailedJobs", admin_pb.RequeueFailedJobsRequest, calls, admin.requeue_failed_jobs),
+            StreamMethod(path + "AuditJobs", admin_pb.AuditJobsRequest, streams, admin.audit_jobs),
+        ]

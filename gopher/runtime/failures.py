@@ -1,0 +1,46 @@
+"""Reads what a handler has raised: which error it is, and what a job's failure tells of it.
+
+The error comes from its author's code, and so does its text: neither may be trusted to be what Redis or JSON can take.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gopher.errors import HandlerError
+from gopher.job import Failure
+
+MESSAGE_BYTES: Final = 1024
+
+_CODE_UNKNOWN: Final = 2  # google/rpc/code.proto
+
+
+def sole(error: BaseException) -> BaseException:
+    """Unwrap groups of one: what a nursery of one child, or `except*` itself, has put around the handler's own error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def message_of(error: BaseException) -> str:
+    """Return the text of an error, cut to what a failure holds."""
+    try:
+        text = str(error)
+    except Exception as fault:  # noqa: BLE001 - the text of a handler's error is made by its author's code
+        text = f"(its text cannot be shown: {type(fault).__name__})"
+    return cut(text)
+
+
+def cut(text: str) -> str:
+    """Return at most 1 KiB of a text; what UTF-8 cannot hold, as of a file name that is no text, is written as an escape."""
+    encoded = text[:MESSAGE_BYTES].encode(errors="backslashreplace")
+    if len(encoded) <= MESSAGE_BYTES and len(text) <= MESSAGE_BYTES:
+        return encoded.decode()
+    mark = "…"
+    return encoded[: MESSAGE_BYTES - len(mark.encode())].decode(errors="ignore") + mark
+
+
+def describe(error: BaseException) -> Failure:
+    """Return the failure of an attempt whose handler raised."""
+    message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {message_of(error)}"
+    return Failure(reason="HANDLER_RAISED", message=cut(message), code=_CODE_UNKNOWN)

@@ -1,0 +1,170 @@
+"""JobService but for its streams: submit, get, list, cancel, retry, delete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from gopher_pb.v1 import job_service_pb2 as pb
+
+from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
+from gopher.telemetry import tracing
+from gopher.wire import check, convert
+from gopher.wire.check import Faults
+from gopher.wire.status import to_status
+from gopher.wire.submission import new_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gopher.job import JobState, NewJob
+    from gopher.service.pages import Pages
+    from gopher.service.watch import Watch
+    from gopher.store.lifecycle import SubmitReceipt
+    from gopher.store.store import Store
+
+MAX_BATCH: Final = 1000
+DEFAULT_PAGE_SIZE: Final = 50
+MAX_PAGE_SIZE: Final = 1000
+DEFAULT_GRACE_MS: Final = 5_000
+MAX_GRACE_MS: Final = 300_000
+
+
+class Jobs:
+    """Answers the rpcs.
+
+    Args:
+        store: Where the jobs are.
+        watch: Waits for the end of a job.
+        pages: Makes and reads page tokens.
+        accept_unknown_types: Whether to take jobs whose type no worker has registered.
+        max_payload_bytes: Largest payload.
+    """
+
+    def __init__(self, store: Store, watch: Watch, pages: Pages, *, accept_unknown_types: bool, max_payload_bytes: int) -> None:
+        self._store = store
+        self._watch = watch
+        self._pages = pages
+        self._accept_unknown_types = accept_unknown_types
+        self._max_payload_bytes = max_payload_bytes
+
+    async def submit_job(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
+        """Store one job."""
+        with tracing.submit_span(request.job.type, request.job.queue, 1) as trace:
+            (answer,) = await self._submit(request.namespace, [("job", request.job)], trace)
+        if isinstance(answer, GopherError):
+            raise answer
+        return _submitted(answer)
+
+    async def submit_job_batch(self, requests: Sequence[pb.SubmitJobRequest]) -> list[pb.SubmitJobResponse | GopherError]:
+        """Answer several SubmitJob calls at once: a group commit. An entry a call, in order."""
+        answers: dict[int, SubmitReceipt | GopherError] = {}
+        by_namespace: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            by_namespace.setdefault(request.namespace, []).append(place)
+        for namespace, places in by_namespace.items():
+            try:
+                found = await self._submit(namespace, [("job", requests[place].job) for place in places], None)
+            except GopherError as error:
+                found = [error] * len(places)
+            answers.update(zip(places, found, strict=True))
+        return [each if isinstance(each, GopherError) else _submitted(each) for _, each in sorted(answers.items())]
+
+    async def submit_jobs(self, request: pb.SubmitJobsRequest) -> pb.SubmitJobsResponse:
+        """Store up to 1,000 jobs, each by itself."""
+        if not 1 <= len(request.jobs) <= MAX_BATCH:
+            raise invalid("jobs", "BATCH_SIZE", f"must be 1 to {MAX_BATCH}, got {len(request.jobs)}")
+        specs = [(f"jobs[{place}]", spec) for place, spec in enumerate(request.jobs)]
+        with tracing.submit_span(request.jobs[0].type, request.jobs[0].queue, len(specs)) as trace:
+            answers = await self._submit(request.namespace, specs, trace)
+        return pb.SubmitJobsResponse(results=[_result(answer) for answer in answers])
+
+    async def _submit(
+        self, namespace: str, specs: Sequence[tuple[str, pb.JobSpec]], trace: str | None
+    ) -> list[SubmitReceipt | GopherError]:
+        """Check and store jobs; an entry a job, in order."""
+        namespace = check.namespace(namespace)
+        checked = [await self._checked(namespace, path, spec, trace) for path, spec in specs]
+        accepted = [job for job in checked if not isinstance(job, GopherError)]
+        receipts = iter(await self._store.lifecycle.submit(namespace, accepted) if accepted else [])
+        return [job if isinstance(job, GopherError) else next(receipts) for job in checked]
+
+    async def _checked(self, namespace: str, path: str, spec: pb.JobSpec, trace: str | None) -> NewJob | GopherError:
+        try:
+            job = new_job(spec, path, max_payload_bytes=self._max_payload_bytes, trace=trace)
+        except InvalidRequestError as error:
+            return error
+        if self._accept_unknown_types or await self._store.registry.is_known_type(namespace, job.type):
+            return job
+        return UnknownTypeError(job.type)
+
+    async def get_job(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
+        """Return one job."""
+        job = await self._store.query.get(check.namespace(request.namespace), request.job_id)
+        return pb.GetJobResponse(job=convert.job_to_message(job))
+
+    async def list_jobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
+        """Return a page of jobs."""
+        namespace = check.namespace(request.namespace)
+        faults = Faults()
+        queue = check.optional_name(faults, "queue", request.queue)
+        job_type = check.optional_name(faults, "type", request.type)
+        labels = check.labels(faults, "labels", request.labels)
+        state = _state(faults, request.state)
+        size = check.integer(faults, "page_size", request.page_size, 1, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
+        faults.refuse()
+        cursor = await self._pages.cursor(namespace, request)
+        jobs, cursor = await self._store.query.list_jobs(
+            namespace, queue=queue, state=state, type=job_type, labels=labels, size=size, cursor=cursor
+        )
+        token = await self._pages.token(namespace, request, cursor)
+        return pb.ListJobsResponse(jobs=map(convert.job_to_message, jobs), next_page_token=token)
+
+    async def cancel_job(self, request: pb.CancelJobRequest) -> pb.CancelJobResponse:
+        """End a job as cancelled; on request, answer only when it has ended."""
+        namespace = check.namespace(request.namespace)
+        faults = Faults()
+        reason = check.text(faults, "reason", request.reason) or ""
+        grace_ms = DEFAULT_GRACE_MS
+        if request.HasField("grace"):
+            grace_ms = check.duration_ms(faults, "grace", request.grace, 0, MAX_GRACE_MS)
+        faults.refuse()
+        await self._store.lifecycle.cancel(namespace, request.job_id, reason=reason, grace_ms=grace_ms)
+        look = self._watch.until_final if request.wait else self._store.query.get
+        return pb.CancelJobResponse(job=convert.job_to_message(await look(namespace, request.job_id)))
+
+    async def retry_job(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:
+        """Give a job new attempts."""
+        namespace = check.namespace(request.namespace)
+        (refusal,) = await self._store.lifecycle.requeue(namespace, [request.job_id])
+        if refusal is not None:
+            raise refusal
+        job = await self._store.query.get(namespace, request.job_id)
+        return pb.RetryJobResponse(job=convert.job_to_message(job))
+
+    async def delete_job(self, request: pb.DeleteJobRequest) -> pb.DeleteJobResponse:
+        """Remove a job."""
+        await self._store.lifecycle.delete(check.namespace(request.namespace), request.job_id)
+        return pb.DeleteJobResponse()
+
+
+def _submitted(receipt: SubmitReceipt) -> pb.SubmitJobResponse:
+    return pb.SubmitJobResponse(
+        job_id=receipt.job_id, state=convert.STATE_NUMBER[receipt.state], deduplicated=receipt.is_duplicate
+    )
+
+
+def _result(answer: SubmitReceipt | GopherError) -> pb.SubmitJobsResult:
+    if isinstance(answer, GopherError):
+        return pb.SubmitJobsResult(error=to_status(answer))
+    return pb.SubmitJobsResult(job_id=answer.job_id, state=convert.STATE_NUMBER[answer.state], deduplicated=answer.is_duplicate)
+
+
+def _state(faults: Faults, value: int) -> JobState | None:
+    """Check the state that a list asks for; None for every state."""
+    if value == 0:
+        return None
+    state = convert.STATE_OF.get(value)
+    if state is None:
+        known = ", ".join(f"{number} ({each})" for each, number in convert.STATE_NUMBER.items())
+        faults.add("state", "BAD_ENUM", f"must be {known} or unset, got {value}")
+    return state

@@ -1,0 +1,106 @@
+"""A job as one JSON object: what `gopher ... --json` prints and what REST's `jobs/{id}` answers.
+
+Every key is always there; what is unset is null. `id` and `state` are also given as `job_id` and `status`, the words of the REST
+answer to a submit. Moments are RFC 3339 in UTC with ms, lengths of time are seconds. A payload that is JSON stands decoded in
+`payload`; any other stands in `payload_base64`. A failure is `{"code", "reason", "message"}`, its code the name of a gRPC code.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from gopher.job import JSON_CONTENT_TYPE
+from gopher.wire.status import CODE_BY_NUMBER
+
+if TYPE_CHECKING:
+    from gopher.job import Attempt, Failure, Job, JsonValue
+
+
+def job_object(job: Job) -> dict[str, JsonValue]:
+    """Return the job as a JSON object."""
+    is_json = job.content_type == JSON_CONTENT_TYPE
+    return {
+        "id": job.id,
+        "job_id": job.id,
+        "namespace": job.namespace,
+        "queue": job.queue,
+        "type": job.type,
+        "priority": job.priority.value,
+        "state": job.state.value,
+        "status": job.state.value,
+        "content_type": job.content_type,
+        "payload": _decoded(job.payload) if is_json else None,
+        "payload_base64": None if is_json else base64.b64encode(job.payload).decode("ascii"),
+        "labels": dict(job.labels),
+        "max_attempts": job.max_attempts,
+        "backoff_initial_seconds": _seconds(job.backoff_initial_ms),
+        "backoff_max_seconds": _seconds(job.backoff_max_ms),
+        "backoff_multiplier": job.backoff_multiplier,
+        "timeout_seconds": _seconds(job.timeout_ms),
+        "retention_seconds": _seconds(job.retention_ms),
+        "run_time": moment(job.run_ms),
+        "deadline": moment(job.deadline_ms),
+        "unique_key": job.unique_key,
+        "request_id": job.request_id,
+        "parent_id": job.parent_id,
+        "root_id": job.root_id,
+        **_progress_of(job),
+    }
+
+
+def _progress_of(job: Job) -> dict[str, JsonValue]:
+    return {
+        "submit_time": moment(job.submitted_ms),
+        "enqueue_time": moment(job.enqueued_ms),
+        "start_time": moment(job.started_ms),
+        "end_time": moment(job.finished_ms),
+        "attempt": job.attempt,
+        "crash_count": job.crashes,
+        "worker": job.worker,
+        "lease_expire_time": moment(job.lease_ms),
+        "cancel_requested": job.cancel_reason is not None,
+        "cancel_reason": job.cancel_reason,
+        "progress": job.progress,
+        "progress_message": job.progress_message,
+        "result": None if job.result is None else _decoded(job.result),
+        "failure": _failure_object(job.failure),
+        "attempts": [_attempt_object(attempt) for attempt in job.attempts],
+        "generation": job.generation,
+    }
+
+
+def _attempt_object(attempt: Attempt) -> JsonValue:
+    return {
+        "number": attempt.number,
+        "outcome": attempt.outcome.value,
+        "worker": attempt.worker,
+        "start_time": moment(attempt.started_ms),
+        "end_time": moment(attempt.finished_ms),
+        "failure": _failure_object(attempt.failure),
+    }
+
+
+def _failure_object(failure: Failure | None) -> JsonValue:
+    if failure is None:
+        return None
+    code = CODE_BY_NUMBER.get(failure.code)
+    return {"code": code.name if code else str(failure.code), "reason": failure.reason, "message": failure.message}
+
+
+def moment(ms: int | None) -> str | None:
+    """Return a moment, ms since the epoch, in RFC 3339."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+def _decoded(data: bytes) -> JsonValue:
+    return cast("JsonValue", msgspec.json.decode(data)) if data else None

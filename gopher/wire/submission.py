@@ -1,0 +1,137 @@
+"""A `JobSpec` as it came over the wire, checked whole, becomes a `NewJob`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypedDict
+
+from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, JSON_CONTENT_TYPE, NewJob, Priority
+from gopher.retry import MAX_ATTEMPTS_LIMIT
+from gopher.wire import check
+from gopher.wire.check import DAY_MS, Faults
+from gopher.wire.convert import PRIORITY_NUMBER
+
+DEFAULT_MAX_PAYLOAD_BYTES: Final = 256 * 1024
+MAX_BACKOFF_MS: Final = 7 * DAY_MS
+MAX_BACKOFF_MULTIPLIER: Final = 10
+MAX_TIMEOUT_MS: Final = 30 * DAY_MS
+MAX_DELAY_MS: Final = 3650 * DAY_MS
+MAX_RETENTION_MS: Final = 30 * DAY_MS
+
+_PRIORITY_OF: Final = {0: Priority.NORMAL} | {number: priority for priority, number in PRIORITY_NUMBER.items()}
+
+if TYPE_CHECKING:
+    from gopher_pb.v1 import job_pb2, job_service_pb2
+
+    class _RetryFields(TypedDict, total=False):
+        max_attempts: int | None
+        backoff_initial_ms: int | None
+        backoff_max_ms: int | None
+        backoff_multiplier: float | None
+
+    class _TimeFields(TypedDict, total=False):
+        timeout_ms: int
+        run_ms: int
+        delay_ms: int
+        deadline_ms: int
+        retention_ms: int
+
+
+def new_job(spec: job_service_pb2.JobSpec, path: str, *, max_payload_bytes: int, trace: str | None = None) -> NewJob:
+    """Return the job that a spec describes.
+
+    Args:
+        spec: As it came.
+        path: Where it stands in the request, for messages: `job`, `jobs[3]`.
+        max_payload_bytes: Largest payload.
+        trace: W3C traceparent of the submitter.
+
+    Raises:
+        InvalidRequestError: It names every fault.
+    """
+    faults = Faults()
+    content_type = _content_type(faults, path, spec.content_type)
+    retries: _RetryFields = _retry_fields(faults, path, spec.retry_policy) if spec.HasField("retry_policy") else {}
+    job = NewJob(
+        type=check.name(faults, f"{path}.type", spec.type),
+        payload=_payload(faults, path, spec.payload, content_type, max_payload_bytes),
+        queue=check.queue_or_default(faults, f"{path}.queue", spec.queue),
+        priority=_priority(faults, path, spec.priority),
+        content_type=content_type,
+        labels=check.labels(faults, f"{path}.labels", spec.labels),
+        unique_key=check.text(faults, f"{path}.unique_key", spec.unique_key),
+        request_id=check.text(faults, f"{path}.request_id", spec.request_id),
+        trace=trace,
+        **retries,
+        **_time_fields(faults, path, spec),
+    )
+    faults.refuse()
+    return job
+
+
+def _content_type(faults: Faults, path: str, value: str) -> str:
+    if value and value not in CONTENT_TYPES:
+        faults.add(
+            f"{path}.content_type",
+            "UNSUPPORTED_CONTENT_TYPE",
+            f"must be {JSON_CONTENT_TYPE} or {BYTES_CONTENT_TYPE}, got {value[:64]!r}",
+        )
+    return value or JSON_CONTENT_TYPE
+
+
+def _payload(faults: Faults, path: str, payload: bytes, content_type: str, max_bytes: int) -> bytes:
+    """Check the payload and keep its very bytes; empty JSON means null."""
+    if len(payload) > max_bytes:
+        faults.add(f"{path}.payload", "PAYLOAD_TOO_LARGE", f"must be at most {max_bytes} bytes, got {len(payload)}")
+    elif content_type == JSON_CONTENT_TYPE:
+        if not payload:
+            return b"null"
+        fault = check.json_fault(payload)
+        if fault is not None:
+            faults.add(f"{path}.payload", "BAD_JSON", f"must be JSON: {fault}")
+    return payload
+
+
+def _priority(faults: Faults, path: str, value: int) -> Priority:
+    priority = _PRIORITY_OF.get(value)
+    if priority is None:
+        known = ", ".join(f"{number} ({each})" for each, number in PRIORITY_NUMBER.items())
+        faults.add(f"{path}.priority", "BAD_ENUM", f"must be {known} or unset, got {value}")
+        return Priority.NORMAL
+    return priority
+
+
+def _retry_fields(faults: Faults, path: str, policy: job_pb2.RetryPolicy) -> _RetryFields:
+    path = f"{path}.retry_policy"
+    fields: _RetryFields = {
+        "max_attempts": check.integer(faults, f"{path}.max_attempts", policy.max_attempts, 1, MAX_ATTEMPTS_LIMIT),
+        "backoff_multiplier": check.number(
+            faults, f"{path}.backoff_multiplier", policy.backoff_multiplier, 1, MAX_BACKOFF_MULTIPLIER
+        ),
+    }
+    initial_ms = 0
+    if policy.HasField("initial_backoff"):
+        initial_ms = check.duration_ms(faults, f"{path}.initial_backoff", policy.initial_backoff, 1, MAX_BACKOFF_MS)
+        fields["backoff_initial_ms"] = initial_ms
+    if policy.HasField("max_backoff"):
+        max_ms = check.duration_ms(faults, f"{path}.max_backoff", policy.max_backoff, 1, MAX_BACKOFF_MS)
+        fields["backoff_max_ms"] = max_ms
+        if max_ms < initial_ms:
+            faults.add(f"{path}.max_backoff", "OUT_OF_RANGE", "must be at least initial_backoff")
+    return fields
+
+
+def _time_fields(faults: Faults, path: str, spec: job_service_pb2.JobSpec) -> _TimeFields:
+    fields: _TimeFields = {}
+    if spec.HasField("timeout"):
+        fields["timeout_ms"] = check.duration_ms(faults, f"{path}.timeout", spec.timeout, 1, MAX_TIMEOUT_MS)
+    if spec.HasField("run_time"):
+        fields["run_ms"] = check.moment_ms(faults, f"{path}.run_time", spec.run_time)
+    if spec.HasField("delay"):
+        fields["delay_ms"] = check.duration_ms(faults, f"{path}.delay", spec.delay, 0, MAX_DELAY_MS)
+        if spec.HasField("run_time"):
+            faults.add(f"{path}.delay", "CONFLICT", "must not be set together with run_time")
+    if spec.HasField("deadline"):
+        fields["deadline_ms"] = check.moment_ms(faults, f"{path}.deadline", spec.deadline)
+    if spec.HasField("retention"):
+        fields["retention_ms"] = check.duration_ms(faults, f"{path}.retention", spec.retention, 0, MAX_RETENTION_MS)
+    return fields
