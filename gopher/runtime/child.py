@@ -9,7 +9,9 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
 import trio
@@ -17,12 +19,14 @@ import trio
 from gopher.errors import PayloadMismatchError, StartError
 from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
 from gopher.runtime.apps import load_registry
+from gopher.runtime.failures import cut, describe, message_of, sole
 from gopher.runtime.subprocesses import Assignment, Progress, Raised, Returned, encode_line
 
 if TYPE_CHECKING:
     from gopher.handlers import ContextT, HandlerSpec
 
-_EXIT_TERMINATED = 143  # as the shell counts: 128 + SIGTERM
+_EXIT_TERMINATED: Final = 143  # as the shell counts: 128 + SIGTERM
+_TRACEBACK_LENGTH: Final = 16_384
 
 
 def main(app: str, fd: int) -> None:
@@ -30,7 +34,10 @@ def main(app: str, fd: int) -> None:
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
-        channel.sendall(encode_line(_run(app, assignment, channel)) + b"\n")
+        report = encode_line(_run(app, assignment, channel)) + b"\n"
+        # Where the attempt has been cancelled meanwhile, nobody listens any more.
+        with suppress(ConnectionError):
+            channel.sendall(report)
 
 
 def _run(app: str, assignment: Assignment, channel: socket.socket) -> Returned | Raised:
@@ -38,17 +45,32 @@ def _run(app: str, assignment: Assignment, channel: socket.socket) -> Returned |
         spec = load_registry(app).get(assignment.type)
         if spec is None:
             return Raised("Exception", f"{app} has no handler for {assignment.type!r} any more")
-        return Returned(msgspec.Raw(encode_line(_call(spec, assignment, channel))))
-    except Snooze as error:
-        return Raised("Snooze", str(error), error.seconds)
-    except Retry as error:
-        return Raised("Retry", str(error), error.after)
-    except (Discard, PayloadMismatchError) as error:
-        return Raised(type(error).__name__, str(error))
+        return _returned(_call(spec, assignment, channel))
     except StartError as error:
         return Raised("Exception", error.message)
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its outcome
-        return Raised("Exception", f"{type(error).__name__}: {error}")
+        return _raised(sole(error))
+
+
+def _returned(value: object) -> Returned | Raised:
+    try:
+        return Returned(msgspec.Raw(encode_line(value)))
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        return Raised("ResultInvalidError", cut(f"what the handler returned is not JSON: {error}"))
+
+
+def _raised(error: BaseException) -> Raised:
+    match error:
+        case Snooze():
+            return Raised("Snooze", message_of(error), error.seconds)
+        case Retry():
+            return Raised("Retry", message_of(error), error.after)
+        case Discard() | PayloadMismatchError():
+            return Raised(type(error).__name__, message_of(error))
+        case _:
+            lines = "".join(traceback.format_exception(error))
+            shown = lines[-_TRACEBACK_LENGTH:].encode(errors="backslashreplace").decode()
+            return Raised("Exception", describe(error).message, traceback=shown)
 
 
 def _call(spec: HandlerSpec, assignment: Assignment, channel: socket.socket) -> object:

@@ -30,6 +30,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
 """Chosen: claims go on within 2 s of Redis being back."""
+_LAST_REPLY_SECONDS: Final = 1.0
+"""Chosen: what a drain waits for the reply to a claim; without it the jobs are stuck until their leases end."""
 
 
 class QueueSource:
@@ -42,7 +44,8 @@ class QueueSource:
         current: Where the weighted round robin stands.
         is_drained: Whether the last claim found less than it asked for.
         wakes: How often Redis has said that something was enqueued.
-        claim_id: Of a claim whose answer was lost, to be asked for again; else None.
+        claim_id: Of the claim that is on its way, or whose reply was lost; else None.
+        lease_until: When the leases of that claim end at the earliest, by `time.monotonic()`.
     """
 
     def __init__(self, name: str, weight: int, settler: Settler) -> None:
@@ -53,6 +56,7 @@ class QueueSource:
         self.is_drained = False
         self.wakes = 0
         self.claim_id: str | None = None
+        self.lease_until = 0.0
 
 
 class Claimer:
@@ -92,6 +96,9 @@ class Claimer:
         self._batch = min(BATCH, max(1, slots // 2))
         self._sources: list[QueueSource] = []
         self._has_news = trio.Event()
+        self._unanswered: QueueSource | None = None
+        self._claiming = trio.CancelScope(shield=True)  # replaced by each claim's own, see `tick`
+        self._is_stopping = False
 
     def add_source(self, source: QueueSource) -> None:
         """Take from one more queue."""
@@ -109,8 +116,14 @@ class Claimer:
         """Note that attempts have ended."""
         self._has_news.set()
 
+    def stop(self) -> None:
+        """Claim no more; a claim under way is given a moment."""
+        self._is_stopping = True
+        self._claiming.deadline = trio.current_time() + _LAST_REPLY_SECONDS
+        self._has_news.set()
+
     async def run(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Claim until cancelled.
+        """Claim until stopped, or cancelled.
 
         Args:
             nursery: Where the attempts run; it outlives this task, so that they can end in peace once claiming has stopped.
@@ -121,7 +134,7 @@ class Claimer:
         """
         task_status.started()
         failures = 0
-        while True:
+        while not self._is_stopping:
             try:
                 is_idle = await self.tick(nursery)
                 failures = 0
@@ -140,29 +153,33 @@ class Claimer:
             Whether there is nothing to do until something changes.
         """
         free = self._slots - len(self._scopes)
-        source = self._next_source() if free > 0 else None
+        # A claim whose reply was lost comes first: what it took has its slots, which no other queue may fill.
+        source = self._unanswered or (self._next_source() if free > 0 else None)
         if source is None:
             return True
         count = min(free, self._batch)
-        claim_id = source.claim_id or uuid.uuid4().hex
-        lease_until = time.monotonic() + self._lease_seconds
-        source.claim_id = claim_id
+        if source.claim_id is None:
+            source.claim_id = uuid.uuid4().hex
+            source.lease_until = time.monotonic() + self._lease_seconds
         wakes = source.wakes
+        self._unanswered = source
+        jobs = None
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
-        with trio.CancelScope(shield=True):
+        self._claiming = trio.CancelScope(shield=True)
+        with self._claiming:
             jobs = await self._lifecycle.claim(
                 self._namespace,
                 source.name,
                 worker=self._worker,
                 count=count,
                 lease_ms=round(self._lease_seconds * 1000),
-                claim_id=claim_id,
+                claim_id=source.claim_id,
             )
-        source.claim_id = None
+        source.claim_id = self._unanswered = None
         # A wake-up that overtook this reply in our own process must not be lost.
         source.is_drained = (jobs is None or len(jobs) < count) and source.wakes == wakes
         for job in jobs or ():
-            attempt = RunningAttempt(job, source.name, lease_until)
+            attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
             nursery.start_soon(self._runner.run, attempt, source.settler)
         return False

@@ -14,7 +14,7 @@ import trio
 import trio_asyncio
 
 from gopher.handlers import Executor, JobContext, SyncJobContext
-from gopher.runtime import subprocesses
+from gopher.runtime.subprocesses import Subprocesses
 
 if TYPE_CHECKING:
     from gopher.handlers import HandlerSpec
@@ -30,7 +30,7 @@ class Executors:
     """
 
     def __init__(self, *, app: str, threads: int) -> None:
-        self._app = app
+        self._subprocesses = Subprocesses(app)
         self._threads = trio.CapacityLimiter(threads)
 
     async def execute(self, spec: HandlerSpec, context: JobContext, attempt: RunningAttempt) -> object:
@@ -48,9 +48,13 @@ class Executors:
             case Executor.THREAD:
                 return await self._in_thread(spec, context, payload)
             case Executor.PROCESS:
-                return await subprocesses.execute(self._app, context, attempt)
+                return await self._subprocesses.execute(context, attempt)
             case Executor.ASYNCIO:
                 return await _on_asyncio(spec, context, payload)
+
+    def kill(self) -> None:
+        """End at once what outlasts its cancel and can be ended: subprocesses, with all their children."""
+        self._subprocesses.kill()
 
     async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
         thread_context = context.copy_as(SyncJobContext)

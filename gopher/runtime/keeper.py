@@ -5,6 +5,7 @@ fencing is. The thread has a connection of its own and never waits for the loop:
 leaves by `TrioToken.run_sync_soon`.
 
 A worker that cannot reach Redis for as long as a lease ends its attempts when their leases end, before anyone else may start them.
+Nor does a worker go on whose keeper has ended.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import structlog
 import trio
 
 from gopher.errors import StoreError
+from gopher.runtime.scopes import CancelReason
 from gopher.store.lifecycle import BATCH
 from gopher.store.registry import WorkerDescription
 
@@ -33,6 +35,7 @@ ArgsT = TypeVarTuple("ArgsT")
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BEATS_A_LEASE: Final = 3
+_SHORTEST_PAUSE_SECONDS: Final = 0.05
 _SAFETY: Final = 0.9
 """Of a lease: then it is taken for lost if it could not be extended. Chosen: the rest is for ending the handlers."""
 
@@ -70,16 +73,22 @@ class Keeper:
         self._on_cancel = on_cancel
         self._stopping = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._is_cut_off = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep leases until cancelled; then take the worker out of the register."""
+        """Keep leases until cancelled; then take the worker out of the register.
+
+        Raises:
+            RuntimeError: The thread has ended: a defect, and the worker's leases are kept no more.
+        """
         self._token = trio.lowlevel.current_trio_token()
         ended = trio.Event()
         thread = threading.Thread(target=self._work, args=(ended,), name="gopher-keeper", daemon=True)
         thread.start()
         task_status.started()
         try:
-            await trio.sleep_forever()
+            await ended.wait()
+            raise RuntimeError("the keeper's thread has ended")
         finally:
             self._stopping.set()
             # Shielded, so that the thread has let go of its connection; its socket's time-out bounds the wait.
@@ -90,36 +99,47 @@ class Keeper:
         """Extend the leases of all that runs, and report what was found. Blocks; for the keeper's thread, and for tests."""
         by_queue: dict[str, list[RunningAttempt]] = defaultdict(list)
         for attempt in self._scopes.snapshot():
-            by_queue[attempt.queue].append(attempt)
+            if attempt.cancel_reason is not CancelReason.LEASE_LOST:
+                by_queue[attempt.queue].append(attempt)
+        if self._is_cut_off:
+            # Before Redis is asked again: a call that nobody answers would outlast the leases.
+            self._give_up_expired()
         try:
             for queue, attempts in by_queue.items():
                 for start in range(0, len(attempts), BATCH):
                     self._extend(queue, attempts[start : start + BATCH])
             life_seconds = self._lease_seconds
             self._leases.beat(self._worker, msgspec.json.encode(self._describe()), round(life_seconds * 1000))
+            self._is_cut_off = False
         except StoreError as error:
+            self._is_cut_off = True
             _log.warning("keeper.delayed", error=str(error))
         self._give_up_expired()
 
     def _work(self, ended: trio.Event) -> None:
         pause_seconds = self._lease_seconds / _BEATS_A_LEASE
-        while True:
-            self.tick()
-            if self._stopping.wait(self._next_pause(pause_seconds)):
-                break
         try:
+            while True:
+                self.tick()
+                if self._stopping.wait(self._next_pause(pause_seconds)):
+                    break
             self._leases.beat(self._worker, b"{}", 0)
         except StoreError as error:
             _log.warning("keeper.not_signed_off", error=str(error))
-        self._leases.close()
-        self._tell(ended.set)
+        finally:
+            self._leases.close()
+            self._tell(ended.set)
 
     def _next_pause(self, pause_seconds: float) -> float:
         """Come back sooner when a lease would be taken for lost before the next beat."""
         now = time.monotonic()
         margin = self._lease_seconds * (1 - _SAFETY)
-        ends = [attempt.lease_until - margin - now for attempt in self._scopes.snapshot() if not attempt.is_over]
-        return max(0.05, min([pause_seconds, *ends]))
+        ends = [
+            attempt.lease_until - margin - now
+            for attempt in self._scopes.snapshot()
+            if not attempt.is_over and attempt.cancel_reason is None
+        ]
+        return max(_SHORTEST_PAUSE_SECONDS, min([pause_seconds, *ends]))
 
     def _extend(self, queue: str, attempts: list[RunningAttempt]) -> None:
         until = time.monotonic() + self._lease_seconds

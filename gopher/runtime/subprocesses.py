@@ -2,7 +2,7 @@
 
 The worker starts `python -m gopher.runtime.child APP FD` in a process group of its own, on a leash. They talk over a socket pair, a
 JSON document a line: the worker says which job; the child says progress, any number of times, then its outcome, and ends. What the
-child prints goes to the worker's standard error.
+child prints goes to the worker's standard error. However the attempt ends, nothing is left of its process group afterwards.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 import trio
 
-from gopher.errors import HandlerError, PayloadMismatchError
+from gopher.errors import HandlerError, PayloadMismatchError, ResultInvalidError
 from gopher.handlers import Discard, JobContext, Retry, Snooze
 from gopher.leash import leashed
 
 if TYPE_CHECKING:
     from gopher.runtime.scopes import RunningAttempt
 
-_READ_BYTES: Final = 65_536
+_NO_SIGNAL: Final = 0  # of kill(2)
 
 
 class Assignment(msgspec.Struct):
@@ -60,14 +60,16 @@ class Raised(msgspec.Struct, tag="raised"):
     """The handler has raised.
 
     Attributes:
-        verdict: `Retry`, `Snooze`, `Discard`, `PayloadMismatchError`, or `Exception` for anything else.
+        verdict: `Retry`, `Snooze`, `Discard`, `PayloadMismatchError`, `ResultInvalidError`, or `Exception` for anything else.
         message: The text of the error.
         seconds: Of Retry and Snooze.
+        traceback: Of anything else.
     """
 
     verdict: str
     message: str
     seconds: float | None = None
+    traceback: str = ""
 
 
 Report: TypeAlias = Progress | Returned | Raised
@@ -75,40 +77,65 @@ _reports: Final[msgspec.json.Decoder[Report]] = msgspec.json.Decoder(Report)
 encode_line = msgspec.json.Encoder().encode
 
 
-async def execute(app: str, context: JobContext, attempt: RunningAttempt) -> msgspec.Raw:
-    """Run a handler in a subprocess.
+class Subprocesses:
+    """Runs handlers in processes of their own, any number at once.
 
     Args:
-        app: `module:registry`.
-        context: Takes the progress.
-        attempt: Which job; its grace is what a cancel gives the subprocess between SIGTERM and SIGKILL.
-
-    Returns:
-        What the handler returned, as JSON.
-
-    Raises:
-        Retry: The handler's verdict; likewise Snooze and Discard.
-        PayloadMismatchError: The payload does not fit.
-        HandlerError: The handler raised, or its process ended without a word.
-
-    Cancellation:
-        The subprocess and all its children have ended when this returns.
+        app: `module:registry`, by which the child finds the handler.
     """
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = _spawn(app, theirs.fileno())
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    try:
-        async with stream:
-            await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
-            report = await _follow(stream, context)
-    except BaseException:
-        await _end(process, attempt.grace_seconds)
-        raise
-    status = await _reap(process)
-    if report is None:
-        raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
-    return _value(report)
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    async def execute(self, context: JobContext, attempt: RunningAttempt) -> msgspec.Raw:
+        """Run a handler in a subprocess.
+
+        Args:
+            context: Takes the progress.
+            attempt: Which job; its grace is what a cancel gives the subprocess between SIGTERM and SIGKILL.
+
+        Returns:
+            What the handler returned, as JSON.
+
+        Raises:
+            Retry: The handler's verdict; likewise Snooze and Discard.
+            PayloadMismatchError: The payload does not fit.
+            ResultInvalidError: What the handler returned is not JSON.
+            HandlerError: The handler raised, or its process ended without a word.
+
+        Cancellation:
+            The subprocess and all its children have ended when this returns.
+        """
+        ours, theirs = socket.socketpair()
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+            with theirs:
+                process = _spawn(self._app, theirs.fileno())
+            self._running.add(process)
+            try:
+                report = await self._talk(stream, process, context, attempt)
+            except BaseException:
+                await _end(process, signal.SIGTERM, attempt.grace_seconds)
+                raise
+            finally:
+                self._running.discard(process)
+            await _end(process, _NO_SIGNAL, attempt.grace_seconds)
+        return _value(report)
+
+    async def _talk(
+        self, stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
+    ) -> Returned | Raised:
+        await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
+        report = await _follow(stream, context)
+        if report is None:
+            status = await _reap(process)
+            raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
+        return report
+
+    def kill(self) -> None:
+        """End every process that still runs, at once: the worker goes."""
+        for process in self._running:
+            _signal_group(process, signal.SIGKILL)
 
 
 def _spawn(app: str, fd: int) -> subprocess.Popen[bytes]:
@@ -168,29 +195,34 @@ def _value(report: Returned | Raised) -> msgspec.Raw:
             raise Discard(report.message)
         case "PayloadMismatchError":
             raise PayloadMismatchError(report.message)
+        case "ResultInvalidError":
+            raise ResultInvalidError(report.message)
         case _:
-            raise HandlerError(report.message)
+            error = HandlerError(report.message)
+            error.add_note(report.traceback)
+            raise error
 
 
-async def _end(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
-    """SIGTERM to the whole group, SIGKILL when the grace is over; the leader is reaped."""
+async def _end(process: subprocess.Popen[bytes], number: int, grace_seconds: float) -> None:
+    """Give the whole group a signal, and SIGKILL when its leader has ended or the grace is over; the leader is reaped."""
     # Shielded, since it runs while the attempt is being cancelled; the grace and SIGKILL bound it.
     with trio.CancelScope(shield=True):
-        _signal_group(process, signal.SIGTERM)
+        _signal_group(process, number)
         with trio.move_on_after(grace_seconds):
             await _reap(process)
         _signal_group(process, signal.SIGKILL)
         await _reap(process)
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
     # The group's number stays taken while any of its members lives.
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> int:
-    status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
+    # A limiter of its own: the wait for one process never queues behind the waits for others.
+    status = await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
     if process.stdin is not None:
         process.stdin.close()
     return status

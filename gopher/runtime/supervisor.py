@@ -46,6 +46,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _LAST_SECONDS: Final = 3.0
 """Chosen: what a drain may take beyond its grace to end handlers and write outcomes; RELIABILITY allows 5 s."""
+_CLEANUP_SECONDS: Final = 2.0
+"""Chosen: of these, what cancelled handlers are given; then SIGKILL follows for subprocesses, and nothing for threads."""
 _WRITE_SECONDS: Final = 1.0
 _LONGEST_SWEEP_SECONDS: Final = 5.0
 
@@ -106,11 +108,13 @@ class Supervisor:
         self._plan = plan
         self._scopes = Scopes()
         self._draining = trio.Event()
+        self._grace = trio.CancelScope()
         self._abandon = abandon
         self._settlers: dict[str, Settler] = {}
+        self._executors = Executors(app=plan.app, threads=plan.slots)
         runner = Runner(
             registry,
-            Executors(app=plan.app, threads=plan.slots),
+            self._executors,
             namespace=plan.namespace,
             max_result_bytes=plan.max_result_bytes,
             report=self._report,
@@ -139,15 +143,18 @@ class Supervisor:
         self._started_ms = 0
 
     def drain(self) -> None:
-        """Stop claiming and end when all is done, at the latest when the grace is over."""
+        """Stop claiming and end when all is done, at the latest when the grace is over, which begins now."""
         if not self._draining.is_set():
             _log.info("worker.draining", worker=self.worker_id, running=len(self._scopes))
+            self._grace.deadline = trio.current_time() + self._plan.grace_seconds
+            self._claimer.stop()
             self._draining.set()
 
     def abort(self) -> None:
         """End all attempts now and give their jobs back."""
         self.drain()
-        self._scopes.cancel_all(CancelReason.SHUTDOWN)
+        self._grace.cancel(reason="abort")
+        self._scopes.cancel_all(CancelReason.SHUTDOWN, _CLEANUP_SECONDS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until drained. Started once the types are registered and jobs are claimed."""
@@ -201,9 +208,9 @@ class Supervisor:
         await services.start(reaper.run)
 
     async def _finish(self) -> None:
-        with trio.move_on_after(self._plan.grace_seconds):
+        with self._grace:
             await self._scopes.wait_empty()
-        self._scopes.cancel_all(CancelReason.SHUTDOWN)
+        self._scopes.cancel_all(CancelReason.SHUTDOWN, _CLEANUP_SECONDS)
         with trio.move_on_after(_LAST_SECONDS):
             await self._scopes.wait_empty()
             return
@@ -215,6 +222,7 @@ class Supervisor:
             )
         with trio.move_on_after(_WRITE_SECONDS):
             await self._scopes.wait_empty()
+        self._executors.kill()
         self._abandon()
 
     async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:

@@ -1,0 +1,67 @@
+"""How fast does one worker process drain preloaded no-op jobs?
+
+The jobs are there before the worker starts. The clock runs from the moment a tenth of them is done, so that neither the start of
+the worker nor the warm-up of its interpreter counts, to the moment the last one is settled in Redis.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from benchmarks.children import Child, cpu_seconds, open_child
+from benchmarks.plan import Plan, Step
+from benchmarks.servers import Server, open_server
+from benchmarks.submit import submit_bulk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.systems import System
+
+WARM_SHARE: Final = 0.1
+LOOK_EVERY_SECONDS: Final = 0.01
+"""One look is two or three O(1) commands; the error it leaves is under 1 % of a drain of more than a second."""
+
+
+def steps(systems: Sequence[System], plan: Plan) -> list[Step]:
+    """Return one measurement a system."""
+    return [
+        Step(
+            question="drain",
+            column=system.name,
+            missing=system.missing,
+            measure=partial(_measure, system, plan.drain_jobs[system.name]),
+        )
+        for system in systems
+    ]
+
+
+async def _measure(system: System, jobs: int) -> dict[str, float]:
+    async with open_server() as server:
+        await submit_bulk(system, server, jobs)
+        async with open_child(system.worker, server.environment) as worker:
+            left = await _fall_to(system, server, worker, int(jobs * (1 - WARM_SHARE)))
+            start, redis_start, worker_start = trio.current_time(), server.cpu_seconds(), cpu_seconds(worker.pid)
+            await _fall_to(system, server, worker, 0)
+            seconds = trio.current_time() - start
+            figures = {
+                "drain_jobs_per_second": left / seconds,
+                "drain_redis_us_per_job": (server.cpu_seconds() - redis_start) * 1e6 / left,
+            }
+            worker_end = cpu_seconds(worker.pid)
+            if worker_start is not None and worker_end is not None:
+                figures["drain_worker_us_per_job"] = (worker_end - worker_start) * 1e6 / left
+    return figures
+
+
+async def _fall_to(system: System, server: Server, worker: Child, bound: int) -> int:
+    """Return how many jobs are unfinished as soon as they are no more than `bound`."""
+    while True:
+        left = system.unfinished(server.look)
+        if left <= bound:
+            return left
+        worker.require_running()
+        await trio.sleep(LOOK_EVERY_SECONDS)

@@ -1,0 +1,141 @@
+"""The figures in the order of the table, and what Gopher's must reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from benchmarks.plan import BULLMQ, DRAMATIQ, YARDSTICK
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a figure of Gopher's must reach.
+
+    Attributes:
+        bound: The least or the most, of the figure itself or of its ratio to `against`.
+        against: The column it is divided by; None for the figure itself.
+        at_least: Whether more is better.
+        goal: The further bound the design asks for; None where it is the same.
+    """
+
+    bound: float
+    against: str | None = None
+    at_least: bool = True
+    goal: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A row of the table.
+
+    Attributes:
+        name: As the measurements call it.
+        title: As the table shows it.
+        digits: Decimal places.
+        targets: What Gopher's must reach; none where the figure only explains another.
+    """
+
+    name: str
+    title: str
+    digits: int = 0
+    targets: tuple[Target, ...] = ()
+
+
+FIGURES: Final = (
+    Figure(
+        name="drain_jobs_per_second",
+        title="drain, one worker process (jobs/s)",
+        targets=(Target(bound=1.5, goal=1.75, against=BULLMQ), Target(bound=5, goal=6, against=DRAMATIQ)),
+    ),
+    Figure(name="drain_worker_us_per_job", title="  worker CPU a job (us)", digits=1),
+    Figure(name="drain_redis_us_per_job", title="  Redis CPU a job (us)", digits=1),
+    Figure(
+        name="submit_bulk_jobs_per_second",
+        title="bulk submit, 500 a call (jobs/s)",
+        targets=(Target(bound=5, against=BULLMQ),),
+    ),
+    Figure(
+        name="submit_unary_calls_per_second",
+        title="gRPC SubmitJob, 100 in flight (calls/s)",
+        targets=(Target(bound=0.75, against=YARDSTICK),),
+    ),
+    Figure(name="submit_batch_jobs_per_second", title="gRPC SubmitJobs, 500 a call (jobs/s)", targets=(Target(bound=60_000),)),
+    Figure(
+        name="pickup_p50_ms",
+        title="idle pick-up, p50 (ms)",
+        digits=2,
+        targets=(Target(bound=0.6, at_least=False),),
+    ),
+    Figure(
+        name="pickup_p99_ms",
+        title="idle pick-up, p99 (ms)",
+        digits=2,
+        targets=(Target(bound=1.5, at_least=False),),
+    ),
+    Figure(
+        name="pickup_grpc_p50_ms",
+        title="idle pick-up over gRPC, p50 (ms)",
+        digits=2,
+        targets=(Target(bound=1.5, at_least=False),),
+    ),
+    Figure(name="pickup_grpc_p99_ms", title="idle pick-up over gRPC, p99 (ms)", digits=2),
+    Figure(
+        name="memory_bytes_per_job",
+        title="Redis memory a waiting job (bytes)",
+        targets=(Target(bound=500, at_least=False),),
+    ),
+    Figure(
+        name="idle_commands_per_second",
+        title="idle worker, Redis commands (1/s)",
+        digits=1,
+        targets=(Target(bound=3, at_least=False),),
+    ),
+    Figure(
+        name="idle_cpu_percent",
+        title="idle worker, CPU (%)",
+        digits=1,
+        targets=(Target(bound=1, at_least=False),),
+    ),
+    Figure(name="idle_with_server_commands_per_second", title="idle worker and server, Redis commands (1/s)", digits=1),
+    Figure(
+        name="idle_watchers_add_per_second",
+        title="  added by 100 idle watchers (1/s)",
+        digits=1,
+        # One command of a beat that falls into one of the two looks and not into the other is no cost of the watchers.
+        targets=(Target(bound=0.25, at_least=False),),
+    ),
+    Figure(name="redis_set_per_second", title="redis-benchmark SET (commands/s)"),
+)
+
+Results = dict[str, dict[str, list[float]]]
+"""Figure name -> column -> the value of each repetition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How Gopher's figure stands to one target.
+
+    Attributes:
+        value: The figure, or its ratio to the other column's.
+        met: Whether the bound is kept.
+        goal_met: Whether the design's bound is kept too.
+    """
+
+    target: Target
+    value: float
+    met: bool
+    goal_met: bool
+
+
+def judge(target: Target, own: list[float], others: list[float] | None) -> Verdict | None:
+    """Compare medians; None if the column to compare with is blank."""
+    value = median(own)
+    if target.against is not None:
+        if not others:
+            return None
+        value /= median(others)
+    goal = target.bound if target.goal is None else target.goal
+    met, goal_met = (value >= bound if target.at_least else value <= bound for bound in (target.bound, goal))
+    return Verdict(target=target, value=value, met=met, goal_met=goal_met)

@@ -1,0 +1,48 @@
+"""The handlers of the worker that the tests of clients and commands talk to."""
+
+from __future__ import annotations
+
+import trio
+
+import gopher
+
+registry = gopher.Registry()
+
+
+@registry.handler("echo")
+async def echo(job: gopher.JobContext, payload: object) -> object:
+    """Return the payload."""
+    await trio.lowlevel.checkpoint()
+    return payload
+
+
+@registry.handler("fail", max_attempts=1)
+async def fail(job: gopher.JobContext, payload: object) -> object:
+    """Fail with the payload as message."""
+    await trio.lowlevel.checkpoint()
+    raise ValueError(str(payload))
+
+
+@registry.handler("steps")
+async def steps(job: gopher.JobContext, payload: object) -> object:
+    """Report progress, and go on for ever if the payload says so."""
+    await job.progress(0.25, "a quarter")
+    if payload == "endless":
+        await trio.sleep_forever()
+    return "done"
+
+
+@registry.handler("size")
+async def size(job: gopher.JobContext, payload: bytes) -> object:
+    """Return how many bytes came."""
+    await trio.lowlevel.checkpoint()
+    return len(payload)
+
+
+@registry.handler("crash", max_attempts=1)
+async def crash(job: gopher.JobContext, payload: object) -> object:
+    """End the worker process as a fault in C code would."""
+    import os
+
+    await trio.lowlevel.checkpoint()
+    os._exit(9)

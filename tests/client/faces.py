@@ -1,0 +1,123 @@
+"""The three clients behind one face that blocks, so that one test can say what all of them do."""
+
+from __future__ import annotations
+
+import asyncio  # noqa: TID251 - the client for asyncio is tested as its users run it
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from gopher.client import AsyncClient, Client, TrioClient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gopher.client import AuditReport, JobEvent
+    from gopher.client.asynchronous import AsyncMethods
+
+T = TypeVar("T")
+
+
+def ignore(_: JobEvent) -> None:
+    pass
+
+
+class Face(ABC):
+    """A client; an attribute of it, called, blocks until the answer is there."""
+
+    @abstractmethod
+    def __getattr__(self, name: str) -> Callable[..., object]: ...
+
+    @abstractmethod
+    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore) -> list[JobEvent]:
+        """Return all events of a watch; `on_event` sees each as it comes."""
+
+    @abstractmethod
+    def audit(self) -> list[AuditReport]:
+        """Return all reports of an audit."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the client."""
+
+
+class SyncFace(Face):
+    def __init__(self, address: str) -> None:
+        self.client = Client(address)
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        return getattr(self.client, name)  # type: ignore[no-any-return]  # a method of the client
+
+    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore) -> list[JobEvent]:
+        events = []
+        for event in self.client.watch(job_id):
+            events.append(event)
+            on_event(event)
+        return events
+
+    def audit(self) -> list[AuditReport]:
+        return list(self.client.audit())
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class AsyncFace(Face):
+    """One of the clients whose methods are awaited; `run` runs a coroutine function to its end."""
+
+    client: AsyncMethods
+
+    @abstractmethod
+    def run(self, function: Callable[[], Awaitable[T]]) -> T: ...
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method = getattr(self.client, name)
+        return lambda *args, **options: self.run(partial(method, *args, **options))
+
+    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore) -> list[JobEvent]:
+        async def collect() -> list[JobEvent]:
+            events = []
+            async for event in self.client.watch(job_id):
+                events.append(event)
+                on_event(event)
+            return events
+
+        return self.run(collect)
+
+    def audit(self) -> list[AuditReport]:
+        async def collect() -> list[AuditReport]:
+            return [report async for report in self.client.audit()]
+
+        return self.run(collect)
+
+    def close(self) -> None:
+        self.run(self.client.aclose)
+
+
+class AsyncioFace(AsyncFace):
+    def __init__(self, address: str) -> None:
+        self.client = AsyncClient(address)
+        self.runner = asyncio.Runner()
+
+    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        async def main() -> T:
+            return await function()
+
+        return self.runner.run(main())
+
+    def close(self) -> None:
+        super().close()
+        self.runner.close()
+
+
+class TrioFace(AsyncFace):
+    def __init__(self, address: str) -> None:
+        self.client = TrioClient(address)
+
+    def run(self, function: Callable[[], Awaitable[T]]) -> T:
+        return trio.run(function)
+
+
+FACES: Final[dict[str, Callable[[str], Face]]] = {"sync": SyncFace, "asyncio": AsyncioFace, "trio": TrioFace}

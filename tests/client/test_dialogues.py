@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+from gopher_pb.v1 import admin_service_pb2, job_pb2, job_service_pb2
+
+from gopher.client import calls, dialogues, operations
+from gopher.client.channel import ServerUnreachableError
+from gopher.client.dialogues import Dialogue, Pause, SubmitManyError, Watching
+from gopher.client.values import JobEvent
+from gopher.errors import (
+    CallExpiredError,
+    GopherError,
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    UnknownTypeError,
+    WaitTimeoutError,
+)
+from gopher.job import Failure, Job, JobState
+from gopher.wire import convert, status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+JOB = Job(id="j1", namespace="ns", type="email", state=JobState.ENQUEUED, submitted_ms=1)
+DOWN = ServerUnreachableError("nobody there")
+Answer = bytes | GopherError
+
+
+@dataclass
+class Server:
+    """Answers the steps of a dialogue, and notes them."""
+
+    answers: Iterator[Answer]
+    paths: list[str] = field(default_factory=list)
+    deadlines: list[float | None] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+    requests: list[bytes] = field(default_factory=list)
+
+    def drive(self, dialogue: Dialogue[T]) -> T:
+        try:
+            step = next(dialogue)
+            while True:
+                try:
+                    answer = self.take(step)
+                except GopherError as error:
+                    step = dialogue.throw(error)
+                else:
+                    step = dialogue.send(answer)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # what the generator returns
+
+    def take(self, step: dialogues.Step) -> object:
+        if isinstance(step, Pause):
+            self.pauses.append(step.seconds)
+            return None
+        self.paths.append(step.path.rpartition("/")[2])
+        self.deadlines.append(step.deadline_seconds)
+        self.requests.append(step.request)
+        answer = next(self.answers)
+        if isinstance(answer, GopherError):
+            raise answer
+        return step.read(answer)
+
+
+def server(*answers: Answer) -> Server:
+    return Server(iter(answers))
+
+
+def told(job: Job) -> bytes:
+    """Return the reply that tells the job; it has one shape in all rpcs that tell one."""
+    return job_service_pb2.GetJobResponse(job=convert.job_to_message(job)).SerializeToString()
+
+
+def clock(*moments: float) -> Callable[[], float]:
+    return iter(moments).__next__
+
+
+def test_ask_repeats_a_repeatable_call_until_somebody_answers() -> None:
+    """A call that finds no server is made again, after a pause each time."""
+    there = server(DOWN, DOWN, told(JOB))
+
+    job = there.drive(dialogues.ask(calls.get("ns", "j1")))
+
+    assert job.id == "j1"
+    assert there.paths == ["GetJob"] * 3
+    assert len(there.pauses) == 2
+    assert max(there.pauses) < 0.2
+
+
+def test_ask_gives_up_after_its_repeats() -> None:
+    """The last error is the caller's, after six tries in about three seconds at most."""
+    there = server(*[DOWN] * 6)
+
+    with pytest.raises(ServerUnreachableError):
+        there.drive(dialogues.ask(calls.get("ns", "j1")))
+
+    assert len(there.paths) == 6
+    assert sum(there.pauses) < 3.2
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        calls.retry("ns", "j1"),
+        calls.delete("ns", "j1"),
+        calls.requeue_failed("ns", None, None, ()),
+        operations.purge("ns", "q", "q"),
+    ],
+)
+def test_ask_never_repeats_what_is_not_as_good_twice(call: calls.Call[object]) -> None:
+    """A call whose outcome is unknown is left to its caller when a second one would not do the same."""
+    there = server(DOWN)
+
+    with pytest.raises(ServerUnreachableError):
+        there.drive(dialogues.ask(call))
+
+    assert len(there.paths) == 1
+
+
+def test_ask_does_not_repeat_a_refusal() -> None:
+    """What the server has refused it would refuse again."""
+    there = server(JobNotFoundError("j1"))
+
+    with pytest.raises(JobNotFoundError):
+        there.drive(dialogues.ask(calls.get("ns", "j1")))
+
+    assert there.pauses == []
+
+
+def test_submit_repeats_with_the_same_request_id() -> None:
+    """Without a request id the client makes one, and a repeat carries the same: at most one job comes of it."""
+    reply = job_service_pb2.SubmitJobResponse(job_id="j1", state=job_pb2.JOB_STATE_ENQUEUED).SerializeToString()
+    there = server(DOWN, reply)
+
+    receipt = there.drive(dialogues.submit("ns", "email", {}, {}))
+
+    first, second = (job_service_pb2.SubmitJobRequest.FromString(each) for each in there.requests)
+    assert receipt == calls.Receipt("j1", JobState.ENQUEUED, is_duplicate=False)
+    assert len(first.job.request_id) == 32
+    assert first == second
+
+
+def test_submit_keeps_the_request_id_it_is_given() -> None:
+    """The caller's own request id is sent as it is."""
+    there = server(job_service_pb2.SubmitJobResponse(state=job_pb2.JOB_STATE_ENQUEUED).SerializeToString())
+
+    there.drive(dialogues.submit("ns", "email", {}, {"request_id": "mine"}))
+
+    assert job_service_pb2.SubmitJobRequest.FromString(there.requests[0]).job.request_id == "mine"
+
+
+class Accepting(Server):
+    """Accepts every job of every batch, but those of the type `nope`."""
+
+    def __init__(self) -> None:
+        super().__init__(iter(()))
+        self.batches: list[int] = []
+
+    def take(self, step: dialogues.Step) -> object:
+        assert isinstance(step, calls.Call)
+        request = job_service_pb2.SubmitJobsRequest.FromString(step.request)
+        self.batches.append(len(request.jobs))
+        reply = job_service_pb2.SubmitJobsResponse()
+        for job in request.jobs:
+            if job.type == "nope":
+                reply.results.add(error=status.to_status(UnknownTypeError("nope")))
+            else:
+                reply.results.add(job_id=f"id-{job.payload.decode()}", state=job_pb2.JOB_STATE_ENQUEUED)
+        assert len(step.request) < 1024 * 1024
+        return step.read(reply.SerializeToString())
+
+
+def test_submit_many_sends_batches_and_keeps_the_order() -> None:
+    """Any number of jobs goes out, at most 1,000 a call, and the ids come back in order."""
+    there = Accepting()
+
+    ids = there.drive(dialogues.submit_many("ns", ({"type": "email", "payload": n} for n in range(2500))))
+
+    assert ids == [f"id-{n}" for n in range(2500)]
+    assert there.batches == [1000, 1000, 500]
+
+
+def test_submit_many_sends_no_batch_that_is_too_large() -> None:
+    """Large payloads make batches small: no message is over 1 MiB."""
+    there = Accepting()
+
+    ids = there.drive(dialogues.submit_many("ns", [{"type": "x", "payload": b"7" * 250_000} for _ in range(10)]))
+
+    assert len(ids) == 10
+    assert there.batches == [3, 3, 3, 1]
+
+
+def test_submit_many_of_nothing_calls_nobody() -> None:
+    """No items, no ids and no rpc."""
+    there = Accepting()
+
+    assert there.drive(dialogues.submit_many("ns", [])) == []
+    assert there.batches == []
+
+
+def test_submit_many_tells_refused_items_beside_the_ids_of_the_others() -> None:
+    """What server or client refuse stands at its place; the rest is submitted all the same."""
+    there = Accepting()
+    items: list[dict[str, object]] = [
+        {"type": "email", "payload": 0},
+        {"type": "nope", "payload": 1},
+        {"type": "email", "payload": object()},
+        {"type": "email", "payload": 3},
+    ]
+
+    with pytest.raises(SubmitManyError, match=r"2 of 4 jobs were refused; the first, jobs\[1\]: no worker") as caught:
+        there.drive(dialogues.submit_many("ns", items))
+
+    results = caught.value.results
+    assert (results[0], results[3]) == ("id-0", "id-3")
+    assert isinstance(results[1], UnknownTypeError)
+    assert "jobs[2].payload" in str(results[2])
+
+
+def test_list_all_takes_pages_until_the_last() -> None:
+    """Short and empty pages do not end the list; an empty token does."""
+    pages = [
+        job_service_pb2.ListJobsResponse(jobs=[convert.job_to_message(JOB)], next_page_token="a"),
+        job_service_pb2.ListJobsResponse(next_page_token="b"),
+        job_service_pb2.ListJobsResponse(jobs=[convert.job_to_message(JOB)] * 2),
+    ]
+    there = server(*(page.SerializeToString() for page in pages))
+
+    jobs = there.drive(dialogues.list_all(calls.pages("ns", calls.job_filter(state="failed")), None))
+
+    requests = [job_service_pb2.ListJobsRequest.FromString(each) for each in there.requests]
+    assert len(jobs) == 3
+    assert [request.page_token for request in requests] == ["", "a", "b"]
+    assert {request.state for request in requests} == {job_pb2.JOB_STATE_FAILED}
+
+
+def test_list_all_asks_for_no_more_than_the_limit() -> None:
+    """The last page is as small as what is missing, and nothing is asked for at limit 0."""
+    page = admin_service_pb2.ListFailedJobsResponse(jobs=[convert.job_to_message(JOB)] * 100, next_page_token="a")
+    rest = admin_service_pb2.ListFailedJobsResponse(jobs=[convert.job_to_message(JOB)] * 20, next_page_token="b")
+    there = server(page.SerializeToString(), rest.SerializeToString())
+
+    jobs = there.drive(dialogues.list_all(calls.failed_pages("ns", calls.job_filter()), 120))
+
+    sizes = [admin_service_pb2.ListFailedJobsRequest.FromString(each).page_size for each in there.requests]
+    assert len(jobs) == 120
+    assert sizes == [100, 20]
+    assert server().drive(dialogues.list_all(calls.pages("ns", calls.job_filter()), 0)) == []
+
+
+def test_wait_goes_on_while_there_is_time() -> None:
+    """A wait longer than the server allows for a call is made of several."""
+    there = server(CallExpiredError("over"), CallExpiredError("over"), told(replace(JOB, state=JobState.COMPLETED)))
+
+    job = there.drive(dialogues.wait("ns", "j1", 600.0, clock(0, 0, 0, 240, 240, 480, 480)))
+
+    assert job.state is JobState.COMPLETED
+    assert there.deadlines == [240.0, 240.0, 120.0]
+
+
+def test_wait_tells_when_its_time_is_over() -> None:
+    """The job goes on, and the error says where it stands."""
+    there = server(CallExpiredError("over"), told(replace(JOB, state=JobState.PROCESSING)))
+
+    with pytest.raises(WaitTimeoutError, match="job j1 is processing after 5 s; it goes on") as caught:
+        there.drive(dialogues.wait("ns", "j1", 5.0, clock(0, 0, 0, 5, 5, 5)))
+
+    assert caught.value.metadata == {"job_id": "j1", "state": "processing"}
+
+
+def test_wait_of_no_time_is_a_look() -> None:
+    """With 0 seconds a final job is returned and any other is too late."""
+    final = told(replace(JOB, state=JobState.COMPLETED))
+
+    assert server(final).drive(dialogues.wait("ns", "j1", 0)).state is JobState.COMPLETED
+    with pytest.raises(WaitTimeoutError):
+        server(told(JOB)).drive(dialogues.wait("ns", "j1", 0))
+
+
+def test_wait_survives_a_server_that_is_away_for_a_while() -> None:
+    """All repeats of one call may fail; while there is time and not yet a minute has passed, the wait goes on."""
+    there = server(*[DOWN] * 6, told(replace(JOB, state=JobState.COMPLETED)))
+
+    job = there.drive(dialogues.wait("ns", "j1", None, clock(0, 3)))
+
+    assert job.state is JobState.COMPLETED
+
+
+def test_wait_gives_up_when_nobody_answers_for_long() -> None:
+    """After a minute of silence even a wait without an end ends."""
+    there = server(*[DOWN] * 6)
+
+    with pytest.raises(ServerUnreachableError):
+        there.drive(dialogues.wait("ns", "j1", None, clock(0, 61)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"), [(b'{"n":9007199254740993}', {"n": 9007199254740993}), (b"null", None), (None, None)]
+)
+def test_result_of_a_completed_job_is_what_the_handler_returned(raw: bytes | None, value: object) -> None:
+    """The result is decoded without loss; none is None."""
+    assert dialogues.result_of(replace(JOB, state=JobState.COMPLETED, result=raw)) == value
+
+
+def test_result_of_a_failed_job_tells_why() -> None:
+    """The error names job, reason and message."""
+    failure = Failure(reason="TIMED_OUT", message="after 30 s", code=4)
+
+    with pytest.raises(JobFailedError, match="job j1 failed: TIMED_OUT: after 30 s") as caught:
+        dialogues.result_of(replace(JOB, state=JobState.FAILED, failure=failure))
+
+    assert caught.value.metadata["failure_reason"] == "TIMED_OUT"
+
+
+def test_result_of_a_cancelled_job_tells_the_reason() -> None:
+    """The reason that was given with the cancel is in the error."""
+    with pytest.raises(JobCancelledError, match="job j1 was cancelled: not wanted"):
+        dialogues.result_of(replace(JOB, state=JobState.CANCELLED, cancel_reason="not wanted"))
+
+
+EVENT = JobEvent(
+    job_id="j1",
+    state=JobState.PROCESSING,
+    attempt=1,
+    event_ms=5,
+    cancel_requested=False,
+    progress=0.5,
+    progress_message="half",
+    job=None,
+)
+
+
+def test_watching_leaves_out_what_a_reconnect_tells_again() -> None:
+    """The first message of a new stream is news only if something was missed."""
+    watching = Watching("ns", "j1", clock(*range(10)))
+
+    news = [
+        watching.is_news(EVENT),
+        watching.is_news(replace(EVENT, job=JOB, event_ms=9)),
+        watching.is_news(replace(EVENT, progress=0.75)),
+        watching.is_news(replace(EVENT, state=JobState.COMPLETED)),
+    ]
+
+    assert news == [True, False, True, True]
+
+
+@pytest.mark.parametrize("cut", [None, DOWN, status.ServerStoppingError(), status.SlowReaderError()])
+def test_watching_calls_again_after_a_cut(cut: GopherError | None) -> None:
+    """No server, a server that stops, a reader cut off and a stream that ended early are worth another call, after a pause."""
+    watching = Watching("ns", "j1", clock(0, 1))
+
+    assert 0 <= watching.pause_seconds(cut) < 0.1
+
+
+def test_watching_raises_a_refusal() -> None:
+    """A job that is gone ends the watch."""
+    watching = Watching("ns", "j1", clock(0, 1))
+
+    with pytest.raises(JobNotFoundError):
+        watching.pause_seconds(JobNotFoundError("j1"))
+
+
+def test_watching_gives_up_soon_where_nobody_has_ever_answered() -> None:
+    """A wrong address is told after as many tries as any other call makes."""
+    watching = Watching("ns", "j1")
+
+    for _ in range(5):
+        watching.pause_seconds(DOWN)
+
+    with pytest.raises(ServerUnreachableError):
+        watching.pause_seconds(DOWN)
+
+
+def test_watching_gives_up_when_nobody_answers_for_long() -> None:
+    """A minute after the last event the error is the reader's; an event starts the minute anew."""
+    watching = Watching("ns", "j1", clock(0, 50, 100, 111))
+    watching.is_news(EVENT)
+
+    watching.pause_seconds(DOWN)
+
+    with pytest.raises(ServerUnreachableError):
+        watching.pause_seconds(DOWN)

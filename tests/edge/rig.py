@@ -1,0 +1,125 @@
+"""A gRPC server with handlers of the test's own, and a client that is awaited in Trio."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import trio
+
+from gopher_pb.v1 import job_service_pb2 as pb
+
+from gopher.edge.grpc_server import GrpcServer, Limits
+from gopher.edge.interceptors import BatchedMethod, StreamMethod, UnaryMethod
+from gopher.wire.status import from_rpc_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from google.protobuf.message import Message
+
+    from gopher.edge.interceptors import Method
+    from gopher.errors import GopherError
+
+    Methods = Callable[[trio.Nursery, trio.Nursery], Sequence[Method]]
+
+PATIENCE_SECONDS: Final = 30.0
+"""Bounds every wait of a test; a busy machine makes it slow, not wrong."""
+PATH: Final = "/test.Service/Method"
+STREAM: Final = "/test.Service/Stream"
+ASK: Final = pb.GetJobRequest(job_id="x").SerializeToString()
+
+
+def unary(handler: Callable[[pb.GetJobRequest], Awaitable[Message]]) -> Methods:
+    """Return a table with one unary method."""
+    return lambda calls, _streams: [UnaryMethod(PATH, pb.GetJobRequest, calls, handler)]
+
+
+def stream(
+    handler: Callable[[pb.GetJobRequest, Callable[[Message], Awaitable[None]]], Awaitable[None]],
+    answer: Callable[[pb.GetJobRequest], Awaitable[Message]] | None = None,
+) -> Methods:
+    """Return a table with one stream, and a unary method if there is a handler for it."""
+
+    def table(calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
+        methods: list[Method] = [StreamMethod(STREAM, pb.GetJobRequest, streams, handler)]
+        return methods if answer is None else [*methods, UnaryMethod(PATH, pb.GetJobRequest, calls, answer)]
+
+    return table
+
+
+def batched(handler: Callable[[Sequence[pb.GetJobRequest]], Awaitable[Sequence[Message | GopherError]]]) -> Methods:
+    """Return a table with one batched method."""
+    return lambda calls, _streams: [BatchedMethod(PATH, pb.GetJobRequest, calls, handler)]
+
+
+@dataclass
+class Rig:
+    """A running server and a channel to it."""
+
+    server: GrpcServer
+    address: str
+    channel: grpc.Channel
+    nursery: trio.Nursery
+
+    async def ask(self, request: bytes = ASK, *, path: str = PATH, deadline_seconds: float | None = None) -> bytes:
+        """Make a unary call; cancelling this cancels the call.
+
+        Raises:
+            GopherError: What the call ended with.
+        """
+        return await ask(self.channel, request, path=path, deadline_seconds=deadline_seconds)
+
+
+async def ask(
+    channel: grpc.Channel, request: bytes = ASK, *, path: str = PATH, deadline_seconds: float | None = None
+) -> bytes:
+    """Make a unary call over a channel."""
+    token = trio.lowlevel.current_trio_token()
+    ended = trio.Event()
+    call = channel.unary_unary(path).future(request, timeout=deadline_seconds)
+
+    def tell(_call: object) -> None:
+        try:
+            token.run_sync_soon(ended.set)
+        except trio.RunFinishedError:
+            pass
+
+    call.add_done_callback(tell)
+    try:
+        await ended.wait()
+    except trio.Cancelled:
+        call.cancel()
+        raise
+    try:
+        return bytes(call.result())
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+
+
+@asynccontextmanager
+async def serving(
+    methods: Methods,
+    *,
+    limits: Limits | None = None,
+    grace_seconds: float = PATIENCE_SECONDS,
+    reflected: Sequence[str] = (),
+    on_stop: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Rig]:
+    """Serve the methods while the block lasts."""
+    server = GrpcServer(
+        "127.0.0.1:0",
+        methods,
+        limits=limits or Limits(),
+        grace_seconds=grace_seconds,
+        reflected=reflected,
+        on_stop=on_stop,
+    )
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(server.run)
+            with grpc.insecure_channel(address) as channel:
+                yield Rig(server, address, channel, nursery)
+            server.stop()

@@ -1,0 +1,180 @@
+"""The rules that every script keeps: its keys lie in one slot, and a full Redis drains."""
+
+from __future__ import annotations
+
+import re
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import redis
+import trio
+
+from gopher.errors import StoreError, StoreFullError
+from gopher.job import Move, Priority
+from gopher.store.leases import Leases
+from gopher.store.scripts import LUA_DIRECTORY, Script
+from gopher.store.store import Store
+from tests.redis_server import RedisServer
+from tests.store.rig import DELAY_MS, LEASE_MS, Rig, turn_clocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
+ADD: Final = {"submit", "name_queue"}
+"""What a full Redis refuses."""
+
+KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time')([a-z]+)', *(.)")
+
+UNKNOWN_ID: Final = "01998c2e-7a00-7000-8000-000000000000"
+LONG_MS: Final = 30 * 24 * 3600 * 1000
+
+
+@pytest.fixture
+def cluster(redis_program: str) -> Iterator[RedisServer]:
+    """A redis-server in cluster mode that serves all slots by itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="gopher-tests-", dir="/tmp") as name:
+        server = RedisServer(redis_program, Path(name, "redis.sock"), Path(name), persistent=False)
+        bus = ["--cluster-enabled", "yes", "--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(port - 1)]
+        server._command = [*server._command, *bus]
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the scripts that were called."""
+    names: set[str] = set()
+    words = Script._words
+
+    def note(self: Script, *args: object) -> object:
+        names.add(self.name)
+        return words(self, *args)  # type: ignore[arg-type] # passed on as they came
+
+    monkeypatch.setattr(Script, "_words", note)
+    return names
+
+
+async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
+    store = Store(url, client_name="test")
+    await nursery.start(store.run)
+    turn_clocks(store.lifecycle, store.audit)
+    rig = Rig(store, namespace)
+    await rig.set_clock()
+    return rig
+
+
+async def fill(rig: Rig) -> list[str]:
+    """Submit jobs of every kind, and make a unique key leak."""
+    await rig.call("SET", "unique:leak", UNKNOWN_ID)
+    when = {"deadline_ms": rig.now_ms + LONG_MS}
+    ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
+    ids += [await rig.submit(labels={"n": str(at)}) for at in range(9)]
+    return [*ids, await rig.submit(delay_ms=DELAY_MS, **when), await rig.submit(deadline_ms=rig.now_ms + 1)]
+
+
+async def drain(rig: Rig, url: str) -> None:
+    """Call every script but those that add."""
+    lifecycle = rig.store.lifecycle
+    leases = Leases(url, namespace=rig.namespace, reply_seconds=5)
+    leases.beat("worker", b"{}", 0)
+    leases.close()
+    await rig.advance(1)
+    await rig.promote()
+    jobs = await rig.claim(10)
+    await rig.extend([(job.id, job.token) for job in jobs])
+    await lifecycle.report(rig.namespace, rig.queue, jobs[0].id, jobs[0].token, 0.5, "half")
+    await rig.cancel(jobs[0].id)
+    moves = [Move.ACKNOWLEDGE_CANCEL, Move.COMPLETE, Move.BURY, Move.RETRY, Move.SNOOZE, Move.RELEASE]
+    for job, move in zip(jobs, moves, strict=False):
+        await rig.settle(job.id, job.token, move)
+    await rig.requeue(jobs[0].id)
+    await lifecycle.delete(rig.namespace, jobs[2].id)
+    await lifecycle.pause(rig.namespace, rig.queue)
+    await lifecycle.resume(rig.namespace, rig.queue)
+    await rig.advance(LEASE_MS + 1)
+    await rig.promote()
+    await rig.reap()
+    await rig.store.query.list_jobs(rig.namespace, size=3)
+    assert [finding.repaired for finding in await rig.audit(repair=True)] == [True]
+    assert await rig.audit() == []
+    await lifecycle.purge(rig.namespace, rig.queue)
+
+
+@pytest.mark.parametrize("path", sorted(LUA_DIRECTORY.rglob("*.lua")), ids=lambda path: path.stem)
+def test_script_names_no_key_of_its_own(path: Path) -> None:
+    """A key is given in KEYS or built from it: none is written out in a script, since it would lie in another slot."""
+    calls = KEYED_CALL.findall(path.read_text(encoding="utf-8"))
+
+    assert [command for command, first in calls if first == "'"] == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_hides_no_failed_write_and_decodes_no_payload(name: str) -> None:
+    """No pcall, which would go on after a failed write; no cjson, which rounds numbers; nothing random."""
+    text = Script.load(name).text
+
+    assert re.findall(r"pcall|cjson|cmsgpack|math\.random|randomkey", text) == []
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_runs_in_a_full_redis_unless_it_adds(name: str) -> None:
+    """Every script but those that add jobs or queues carries allow-oom, so that a full Redis still drains."""
+    flags = Script.load(name).text.splitlines()[0].partition("flags=")[2].split(",")
+
+    assert ("allow-oom" in flags) == (name not in ADD)
+
+
+async def test_scripts_touch_one_slot_only(
+    cluster: RedisServer, namespace: str, nursery: trio.Nursery, called: set[str]
+) -> None:
+    """All scripts run on a node of a Cluster, which refuses one that touches a key of another slot."""
+    rig = await open_rig_on_all_slots(cluster, namespace, nursery)
+
+    await fill(rig)
+    await drain(rig, cluster.url)
+
+    assert called == set(SCRIPTS)
+
+
+async def open_rig_on_all_slots(cluster: RedisServer, namespace: str, nursery: trio.Nursery) -> Rig:
+    with redis.Redis.from_url(cluster.url) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        with trio.fail_after(20):
+            while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):  # noqa: ASYNC110 - Redis tells nobody
+                await trio.sleep(0.02)
+    return await open_rig(cluster.url, namespace, nursery)
+
+
+async def test_full_redis_refuses_jobs_and_drains(
+    redis_server: RedisServer, namespace: str, nursery: trio.Nursery, called: set[str]
+) -> None:
+    """At maxmemory a submit and a new queue are refused as such, and every other script works."""
+    rig = await open_rig(redis_server.url, namespace, nursery)
+    ids = await fill(rig)
+    called.clear()
+    await rig.store.link.call("CONFIG", "SET", "maxmemory", 1)
+
+    with pytest.raises(StoreFullError):
+        await rig.store.lifecycle.pause(namespace, "new")
+    refusal = await refusal_of_a_submit(rig)
+    await drain(rig, redis_server.url)
+
+    assert isinstance(refusal, StoreFullError)
+    assert called >= set(SCRIPTS)
+    await rig.store.link.call("CONFIG", "SET", "maxmemory", 0)
+    assert await rig.submit() not in ids
+
+
+async def refusal_of_a_submit(rig: Rig) -> object:
+    try:
+        return await rig.try_submit()
+    except StoreError as error:
+        return error

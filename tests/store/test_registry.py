@@ -1,0 +1,163 @@
+"""What a namespace knows: queues and their numbers, types, workers, the secret of its page tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+import trio
+
+from gopher.errors import InvalidRequestError, JobNotFoundError, QueueNotFoundError, TooManyQueuesError
+from gopher.store import ids, keys
+from gopher.store.leases import Leases
+from gopher.store.registry import Registry, WorkerDescription
+from gopher.store.scripts import Script
+from tests.store.rig import TURNED_NOW, with_turned_clock
+
+if TYPE_CHECKING:
+    from gopher.store.store import Store
+
+MAX_QUEUES = 65_536
+DESCRIPTION = WorkerDescription(
+    host="h",
+    pid=1,
+    version="0",
+    queues={"default": 1},
+    types=["t"],
+    slots=4,
+    busy=2,
+    started_ms=3,
+    draining=False,
+    stuck=["x y"],
+)
+
+
+async def test_queue_number_is_given_once_and_kept(store: Store, namespace: str) -> None:
+    """Numbers count up from 0, and the same name has the same number for everybody."""
+    other = Registry(store.link)
+
+    numbers = [await store.registry.queue_number(namespace, name) for name in ("a", "b", "a", "c")]
+    others = [await other.queue_number(namespace, name) for name in ("c", "b", "a")]
+
+    assert numbers == [0, 1, 0, 2]
+    assert others == [2, 1, 0]
+
+
+async def test_queue_number_is_given_once_when_many_ask_together(store: Store, namespace: str) -> None:
+    """Two servers that meet a new name at once agree on its number."""
+    registries = [Registry(store.link) for _ in range(8)]
+    numbers: list[int] = []
+
+    async def ask(registry: Registry) -> None:
+        numbers.append(await registry.queue_number(namespace, "new"))
+
+    async with trio.open_nursery() as nursery:
+        for registry in registries:
+            nursery.start_soon(ask, registry)
+
+    assert numbers == [0] * 8
+
+
+async def test_queue_number_of_the_65_537th_queue_is_refused(store: Store, namespace: str) -> None:
+    """An id has 16 bits for the queue; the name that would need a 17th is refused, and the last one before is not."""
+    pairs = [word for number in range(MAX_QUEUES - 1) for word in (f"q{number}", number, f"#{number}", f"q{number}")]
+    for start in range(0, len(pairs), 40_000):
+        await store.link.call("HSET", keys.queues(namespace), *pairs[start : start + 40_000])
+
+    last = await store.registry.queue_number(namespace, "last")
+    with pytest.raises(TooManyQueuesError):
+        await store.registry.queue_number(namespace, "one-too-many")
+
+    assert last == MAX_QUEUES - 1
+    assert await store.link.call("HLEN", keys.queues(namespace)) == 2 * MAX_QUEUES
+    assert await store.registry.queue_number(namespace, "q7") == 7
+
+
+async def test_queue_of_finds_the_queue_that_an_id_carries(store: Store, namespace: str) -> None:
+    """Whoever has an id finds its queue, also one who never named it."""
+    for name in ("a", "b"):
+        await store.registry.queue_number(namespace, name)
+    job_id = ids.IdSource().new(1)
+
+    assert await Registry(store.link).queue_of(namespace, job_id) == "b"
+
+
+async def test_queue_of_an_unknown_number_finds_no_job(store: Store, namespace: str) -> None:
+    """An id of no queue names no job; text that is no id is refused."""
+    with pytest.raises(JobNotFoundError):
+        await store.registry.queue_of(namespace, ids.IdSource().new(9))
+    with pytest.raises(InvalidRequestError):
+        await store.registry.queue_of(namespace, "no-id")
+
+
+async def test_queues_are_listed_by_name(store: Store, namespace: str) -> None:
+    """The names are told, and the numbers beside them are not."""
+    for name in ("b", "a", "c"):
+        await store.registry.queue_number(namespace, name)
+
+    assert await store.registry.queues(namespace) == ["a", "b", "c"]
+
+
+async def test_require_queue_refuses_a_queue_that_nobody_used(store: Store, namespace: str) -> None:
+    """A queue exists from its first use on, for those who did not use it too."""
+    await store.registry.queue_number(namespace, "a")
+
+    await store.registry.require_queue(namespace, "a")
+    await Registry(store.link).require_queue(namespace, "a")
+    with pytest.raises(QueueNotFoundError):
+        await store.registry.require_queue(namespace, "b")
+
+
+async def test_types_known_once_stay_known(store: Store, namespace: str) -> None:
+    """A type is known from the first worker that registers it, in its namespace only."""
+    before = await store.registry.is_known_type(namespace, "email")
+
+    await store.registry.add_types(namespace, ["email", "export"])
+
+    assert not before
+    assert await store.registry.is_known_type(namespace, "email")
+    assert not await store.registry.is_known_type(namespace + "x", "email")
+    assert await store.registry.types(namespace) == ["email", "export"]
+
+
+async def test_workers_are_those_that_beat(store: Store, redis_url: str, namespace: str) -> None:
+    """A worker is listed with what it said last, until it takes itself off."""
+    leases = Leases(redis_url, namespace=namespace, reply_seconds=5)
+    leases.beat("w2", msgspec.json.encode(DESCRIPTION), 60_000)
+    leases.beat("w1", msgspec.json.encode(DESCRIPTION), 60_000)
+    both = await store.registry.workers(namespace)
+
+    leases.beat("w1", msgspec.json.encode(DESCRIPTION), 0)
+    leases.close()
+
+    assert [worker.id for worker in both] == ["w1", "w2"]
+    assert both[0].description == DESCRIPTION
+    assert [worker.id for worker in await store.registry.workers(namespace)] == ["w2"]
+
+
+async def test_workers_that_fell_silent_are_dropped_by_the_next_beat(store: Store, namespace: str) -> None:
+    """An entry stands for the life it was given; then it is neither listed nor kept."""
+    beat = with_turned_clock(Script.load("beat"))
+    key = keys.workers(namespace)
+    await store.link.call("SET", key + ":clock", 1000, "EX", 60)
+    await beat(store.link, [key], ["silent", 500, msgspec.json.encode(DESCRIPTION)])
+    await store.link.call("SET", key + ":clock", 1501, "EX", 60)
+
+    listed = await store.registry.workers(namespace)
+    await beat(store.link, [key], ["other", 500, msgspec.json.encode(DESCRIPTION)])
+
+    assert TURNED_NOW in beat.text
+    assert listed == []
+    assert await store.link.call("HKEYS", key) == [b"other"]
+
+
+async def test_page_secret_is_made_once_for_all(store: Store, namespace: str) -> None:
+    """All servers of a namespace sign with the same 32 bytes, and each namespace has its own."""
+    secrets = [await Registry(store.link).page_secret(namespace) for _ in range(2)]
+    other = await store.registry.page_secret(namespace + "x")
+    await store.link.call("DEL", keys.page_secret(namespace + "x"))
+
+    assert secrets[0] == secrets[1]
+    assert len(secrets[0]) == 32
+    assert other != secrets[0]
