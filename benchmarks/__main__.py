@@ -31,7 +31,7 @@ def main(*, only: tuple[Question, ...] = (), quick: bool = False) -> int:
 
     Args:
         only: Answer this question alone; may be given more than once.
-        quick: One repetition with smaller sizes: a minute instead of four, and more noise.
+        quick: One repetition with smaller sizes: a good minute instead of four, and more noise.
     """
     plan = QUICK if quick else FULL
     try:
@@ -44,7 +44,7 @@ def main(*, only: tuple[Question, ...] = (), quick: bool = False) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     if run is None:
-        sys.stderr.write("interrupted: nothing is left running\n")
+        sys.stderr.write("\ninterrupted: nothing is left running\n")
         return INTERRUPTED
     return 1 if run.gopher_failed else 0
 

@@ -54,22 +54,22 @@ class Plan:
 
 FULL: Final = Plan(
     repetitions=3,
-    drain_jobs={GOPHER: 60_000, BULLMQ: 30_000, DRAMATIQ: 10_000},
-    submit_jobs={GOPHER: 100_000, BULLMQ: 30_000, DRAMATIQ: 8_000},
+    drain_jobs={GOPHER: 40_000, BULLMQ: 30_000, DRAMATIQ: 8_000},
+    submit_jobs={GOPHER: 50_000, BULLMQ: 20_000, DRAMATIQ: 6_000},
     memory_jobs=10_000,
-    probes={GOPHER: 150, BULLMQ: 150, DRAMATIQ: 12},
-    load_seconds=3.0,
-    idle_seconds=5.0,
+    probes={GOPHER: 150, BULLMQ: 150, DRAMATIQ: 8},
+    load_seconds=2.5,
+    idle_seconds=4.0,
     yardstick_commands=200_000,
 )
 
 QUICK: Final = Plan(
     repetitions=1,
-    drain_jobs={GOPHER: 30_000, BULLMQ: 15_000, DRAMATIQ: 5_000},
-    submit_jobs={GOPHER: 50_000, BULLMQ: 15_000, DRAMATIQ: 4_000},
+    drain_jobs={GOPHER: 25_000, BULLMQ: 15_000, DRAMATIQ: 4_000},
+    submit_jobs={GOPHER: 30_000, BULLMQ: 10_000, DRAMATIQ: 3_000},
     memory_jobs=5_000,
-    probes={GOPHER: 150, BULLMQ: 150, DRAMATIQ: 5},
-    load_seconds=2.0,
+    probes={GOPHER: 100, BULLMQ: 100, DRAMATIQ: 5},
+    load_seconds=1.5,
     idle_seconds=3.0,
     yardstick_commands=100_000,
 )

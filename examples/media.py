@@ -17,13 +17,12 @@ import gopher
 from examples.exports import ExportRefusedError, ExportRequest, export
 from examples.images import ImageRefusedError, ImageRequest, resize
 from examples.mail import Email, MailRefusedError, compose, deliver, message_id, server_address
-from gopher import JsonValue
 
 registry = gopher.Registry()
 
 
 @registry.handler("email", max_attempts=5, timeout_seconds=60, backoff_initial_seconds=0.5, backoff_max_seconds=600)
-def send_email(job: gopher.SyncJobContext, email: Email) -> JsonValue:
+def send_email(job: gopher.SyncJobContext, email: Email) -> gopher.JsonValue:
     """Deliver one mail. A plain `def` runs in a thread, because smtplib blocks; the worker's loop goes on meanwhile."""
     host, port = server_address(email, os.environ)
     mail_id = message_id(job.id)
@@ -34,11 +33,13 @@ def send_email(job: gopher.SyncJobContext, email: Email) -> JsonValue:
         if refusal.is_permanent:
             raise gopher.Discard(f"{host}:{port}: {refusal}") from refusal
         raise gopher.Retry(f"{host}:{port}: {refusal}") from refusal
+    except OSError as error:
+        raise gopher.Retry(f"{host}:{port} cannot be reached or broke off: {error}") from error
     return {"message_id": mail_id, "recipients": [*email.recipients], "server": f"{host}:{port}"}
 
 
 @registry.handler("image_processing", max_attempts=3, timeout_seconds=120, process=True)
-def process_image(job: gopher.SyncJobContext, request: ImageRequest) -> JsonValue:
+def process_image(job: gopher.SyncJobContext, request: ImageRequest) -> gopher.JsonValue:
     """Scale a picture, in a process of its own: it may take all of a core, and a cancel ends it at once."""
     try:
         outputs = resize(request, job.progress)
@@ -47,7 +48,7 @@ def process_image(job: gopher.SyncJobContext, request: ImageRequest) -> JsonValu
     return {"source": request.source, "outputs": [asdict(output) for output in outputs]}
 
 
-def export_data(job: gopher.SyncJobContext, request: ExportRequest) -> JsonValue:
+def export_data(job: gopher.SyncJobContext, request: ExportRequest) -> gopher.JsonValue:
     """Write a table as CSV, in a thread; `progress()` is also where a cancel reaches it."""
 
     def report(rows: int, total: int) -> None:

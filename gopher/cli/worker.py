@@ -69,7 +69,9 @@ async def _work(settings: Settings, registry: Registry) -> None:
             await nursery.start(store.run)
         except StoreError as error:
             raise StartError(f"redis: {error}", exit_code=output.UNREACHABLE) from error
-        await nursery.start(lambda task_status: watch_signals(drain=supervisor.drain, abort=supervisor.abort, task_status=task_status))
+        await nursery.start(
+            lambda task_status: watch_signals(drain=supervisor.drain, abort=supervisor.abort, task_status=task_status)
+        )
         async with trio.open_nursery() as working:
             await working.start(supervisor.run)
             output.line("ready")

@@ -249,8 +249,11 @@ class _Host:
         await server.start()
         self._loop = loop
         self._token.run_sync_soon(self._started.set)
-        await server.stop(await self._grace_seconds)
+        stopping = loop.create_task(server.stop(await self._grace_seconds))
         await self._release.wait()
+        # The last replies leave; whoever does not take his is cut off, however long the grace was.
+        await server.stop(FLUSH_SECONDS)
+        await stopping
 
 
 class _Router(grpc.GenericRpcHandler):

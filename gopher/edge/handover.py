@@ -45,8 +45,6 @@ GATHER_EXCESS: Final = 0.25
 """How many acts above those waited for a wake-up must carry on average for the lane to wait for one more."""
 STALL_SECONDS: Final = 10.0
 """Chosen: longer than a reader's pause for collection or a retransmission, shorter than a person's patience."""
-CUT_SECONDS: Final = 10.0
-"""How long a cut stream may take to tell its reader why; then the reader finds it cancelled."""
 
 
 class Lane:
@@ -226,7 +224,7 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """A call that is answered by a stream of messages."""
 
-    __slots__ = ("_news", "_reply", "_room", "_task", "_unsent", "_unwritten")
+    __slots__ = ("_news", "_reply", "_room", "_unsent", "_unwritten")
 
     def __init__(
         self,
@@ -238,7 +236,6 @@ class StreamCall(Call):
     ) -> None:
         super().__init__(handover, accept, request, left_seconds, traceparent)
         # These belong to gRPC's thread...
-        self._task: asyncio.Task[object] | None = None
         self._news: asyncio.Future[None] | None = None
         self._unwritten: deque[bytes] = deque()
         self._reply: Reply | None = None
@@ -248,7 +245,6 @@ class StreamCall(Call):
 
     async def stream(self, write: Callable[[bytes], Awaitable[None]]) -> Reply:
         """Have the call served, write what it sends, and return its reply, in gRPC's thread."""
-        self._task = asyncio.current_task()
         self._handover.to_trio.post(self._start)
         try:
             while True:
@@ -270,10 +266,9 @@ class StreamCall(Call):
     def _settle(self, reply: Reply) -> None:
         self._reply = reply
         if isinstance(reply, status_pb2.Status):
-            # What is not written yet would only delay the reason; a reader that takes not even that is cancelled.
+            # What is not written yet would only delay the reason. gRPC has no way to drop what it was given already: a reader
+            # that never reads again keeps that much, and its place among the calls, until its connection ends.
             self._unwritten.clear()
-            if self._task is not None:
-                self._handover.loop.call_later(CUT_SECONDS, self._task.cancel)
         self._wake()
 
     def _wake(self) -> None:

@@ -22,13 +22,13 @@ import trio
 from gopher.errors import StoreError
 from gopher.runtime.scopes import CancelReason
 from gopher.store.lifecycle import BATCH
-from gopher.store.registry import WorkerDescription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gopher.runtime.scopes import RunningAttempt, Scopes
     from gopher.store.leases import Leases
+    from gopher.store.registry import WorkerDescription
 
 ArgsT = TypeVarTuple("ArgsT")
 
@@ -163,7 +163,7 @@ class Keeper:
             if not attempt.is_over and attempt.cancel_reason is None and attempt.lease_until - margin <= now:
                 self._tell(self._on_lost, attempt)
 
-    def _tell(self, function: Callable[[Unpack[ArgsT]], object], *args: Unpack[ArgsT]) -> None:
+    def _tell(self, function: Callable[[Unpack[ArgsT]], object], *args: *ArgsT) -> None:
         if self._token is None:
             function(*args)
             return

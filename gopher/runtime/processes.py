@@ -1,5 +1,8 @@
 """The parent of `gopher-worker --processes N`: spawns worker processes, restarts those that die, forwards the drain.
 
+The first one must be ready before the others are spawned, so that what keeps them all from starting is met, and told, once. When
+one dies again and again the others are drained, and the whole ends.
+
 Processes are spawned by exec, never forked: a forked child that uses gRPC hangs or aborts. Each is on a leash, so that none outlives
 the parent.
 """
@@ -32,6 +35,8 @@ _INTENSITY: Final = 5
 _PERIOD_SECONDS: Final = 30.0
 _SPARE_SECONDS: Final = 10.0
 """Chosen: how much longer than the grace a child may take to go before it is killed."""
+_LAST_WORDS_SECONDS: Final = 1.0
+"""Chosen: how long the output of a child that has ended is still read; a grandchild may hold it open for ever."""
 
 
 class Processes:
@@ -42,8 +47,8 @@ class Processes:
         environ: Its environment.
         count: How many.
         grace_seconds: What the children are given to drain.
-        is_hopeless: Tells from an exit status that a restart cannot help.
-        on_ready: Called once when every child has said that it is ready.
+        is_hopeless: Tells from the exit status of a child that was never ready that a restart cannot help.
+        on_ready: Called once, when every child has said that it is ready.
     """
 
     def __init__(
@@ -64,7 +69,9 @@ class Processes:
         self._on_ready = on_ready
         self._ready: set[int] = set()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._may_spawn = trio.Event()
         self._draining = trio.Event()
+        self._fault: StartError | None = None
 
     async def run(self) -> None:
         """Keep the processes running until drained.
@@ -82,66 +89,106 @@ class Processes:
         finally:
             for child in self._children.values():
                 child.kill()
+        if self._fault is not None:
+            raise self._fault
 
     async def _watch_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         await watch_signals(drain=self._drain, abort=self._forward, task_status=task_status)
 
     def _drain(self) -> None:
         self._draining.set()
+        self._may_spawn.set()
         self._forward()
 
     def _forward(self) -> None:
         for child in self._children.values():
             child.terminate()
 
+    def _give_up(self, fault: StartError) -> None:
+        self._fault = self._fault or fault
+        self._drain()
+
     async def _keep(self, number: int) -> None:
         deaths: deque[float] = deque(maxlen=_INTENSITY)
+        if number > 0:
+            await self._may_spawn.wait()
         while not self._draining.is_set():
-            status = await self._run_child(number)
+            status, was_ready = await self._run_child(number)
             if self._draining.is_set():
                 return
-            if self._is_hopeless(status):
-                raise StartError("the worker processes cannot start, see above", exit_code=status)
+            if not was_ready and (self._is_hopeless(status) or not self._may_spawn.is_set()):
+                self._give_up(StartError("the worker processes cannot start, see above", exit_code=status if status > 0 else 1))
+                return
             now = trio.current_time()
             deaths.append(now)
             if len(deaths) == _INTENSITY and now - deaths[0] < _PERIOD_SECONDS:
-                raise StartError(f"a worker process died {_INTENSITY} times within {_PERIOD_SECONDS:g} s: giving up")
+                self._give_up(StartError(f"a worker process died {_INTENSITY} times within {_PERIOD_SECONDS:g} s: giving up"))
+                return
             _log.warning("worker.restarting", number=number, status=status)
             with trio.move_on_after(_RESTART.delay_seconds(len(deaths), random.random)):
                 await self._draining.wait()
 
-    async def _run_child(self, number: int) -> int:
-        # Spawned from the Trio thread, which lives as long as this process: the leash is bound to the thread that spawns.
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            self._command,
-            env=self._environ,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._children[number] = child
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wait_ready, number, child)
+    async def _run_child(self, number: int) -> tuple[int, bool]:
+        """Run a child to its end; return its exit status and whether it has ever been ready."""
+        reader, writer = os.pipe()
+        was_ready, heard_out = trio.Event(), trio.Event()
+        async with trio.lowlevel.FdStream(reader) as output, trio.open_nursery() as nursery:
+            child = self._spawn(writer)
+            self._children[number] = child
+            try:
+                nursery.start_soon(self._listen, number, output, was_ready, heard_out)
                 nursery.start_soon(self._kill_late, child)
-                status = await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True)
+                # A limiter of its own: there may be more children than Trio has threads for everybody.
+                status = await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
+                with trio.move_on_after(_LAST_WORDS_SECONDS):
+                    await heard_out.wait()
                 nursery.cancel_scope.cancel()
-        finally:
-            del self._children[number]
-            child.kill()
-        return status
+            finally:
+                del self._children[number]
+                child.kill()
+                if child.stdin is not None:
+                    child.stdin.close()
+        return status, was_ready.is_set()
 
-    async def _wait_ready(self, number: int, child: subprocess.Popen[bytes]) -> None:
-        """Read what the child prints: one line, when it is ready."""
-        assert child.stdout is not None
-        async with trio.lowlevel.FdStream(os.dup(child.stdout.fileno())) as stream:
-            async for _ in stream:
-                self._ready.add(number)
-                if len(self._ready) == self._count:
-                    self._on_ready()
-                    self._ready.clear()
+    def _spawn(self, output: int) -> subprocess.Popen[bytes]:
+        # Spawned from the Trio thread, which lives as long as this process: the leash is bound to the thread that spawns.
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                self._command, env=self._environ, stdin=subprocess.PIPE, stdout=output, start_new_session=True
+            )
+        finally:
+            os.close(output)
+
+    async def _listen(self, number: int, output: trio.lowlevel.FdStream, was_ready: trio.Event, heard_out: trio.Event) -> None:
+        """Pass on what a child prints, but for the line that says it is ready."""
+        rest = b""
+        async for chunk in output:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line == b"ready" and not was_ready.is_set():
+                    was_ready.set()
+                    self._note_ready(number)
+                else:
+                    _pass_on(line + b"\n")
+            if was_ready.is_set():
+                _pass_on(rest)
+                rest = b""
+        _pass_on(rest)
+        heard_out.set()
+
+    def _note_ready(self, number: int) -> None:
+        self._may_spawn.set()
+        was_complete = len(self._ready) == self._count
+        self._ready.add(number)
+        if len(self._ready) == self._count and not was_complete:
+            self._on_ready()
 
     async def _kill_late(self, child: subprocess.Popen[bytes]) -> None:
         await self._draining.wait()
         await trio.sleep(self._grace_seconds + _SPARE_SECONDS)
         child.kill()
+
+
+def _pass_on(output: bytes) -> None:
+    sys.stdout.buffer.write(output)
+    sys.stdout.flush()

@@ -122,7 +122,7 @@ class Runner:
                 result = await self._call(attempt, spec)
         except* (trio.Cancelled, KeyboardInterrupt):
             raise
-        except* BaseException as group:  # whatever else a handler raises, sys.exit() too, ends its attempt, not the worker
+        except* BaseException as group:  # noqa: BLE001 - what else a handler raises, sys.exit() too, ends its attempt alone
             error = sole(group)
 
         if error is None and not scope.cancelled_caught:
@@ -168,9 +168,7 @@ class Runner:
 
     def _timed_out(self, job: ClaimedJob, spec: HandlerSpec, limit_seconds: float, *, is_job_deadline: bool) -> Settlement:
         if is_job_deadline:
-            failure = Failure(
-                reason="EXPIRED", message="the job's deadline passed while it ran", code=_CODE_DEADLINE_EXCEEDED
-            )
+            failure = Failure(reason="EXPIRED", message="the job's deadline passed while it ran", code=_CODE_DEADLINE_EXCEEDED)
             return Settlement(job.id, job.token, Move.BURY, Outcome.TIMED_OUT, 0, b"", encode_failure(failure))
         failure = Failure(
             reason="TIMED_OUT", message=f"the attempt was ended after {limit_seconds:g} s", code=_CODE_DEADLINE_EXCEEDED
@@ -247,5 +245,5 @@ def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settle
 
 
 def _ms(seconds: float) -> int:
-    # Asked this way round, since NaN is not below anything either.
-    return max(0, round(seconds * 1000)) if seconds <= LONGEST_DELAY_SECONDS else LONGEST_DELAY_SECONDS * 1000
+    # In this order NaN, which is neither above nor below anything, counts as nothing.
+    return round(min(LONGEST_DELAY_SECONDS, max(0.0, seconds)) * 1000)

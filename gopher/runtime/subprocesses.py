@@ -108,29 +108,21 @@ class Subprocesses:
             The subprocess and all its children have ended when this returns.
         """
         ours, theirs = socket.socketpair()
-        async with trio.SocketStream(trio.socket.from_stdlib_socket(ours)) as stream:
+        with trio.socket.from_stdlib_socket(ours) as channel:
             with theirs:
                 process = _spawn(self._app, theirs.fileno())
             self._running.add(process)
             try:
-                report = await self._talk(stream, process, context, attempt)
+                report = await _talk(trio.SocketStream(channel), process, context, attempt)
+                await _end(process, _NO_SIGNAL, attempt.grace_seconds)
             except BaseException:
+                # Nobody listens any more: what the child still says must not hold it up.
+                channel.close()
                 await _end(process, signal.SIGTERM, attempt.grace_seconds)
                 raise
             finally:
                 self._running.discard(process)
-            await _end(process, _NO_SIGNAL, attempt.grace_seconds)
         return _value(report)
-
-    async def _talk(
-        self, stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
-    ) -> Returned | Raised:
-        await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
-        report = await _follow(stream, context)
-        if report is None:
-            status = await _reap(process)
-            raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
-        return report
 
     def kill(self) -> None:
         """End every process that still runs, at once: the worker goes."""
@@ -165,6 +157,17 @@ def _assignment(context: JobContext, attempt: RunningAttempt) -> Assignment:
         job.payload,
         job.content_type,
     )
+
+
+async def _talk(
+    stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
+) -> Returned | Raised:
+    await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
+    report = await _follow(stream, context)
+    if report is None:
+        status = await _reap(process)
+        raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
+    return report
 
 
 async def _follow(stream: trio.SocketStream, context: JobContext) -> Returned | Raised | None:

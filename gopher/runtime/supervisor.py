@@ -227,9 +227,7 @@ class Supervisor:
 
     async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
         job = attempt.job
-        kept = await self._store.lifecycle.report(
-            self._plan.namespace, attempt.queue, job.id, job.token, fraction, message
-        )
+        kept = await self._store.lifecycle.report(self._plan.namespace, attempt.queue, job.id, job.token, fraction, message)
         if not kept:
             self._scopes.lose_lease(attempt)
 

@@ -246,10 +246,8 @@ def _violations_of(status: status_pb2.Status, reason: str) -> tuple[Violation, .
 
 
 def _class_of(reason: str, code: grpc.StatusCode) -> type[GopherError]:
-    """Return the class that has the reason, else the first of the table that has the code: the reason is then a field's, or none."""
-    if reason in _CLASS_BY_REASON:
-        return _CLASS_BY_REASON[reason]
-    return next((row.error for row in TABLE if row.code is code), GopherError)
+    """Return the class that has the reason; else what the code alone tells: the reason is then a field's, or gRPC itself answered."""
+    return _CLASS_BY_REASON.get(reason) or _CLASS_BY_CODE.get(code, GopherError)
 
 
 def _all_below(kind: type[GopherError]) -> Iterator[type[GopherError]]:
@@ -261,4 +259,12 @@ def _all_below(kind: type[GopherError]) -> Iterator[type[GopherError]]:
 # A class comes after those above it, so where both have a reason the more special one is found.
 _CLASS_BY_REASON: Final = {
     each.reason: each for each in _all_below(GopherError) if each.reason != GopherError.reason and "reason" in vars(each)
+}
+_CLASS_BY_CODE: Final[dict[grpc.StatusCode, type[GopherError]]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.NOT_FOUND: errors.NotFoundError,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExistsError,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.PreconditionError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.CallExpiredError,
+    grpc.StatusCode.UNAVAILABLE: errors.StoreUnavailableError,
 }

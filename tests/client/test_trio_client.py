@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gopher.client import CallEndedError, TrioClient
 
@@ -70,10 +71,10 @@ async def test_trio_client_closed_ends_its_calls(dev_address: str) -> None:
     events = client.watch(job_id)
     first = await anext(events)
 
-    with pytest.raises(CallEndedError):
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+    with pytest.RaisesGroup(CallEndedError):
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(client.wait, job_id)
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked(0.05)
             await client.aclose()
     with pytest.raises(CallEndedError):
         await client.get(job_id)

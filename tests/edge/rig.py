@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -55,6 +55,16 @@ def batched(handler: Callable[[Sequence[pb.GetJobRequest]], Awaitable[Sequence[M
     return lambda calls, _streams: [BatchedMethod(PATH, pb.GetJobRequest, calls, handler)]
 
 
+def raw_unary(channel: grpc.Channel, path: str = PATH) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    """Return what calls a unary method with bytes."""
+    return channel.unary_unary(path)
+
+
+def raw_stream(channel: grpc.Channel, path: str = STREAM) -> grpc.UnaryStreamMultiCallable[bytes, bytes]:
+    """Return what calls a stream with bytes."""
+    return channel.unary_stream(path)
+
+
 @dataclass
 class Rig:
     """A running server and a channel to it."""
@@ -62,7 +72,7 @@ class Rig:
     server: GrpcServer
     address: str
     channel: grpc.Channel
-    nursery: trio.Nursery
+    stopped: trio.Event
 
     async def ask(self, request: bytes = ASK, *, path: str = PATH, deadline_seconds: float | None = None) -> bytes:
         """Make a unary call; cancelling this cancels the call.
@@ -73,19 +83,15 @@ class Rig:
         return await ask(self.channel, request, path=path, deadline_seconds=deadline_seconds)
 
 
-async def ask(
-    channel: grpc.Channel, request: bytes = ASK, *, path: str = PATH, deadline_seconds: float | None = None
-) -> bytes:
+async def ask(channel: grpc.Channel, request: bytes = ASK, *, path: str = PATH, deadline_seconds: float | None = None) -> bytes:
     """Make a unary call over a channel."""
     token = trio.lowlevel.current_trio_token()
     ended = trio.Event()
-    call = channel.unary_unary(path).future(request, timeout=deadline_seconds)
+    call = raw_unary(channel, path).future(request, timeout=deadline_seconds)
 
     def tell(_call: object) -> None:
-        try:
+        with suppress(trio.RunFinishedError):
             token.run_sync_soon(ended.set)
-        except trio.RunFinishedError:
-            pass
 
     call.add_done_callback(tell)
     try:
@@ -117,9 +123,16 @@ async def serving(
         reflected=reflected,
         on_stop=on_stop,
     )
-    with trio.fail_after(PATIENCE_SECONDS):
-        async with trio.open_nursery() as nursery:
-            address = await nursery.start(server.run)
-            with grpc.insecure_channel(address) as channel:
-                yield Rig(server, address, channel, nursery)
-            server.stop()
+    stopped = trio.Event()
+
+    async def run(*, task_status: trio.TaskStatus[str]) -> None:
+        await server.run(task_status=task_status)
+        stopped.set()
+
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(run)
+        # Only the test is bounded here: what the server runs must have no deadline but its own.
+        with trio.fail_after(PATIENCE_SECONDS), grpc.insecure_channel(address) as channel:
+            yield Rig(server, address, channel, stopped)
+        server.stop()
+        nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_SECONDS

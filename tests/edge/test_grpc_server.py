@@ -14,7 +14,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.edge.grpc_server import GrpcServer, Limits
 from gopher.errors import GopherError, InvalidRequestError, JobNotFoundError, StartError, StoreUnavailableError
 from gopher.wire.status import from_rpc_error
-from tests.edge.rig import ASK, PATH, PATIENCE_SECONDS, serving, unary
+from tests.edge.rig import ASK, PATIENCE_SECONDS, raw_unary, serving, unary
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -154,7 +154,7 @@ async def test_message_over_the_limit_is_refused() -> None:
 async def test_compressed_message_counts_by_its_full_size() -> None:
     """A small body that unpacks to a large one is stopped at the limit."""
     async with serving(unary(echo), limits=Limits(message_bytes=64 * 1024)) as rig:
-        call = rig.channel.unary_unary(PATH)
+        call = raw_unary(rig.channel)
         bomb = pb.GetJobRequest(job_id="x" * 10_000_000).SerializeToString()
 
         def send() -> grpc.RpcError:
@@ -170,11 +170,11 @@ async def test_compressed_message_counts_by_its_full_size() -> None:
 async def test_metadata_over_the_limit_is_refused() -> None:
     """20 KiB of metadata are refused, and the connection lives on."""
     async with serving(unary(echo)) as rig:
-        call = rig.channel.unary_unary(PATH)
+        call = raw_unary(rig.channel)
 
         def send() -> grpc.RpcError:
             with pytest.raises(grpc.RpcError) as caught:
-                call(ASK, metadata=[("x-large", "x" * 20_480)], timeout=PATIENCE_SECONDS)
+                call(ASK, metadata=(("x-large", "x" * 20_480),), timeout=PATIENCE_SECONDS)
             return caught.value
 
         error = await trio.to_thread.run_sync(send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,6 +95,15 @@ def test_email_is_discarded_when_the_server_says_never(worker: Worker, office: P
         gopher.Discard, match=rf"^127.0.0.1:{office.port}: recipient nobody@example.com was answered 550 5.1.1 "
     ):
         worker.run("email", {"to": "nobody@example.com", "subject": "hello"})
+
+
+def test_email_asks_for_a_retry_when_no_server_listens(worker: Worker) -> None:
+    """A mail server that is down is worth another attempt, and is named."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    with pytest.raises(gopher.Retry, match=rf"^127.0.0.1:{port} cannot be reached or broke off: .*refused"):
+        worker.run("email", {"to": "ada@example.com", "subject": "hello", "host": "127.0.0.1", "port": port})
 
 
 def test_image_processing_lists_its_outputs(worker: Worker, tmp_path: Path) -> None:

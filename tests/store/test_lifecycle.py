@@ -134,6 +134,19 @@ async def test_unique_key_is_free_once_its_job_is_final(rig: Rig, end: JobState)
     assert await rig.state(second) is JobState.ENQUEUED
 
 
+async def test_unique_key_is_released_by_its_holder_only(rig: Rig) -> None:
+    """The end of a job never frees a key that another one holds by now."""
+    loser = await rig.submit(unique_key="k")
+    await rig.call("DEL", "unique:k")
+    holder = await rig.submit(unique_key="k")
+
+    await rig.cancel(loser)
+
+    refusal = await rig.try_submit(unique_key="k")
+    assert isinstance(refusal, UniqueKeyHeldError)
+    assert refusal.metadata["job_id"] == holder
+
+
 async def test_submit_answers_each_job_by_itself_across_queues(store: Store, namespace: str) -> None:
     """One refused job does not keep the others out, and each gets its answer in its place."""
     jobs = [NewJob(type="t", queue=f"q{at % 3}", unique_key="k", payload=b"%d" % at) for at in range(6)]
@@ -210,6 +223,20 @@ async def test_claim_repeated_after_its_leases_were_reaped_takes_jobs_anew(rig: 
 
     assert again == [] or again[0].token > first.token
     assert await rig.state(job_id) in {JobState.ENQUEUED, JobState.PROCESSING}
+
+
+async def test_claim_repeated_after_another_worker_took_over_gives_nothing_of_its(rig: Rig) -> None:
+    """A repeated claim does not give jobs that are by now another worker's."""
+    job_id = await rig.submit()
+    await rig.claim(worker="slow", claim_id="c")
+    await rig.advance(LEASE_MS + 1)
+    await rig.reap()
+    (taken,) = await rig.claim(worker="quick")
+
+    again = await rig.claim(worker="slow", claim_id="c")
+
+    assert again == []
+    assert (await rig.get(job_id)).token == taken.token
 
 
 @pytest.mark.parametrize("batch", [1, 4, 6, 7])
@@ -413,6 +440,19 @@ async def test_settle_with_a_release_gives_the_job_back_unspent_and_at_its_place
 
     assert [(job.id, job.attempt) for job in jobs] == [(released, 1), (behind, 1)]
     assert (await rig.get(released)).attempts == ()
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("move", [Move.SNOOZE, Move.RELEASE])
+async def test_settle_keeps_no_record_of_an_attempt_that_was_not_spent(rig: Rig, move: Move, outcome: Outcome) -> None:
+    """However a snoozed or released attempt ended, it never was."""
+    job_id = await rig.submit()
+    (job,) = await rig.claim()
+
+    await rig.settle(job_id, job.token, move, outcome=outcome)
+
+    found = await rig.get(job_id)
+    assert (found.attempts, found.attempt) == ((), 0)
 
 
 async def test_settle_keeps_the_last_20_attempts(rig: Rig) -> None:

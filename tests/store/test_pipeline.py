@@ -11,6 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gopher.errors import StoreUnavailableError
+from gopher.store.pipeline import Pipeline, Slot
 from gopher.store.transport import SocketTransport
 from tests.redis_peer import Answers, open_linked_peer
 
@@ -233,28 +234,50 @@ async def test_pipeline_survives_a_peer_that_reads_late() -> None:
     assert len(answers.came) == 301
 
 
-async def test_pipeline_does_not_overtake_itself() -> None:
-    """A caller that is woken while the socket is full leaves its command to the writer, behind what waits there."""
-    answers = Answers()
+class Valve:
+    """A network that takes nothing while it is shut, and then all of it in the order in which it was offered."""
 
-    async def ask_twice() -> None:
-        await link.call("GET", "first")
-        assert link._pipeline is not None
-        link._pipeline.has_room = True
-        await answers.keep("second", partial(link.call, "GET", "second"))
+    def __init__(self) -> None:
+        self.taken = b""
+        self.is_full = True
+        self.opened = trio.Event()
+        self.incoming, self._receive = trio.open_memory_channel[bytes](10)
 
-    async with open_linked_peer() as (link, _, redis), trio.open_nursery() as nursery:
-        nursery.start_soon(ask_twice)
-        await redis.hear()
-        nursery.start_soon(answers.keep, "huge", partial(link.call, "SET", "huge", b"x" * (16 << 20)))
-        await wait_all_tasks_blocked()
-        await redis.say(b"$1\r\n1\r\n")
-        await wait_all_tasks_blocked()
-        heard = [(await redis.hear())[1] for _ in range(2)]
-        await redis.say(b"+OK\r\n$1\r\n2\r\n")
+    def send_nowait(self, data: bytes) -> int:
+        if self.is_full:
+            return 0
+        self.taken += data
+        return len(data)
 
-    assert heard == [b"huge", b"second"]
-    assert answers.came == {"huge": b"OK", "second": b"2"}
+    async def send_all(self, data: bytes) -> None:
+        await self.opened.wait()
+        self.taken += data
+
+    async def receive(self) -> bytes:
+        return await self._receive.receive()
+
+    def close(self) -> None:
+        self.incoming.close()
+
+
+async def test_pipeline_does_not_overtake_itself(nursery: trio.Nursery) -> None:
+    """A command issued while the writer waits for the network goes behind what the writer holds, though there is room again."""
+    valve = Valve()
+    pipeline = Pipeline(valve, lambda _: None, reply_seconds=60, max_unanswered=10)
+    nursery.start_soon(pipeline.run)
+
+    pipeline.post(b"first", Slot(None))
+    await wait_all_tasks_blocked()
+    valve.is_full = False
+    await valve.incoming.send(b">1\r\n$4\r\nnews\r\n")
+    await wait_all_tasks_blocked()
+    pipeline.post(b"second", Slot(None))
+    taken_early = valve.taken
+    valve.opened.set()
+    await wait_all_tasks_blocked()
+
+    assert taken_early == b""
+    assert valve.taken == b"firstsecond"
 
 
 async def test_pipeline_tells_commands_that_left_from_those_that_did_not() -> None:

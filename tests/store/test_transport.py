@@ -251,6 +251,27 @@ async def test_link_refuses_a_server_it_cannot_trust(
         nursery.cancel_scope.cancel()
 
 
+class NamesThisMachine(trio.abc.HostnameResolver):
+    """Knows one address for every name."""
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def] # noqa: A002 - Trio's signature
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    async def getnameinfo(self, sockaddr, flags):  # type: ignore[no-untyped-def] # Trio's signature
+        raise NotImplementedError
+
+
+async def test_link_refuses_a_certificate_for_another_host(server_tls: ssl.SSLContext) -> None:
+    """A trusted certificate that does not name the host of the URL is refused."""
+    trio.socket.set_custom_hostname_resolver(NamesThisMachine())
+    async with open_peer(server_tls) as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(_shake_hands, peer)
+        address = Address.from_url(f"rediss://redis.example:{peer.port}?ssl_ca_certs={quote(str(CERTIFICATE))}")
+        with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StoreError, match="Hostname mismatch"):
+            await open_transport(address, "gopher", within_seconds=5)
+        nursery.cancel_scope.cancel()
+
+
 async def _shake_hands(peer: Peer) -> None:
     conversation = await peer.accept()
     try:

@@ -36,7 +36,8 @@ def demo(folder: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()  # nothing happens when it has ended; killed, it would leave its child behind
+            process.wait(LIMIT_SECONDS)
 
 
 def read_ports(process: subprocess.Popen[str]) -> list[int]:

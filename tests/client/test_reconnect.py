@@ -1,0 +1,124 @@
+"""Clients whose server is killed and started again under the same address."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gopher.client import Client
+from gopher.job import JobState
+from tests.client.faces import FACES, Face
+from tests.programs import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gopher.client import JobEvent
+
+PATIENCE = 60
+
+
+class RestartableServer:
+    """A server that can be killed and started again; after the first start it keeps its port."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.address = "127.0.0.1:0"
+        self._redis_url = redis_url
+        self._program: Program | None = None
+
+    def start(self) -> None:
+        arguments = ["--grpc", self.address, "--redis-url", self._redis_url, "--accept-unknown-types"]
+        self._program = Program("gopher.cli.server", *arguments, environ=os.environ)
+        self.address = self._program.wait_ready()["grpc"]
+
+    def kill(self) -> None:
+        assert self._program is not None
+        self._program.process.kill()
+        self._program.wait()
+        self._program = None
+
+    def end(self) -> None:
+        if self._program is not None:
+            self.kill()
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[RestartableServer]:
+    server = RestartableServer(redis_url)
+    server.start()
+    yield server
+    server.end()
+
+
+@pytest.fixture(params=FACES)
+def client(request: pytest.FixtureRequest, server: RestartableServer, namespace: str) -> Iterator[Face]:
+    face = FACES[request.param](server.address)
+    face.client.namespace = namespace  # type: ignore[attr-defined]  # each face has its client
+    yield face
+    face.close()
+
+
+def test_watch_finds_the_server_again_and_misses_nothing(server: RestartableServer, client: Face, namespace: str) -> None:
+    """While the server is away the watch goes on; what happened meanwhile is its next event, and nothing comes twice."""
+    job_id = str(client.submit("echo", delay_seconds=3600))
+    restarted: list[threading.Thread] = []
+
+    def restart_and_cancel() -> None:
+        server.kill()
+        server.start()
+        with Client(server.address, namespace=namespace) as other:
+            other.cancel(job_id, reason="meanwhile")
+
+    def restart_once(_: JobEvent) -> None:
+        if not restarted:
+            restarted.append(threading.Thread(target=restart_and_cancel))
+            restarted[0].start()
+
+    events = client.watch(job_id, restart_once)
+    restarted[0].join(PATIENCE)
+
+    assert [event.state for event in events] == [JobState.SCHEDULED, JobState.CANCELLED]
+    assert events[-1].job is not None
+    assert events[-1].job.cancel_reason == "meanwhile"
+
+
+def test_wait_finds_the_server_again(server: RestartableServer, client: Face, namespace: str) -> None:
+    """A wait that has time left survives the restart of the server it waits on."""
+    job_id = str(client.submit("echo", delay_seconds=3600))
+
+    def restart_and_cancel() -> None:
+        server.kill()
+        server.start()
+        with Client(server.address, namespace=namespace) as other:
+            other.cancel(job_id)
+
+    restart = threading.Thread(target=restart_and_cancel)
+    restart.start()
+    job = client.wait(job_id, PATIENCE)
+    restart.join(PATIENCE)
+
+    assert job.state is JobState.CANCELLED  # type: ignore[attr-defined]  # a Job
+
+
+def test_submit_while_the_server_restarts_is_one_job(server: RestartableServer, client: Face) -> None:
+    """Submits that find no server, or whose answer was lost, are sent again and make one job each."""
+    ids: list[str] = []
+
+    def restart() -> None:
+        server.kill()
+        server.start()
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    while restarting.is_alive() or len(ids) < 20:
+        try:
+            ids.append(str(client.submit("echo", len(ids), delay_seconds=3600, request_id=f"r{len(ids)}")))
+        except Exception:  # noqa: BLE001, S112 - away for longer than a submit is patient: the caller tries again
+            continue
+    restarting.join(PATIENCE)
+    listed = client.list(limit=None)
+
+    assert sorted(job.id for job in listed) == sorted(ids)  # type: ignore[attr-defined]  # a list of Job

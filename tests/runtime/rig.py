@@ -1,0 +1,111 @@
+"""The worker's parts under test: attempts made by hand, what the runner hands over, and a bench that runs attempts with no Redis."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from gopher.handlers import Registry
+from gopher.runtime.executors import Executors
+from gopher.runtime.runner import Runner
+from gopher.runtime.scopes import RunningAttempt, Scopes
+from gopher.runtime.settler import Settler
+from gopher.store.codec import ClaimedJob
+from gopher.store.ids import IdSource
+
+if TYPE_CHECKING:
+    from gopher.handlers import FunctionT
+    from gopher.store.lifecycle import Settlement
+
+CLAIMED_MS: Final = 1_800_000_000_000
+MAX_ATTEMPTS: Final = 3
+MAX_RESULT_BYTES: Final = 1024
+
+_ids: Final = IdSource()
+_tokens: Final = itertools.count(1)
+
+
+def claimed_job(type: str = "work", payload: bytes = b"null", *, attempt: int = 1, **fields: object) -> ClaimedJob:
+    """Return a job as the claim script gives it; further fields are those of its record."""
+    record = {"type": type, "payload": payload, **fields}
+    flat = [value if isinstance(value, bytes) else str(value).encode() for pair in record.items() for value in pair]
+    return ClaimedJob([_ids.new(0).encode(), next(_tokens), attempt, flat], CLAIMED_MS)
+
+
+def attempt_of(job: ClaimedJob, *, lease_seconds: float = 30.0, queue: str = "default") -> RunningAttempt:
+    return RunningAttempt(job, queue, time.monotonic() + lease_seconds)
+
+
+class Handed(Settler):
+    """Takes outcomes from runners and keeps them."""
+
+    def __init__(self, scopes: Scopes) -> None:
+        self.settlements: list[Settlement] = []
+        self._scopes = scopes
+
+    def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
+        self.settlements.append(settlement)
+        self._scopes.remove(attempt)
+
+
+class Bench:
+    """A runner with handlers of the test's own, and what comes of its attempts.
+
+    Attributes:
+        registry: Put the handlers here, or say `@bench.handler`.
+        scopes: The attempts that run.
+        handed: Takes the outcomes.
+        reports: The progress told.
+    """
+
+    def __init__(self, app: str = "") -> None:
+        self.registry = Registry()
+        self.scopes = Scopes()
+        self.handed = Handed(self.scopes)
+        self.reports: list[tuple[float, str]] = []
+        self.is_draining = False
+        self.executors = Executors(app=app, threads=4)
+        self._runner: Runner | None = None
+
+    @property
+    def runner(self) -> Runner:
+        if self._runner is None:
+            self._runner = Runner(
+                self.registry,
+                self.executors,
+                namespace="test",
+                max_result_bytes=MAX_RESULT_BYTES,
+                report=self._report,
+                is_draining=lambda: self.is_draining,
+                max_attempts=MAX_ATTEMPTS,
+            )
+        return self._runner
+
+    def handler(self, function: FunctionT) -> FunctionT:
+        """Register a function as the handler of `work`."""
+        return self.registry.handler("work")(function)
+
+    def take(self, job: ClaimedJob | None = None) -> RunningAttempt:
+        """Do what a claim does."""
+        attempt = attempt_of(job or claimed_job())
+        self.scopes.add(attempt)
+        return attempt
+
+    async def run(self, attempt: RunningAttempt | None = None) -> Settlement:
+        """Run an attempt to its end and return its outcome."""
+        await self.runner.run(attempt or self.take(), self.handed)
+        return self.outcome
+
+    @property
+    def outcome(self) -> Settlement:
+        """The only outcome there is; nothing is left of its attempt."""
+        (settlement,) = self.handed.settlements
+        assert len(self.scopes) == 0
+        return settlement
+
+    async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.reports.append((fraction, message))
