@@ -358,12 +358,13 @@ def _payload_hint(function: Function) -> object:
     if parameters[1].annotation is inspect.Parameter.empty:
         return object
     alone = types.SimpleNamespace(__annotations__={"payload": parameters[1].annotation})
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    # JsonValue is recursive through a name that only its own module knows; what it allows is what an untyped decoder gives.
+    known = {"JsonValue": object} | {name: object if value is JsonValue else value for name, value in names.items()}
     try:
-        hints = typing.get_type_hints(alone, getattr(inspect.unwrap(function), "__globals__", {}))
+        hint: object = typing.get_type_hints(alone, known)["payload"]
     except NameError as error:
         raise ValueError(
             f"the payload's annotation of {function} cannot be resolved: {error}; it must be importable when the module runs"
         ) from error
-    hint: object = hints["payload"]
-    # JsonValue is recursive through names that only its own module knows; what it allows is what an untyped decoder gives.
-    return object if hint is object or hint == JsonValue else hint
+    return hint

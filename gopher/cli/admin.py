@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from gopher.cli import output
 from gopher.cli.queues import queue_object, tell_queues
+from gopher.cli.report import short_moment
 from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.wire.shape import moment
 
@@ -69,8 +70,8 @@ def workers(*, target: Target = DEFAULT_TARGET) -> None:
                 ",".join(f"{name}={weight}" for name, weight in worker.queues.items()),
                 ",".join(worker.types),
                 f"{worker.busy_slot_count}/{worker.slot_count}",
-                moment(worker.start_ms) or "-",
-                moment(worker.heartbeat_ms) or "-",
+                short_moment(worker.start_ms),
+                short_moment(worker.heartbeat_ms),
                 " ".join(_remarks(worker)),
             )
             for worker in found

@@ -53,7 +53,7 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     async with _redis(settings) as url, trio.open_nursery() as nursery:
-        store = Store(url, client_name="gopher-dev")
+        store = Store(url, client_name="gopher-dev", timeout_seconds=settings.store.redis_timeout_seconds)
         try:
             await nursery.start(store.run)
         except StoreError as error:
@@ -105,9 +105,7 @@ async def _until_told(addresses: Addresses) -> None:
     """Serve without a worker until a signal comes: jobs are kept until one is started with the same Redis."""
     told = trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(
-            lambda task_status: watch_signals(drain=told.set, abort=told.set, task_status=task_status)
-        )
+        await nursery.start(lambda task_status: watch_signals(drain=told.set, abort=told.set, task_status=task_status))
         output.line(f"ready {addresses}")
         await told.wait()
         nursery.cancel_scope.cancel()

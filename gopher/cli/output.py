@@ -123,13 +123,14 @@ def json_line(value: JsonValue) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table on stdout; a column is as wide as its longest cell when nobody watches."""
-    from rich.box import SIMPLE_HEAD
+    """Write a table on stdout; its first column, which names the thing, is never cut nor wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*headings, box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, heading in enumerate(headings):
+        drawn.add_column(heading, no_wrap=number == 0, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(one_line(cell)) for cell in row))
     # Rich takes a pipe for a terminal of 80 columns.

@@ -40,7 +40,7 @@ def tell_jobs(jobs: Iterable[Job], *, as_json: bool) -> None:
     output.table(
         ("ID", "TYPE", "QUEUE", "PRIORITY", "STATE", "ATTEMPT", "SUBMITTED"),
         (
-            (job.id, job.type, job.queue, job.priority, job.state, str(job.attempt), moment(job.submitted_ms) or NOTHING)
+            (job.id, job.type, job.queue, job.priority, job.state, str(job.attempt), short_moment(job.submitted_ms))
             for job in jobs
         ),
     )
@@ -59,7 +59,7 @@ def tell_failed(jobs: Iterable[Job], *, as_json: bool) -> None:
                 job.type,
                 job.queue,
                 str(job.attempt),
-                moment(job.finished_ms) or NOTHING,
+                short_moment(job.finished_ms),
                 job.failure.reason if job.failure else NOTHING,
                 job.failure.message if job.failure else NOTHING,
             )
@@ -131,6 +131,12 @@ def follow_with_bar(events: Iterable[JobEvent]) -> None:
         for event in events:
             said = f"{event.state} {event.progress_message}".strip()
             progress.update(bar, completed=event.progress, description=output.one_line(said))
+
+
+def short_moment(ms: int | None) -> str:
+    """Return a moment for a table: to the second."""
+    said = moment(ms)
+    return NOTHING if said is None else f"{said[:19]}Z"
 
 
 def _text(value: JsonValue) -> str:

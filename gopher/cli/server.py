@@ -113,16 +113,14 @@ class Server:
 
 def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
     pages = Pages(store.registry)
-    watch = Watch(store)
     queues = Queues(store)
     jobs = Jobs(
         store,
-        watch,
         pages,
         accept_unknown_types=settings.accept_unknown_types,
         max_payload_bytes=settings.max_payload_bytes,
     )
-    return Services(jobs=jobs, watch=watch, queues=queues, admin=Admin(store, queues, pages), health=health)
+    return Services(jobs=jobs, watch=Watch(store), queues=queues, admin=Admin(store, queues, pages), health=health)
 
 
 def main() -> None:
@@ -146,7 +144,7 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    store = Store(settings.store.url, client_name="gopher-server")
+    store = Store(settings.store.url, client_name="gopher-server", timeout_seconds=settings.store.redis_timeout_seconds)
     # While the program runs.
     async with trio.open_nursery() as nursery:
         try:

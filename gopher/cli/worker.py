@@ -56,7 +56,7 @@ def run(settings: Settings) -> None:
 
 
 async def _work(settings: Settings, registry: Registry) -> None:
-    store = Store(settings.store.url, client_name="gopher-worker")
+    store = Store(settings.store.url, client_name="gopher-worker", timeout_seconds=settings.store.redis_timeout_seconds)
     supervisor = Supervisor(
         store,
         settings.store.url,

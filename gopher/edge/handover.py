@@ -73,6 +73,7 @@ class Lane:
         try:
             self._wake(self._carry_out)
         except self._is_gone:
+            self._is_awake = False
             self._acts.clear()
 
     def _carry_out(self) -> None:

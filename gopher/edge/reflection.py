@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final, cast
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection import SERVICE_NAME as V1ALPHA
-from grpc_reflection.v1alpha.reflection import aio
+from grpc_reflection.v1alpha.reflection import SERVICE_NAME, aio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+V1ALPHA: Final[str] = SERVICE_NAME
 V1: Final = "grpc.reflection.v1.ServerReflection"
 """Its messages are those of v1alpha, which is all that grpcio-reflection brings."""
 

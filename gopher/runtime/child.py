@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -19,14 +18,13 @@ import trio
 from gopher.errors import PayloadMismatchError, StartError
 from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
 from gopher.runtime.apps import load_registry
-from gopher.runtime.failures import cut, describe, message_of, sole
+from gopher.runtime.failures import cut, describe, message_of, sole, traceback_of
 from gopher.runtime.subprocesses import Assignment, Progress, Raised, Returned, encode_line
 
 if TYPE_CHECKING:
     from gopher.handlers import ContextT, HandlerSpec
 
 _EXIT_TERMINATED: Final = 143  # as the shell counts: 128 + SIGTERM
-_TRACEBACK_LENGTH: Final = 16_384
 
 
 def main(app: str, fd: int) -> None:
@@ -68,9 +66,7 @@ def _raised(error: BaseException) -> Raised:
         case Discard() | PayloadMismatchError():
             return Raised(type(error).__name__, message_of(error))
         case _:
-            lines = "".join(traceback.format_exception(error))
-            shown = lines[-_TRACEBACK_LENGTH:].encode(errors="backslashreplace").decode()
-            return Raised("Exception", describe(error).message, traceback=shown)
+            return Raised("Exception", describe(error).message, traceback=traceback_of(error))
 
 
 def _call(spec: HandlerSpec, assignment: Assignment, channel: socket.socket) -> object:

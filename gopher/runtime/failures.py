@@ -5,12 +5,14 @@ The error comes from its author's code, and so does its text: neither may be tru
 
 from __future__ import annotations
 
+import traceback
 from typing import Final
 
 from gopher.errors import HandlerError
 from gopher.job import Failure
 
 MESSAGE_BYTES: Final = 1024
+_TRACEBACK_LINES: Final = 64
 
 _CODE_UNKNOWN: Final = 2  # google/rpc/code.proto
 
@@ -44,3 +46,8 @@ def describe(error: BaseException) -> Failure:
     """Return the failure of an attempt whose handler raised."""
     message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {message_of(error)}"
     return Failure(reason="HANDLER_RAISED", message=cut(message), code=_CODE_UNKNOWN)
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback of an error as Python shows it, without values: its last 64 entries, each cut as a message is."""
+    return "".join(cut(entry) for entry in traceback.format_exception(error)[-_TRACEBACK_LINES:]).rstrip("\n")

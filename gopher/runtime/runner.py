@@ -22,7 +22,7 @@ from gopher.errors import PayloadMismatchError, ResultInvalidError
 from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, JobContext, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
 from gopher.retry import RetryPolicy
-from gopher.runtime.failures import cut, describe, message_of, sole
+from gopher.runtime.failures import cut, describe, message_of, sole, traceback_of
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
@@ -188,7 +188,8 @@ class Runner:
                 return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=error.after)
             case _:
                 # The only place where the author of a handler finds the traceback.
-                _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exc_info=error)
+                shown = traceback_of(error)
+                _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exception=shown)
                 return self._retry_or_bury(job, spec, Outcome.RAISED, describe(error))
         return Settlement(job.id, job.token, Move.BURY, Outcome.RAISED, 0, b"", encode_failure(failure))
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from gopher.job import JobState, NewJob
     from gopher.service.pages import Pages
-    from gopher.service.watch import Watch
     from gopher.store.lifecycle import SubmitReceipt
     from gopher.store.store import Store
 
@@ -34,15 +33,13 @@ class Jobs:
 
     Args:
         store: Where the jobs are.
-        watch: Waits for the end of a job.
         pages: Makes and reads page tokens.
         accept_unknown_types: Whether to take jobs whose type no worker has registered.
         max_payload_bytes: Largest payload.
     """
 
-    def __init__(self, store: Store, watch: Watch, pages: Pages, *, accept_unknown_types: bool, max_payload_bytes: int) -> None:
+    def __init__(self, store: Store, pages: Pages, *, accept_unknown_types: bool, max_payload_bytes: int) -> None:
         self._store = store
-        self._watch = watch
         self._pages = pages
         self._accept_unknown_types = accept_unknown_types
         self._max_payload_bytes = max_payload_bytes
@@ -129,7 +126,7 @@ class Jobs:
             grace_ms = check.duration_ms(faults, "grace", request.grace, 0, MAX_GRACE_MS)
         faults.refuse()
         await self._store.lifecycle.cancel(namespace, request.job_id, reason=reason, grace_ms=grace_ms)
-        look = self._watch.until_final if request.wait else self._store.query.get
+        look = self._store.wait if request.wait else self._store.query.get
         return pb.CancelJobResponse(job=convert.job_to_message(await look(namespace, request.job_id)))
 
     async def retry_job(self, request: pb.RetryJobRequest) -> pb.RetryJobResponse:

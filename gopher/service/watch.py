@@ -1,4 +1,4 @@
-"""Following one job: WaitJob, WatchJob, and whatever else waits for a job's end.
+"""Following one job: WaitJob and WatchJob.
 
 A follower is entered first, then the job is read, then changes are taken: so none is missed. A change that the read has told of
 already may come again; it is left out where it would say nothing new.
@@ -36,26 +36,8 @@ class Watch:
 
     async def wait_job(self, request: pb.WaitJobRequest) -> pb.WaitJobResponse:
         """Return the job once it is final."""
-        job = await self.until_final(check.namespace(request.namespace), request.job_id)
+        job = await self._store.wait(check.namespace(request.namespace), request.job_id)
         return pb.WaitJobResponse(job=convert.job_to_message(job))
-
-    async def until_final(self, namespace: str, job_id: str) -> Job:
-        """Return a job once it is final.
-
-        Raises:
-            JobNotFoundError: There is no such job, or it was deleted meanwhile.
-        """
-        async with self._store.events.follow(namespace, job_id) as changes:
-            job = await self._store.query.get(namespace, job_id)
-            if job.state.is_final:
-                return job
-            async for change in changes:
-                if change is None or change.state is None or change.state.is_final:
-                    job = await self._store.query.get(namespace, job_id)
-                    # It may have been requeued since, and then there is more to wait for.
-                    if job.state.is_final:
-                        return job
-        raise SlowReaderError
 
     async def watch_job(self, request: pb.WatchJobRequest, send: Send) -> None:
         """Send the changes of a job: first the whole job, last the whole job at its end."""

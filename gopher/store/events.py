@@ -56,19 +56,18 @@ class JobChange:
 class Follower:
     """One watcher's view of one job.
 
-    Iterating gives its changes in order. None stands for a renewed connection: something may have been missed, read the job.
+    Iterating gives its changes in order, and ends when they came faster than they were taken. None stands for a renewed connection:
+    something may have been missed, read the job.
     """
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[JobChange | None](_BUFFER)
-        self.is_too_slow = False
 
     def put_nowait(self, change: JobChange | None) -> None:
         """Give the watcher a change; one that lags too far behind is cut off and costs the others nothing."""
         try:
             self._send.send_nowait(change)
         except trio.WouldBlock:
-            self.is_too_slow = True
             self._send.close()
         except trio.ClosedResourceError:
             pass
@@ -96,21 +95,17 @@ class Events:
             JobNotFoundError: The id belongs to no queue of the namespace.
         """
         channel = keys.events(namespace, await self._registry.queue_of(namespace, job_id)).encode()
+        queue = self._queues.setdefault(channel, _QueueFollowers())
         follower = Follower()
-        queue = self._queues.get(channel)
-        if queue is None:
-            queue = self._queues[channel] = _QueueFollowers()
-        queue.followers.setdefault(job_id, set()).add(follower)
+        await self._link.subscribe(channel, queue.receive)
         try:
-            await self._link.subscribe(channel, queue.receive)
+            queue.followers.setdefault(job_id, set()).add(follower)
             yield follower
         finally:
             queue.followers[job_id].discard(follower)
             if not queue.followers[job_id]:
                 del queue.followers[job_id]
-            # The last one out unsubscribes, whatever ends the block; a short write, so bounded and shielded.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
-                await self._link.unsubscribe(channel, queue.receive)
+            await self._link.unsubscribe(channel, queue.receive)  # noqa: ASYNC102 - takes effect before its first checkpoint
 
     def _tell_all(self) -> None:
         for queue in self._queues.values():

@@ -25,10 +25,13 @@ class Store:
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         client_name: What `CLIENT LIST` shows.
+        timeout_seconds: How long Redis may be away or silent before calls fail.
     """
 
-    def __init__(self, url: str, *, client_name: str = "gopher") -> None:
-        self.link = Link(url, client_name=client_name)
+    def __init__(self, url: str, *, client_name: str = "gopher", timeout_seconds: float = 5.0) -> None:
+        self.link = Link(
+            url, client_name=client_name, connect_grace_seconds=timeout_seconds, reply_seconds=timeout_seconds
+        )
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.query = Query(self.link, self.registry)
@@ -50,12 +53,15 @@ class Store:
         Raises:
             JobNotFoundError: There is no such job, or it was deleted meanwhile.
         """
-        async with self.events.follow(namespace, job_id) as follower:
-            job = await self.query.get(namespace, job_id)
-            while not job.state.is_final:
-                async for change in follower:
-                    if change is None or change.state is None or change.state.is_final:
-                        break
-                # Whatever has ended the loop (the end, a renewed connection, too slow a reader), the record tells the truth.
+        while True:
+            async with self.events.follow(namespace, job_id) as changes:
                 job = await self.query.get(namespace, job_id)
-            return job
+                if job.state.is_final:
+                    return job
+                async for change in changes:
+                    if change is None or change.state is None or change.state.is_final:
+                        job = await self.query.get(namespace, job_id)
+                        # It may have been requeued since, and then there is more to wait for.
+                        if job.state.is_final:
+                            return job
+            # Changes came faster than they were taken: begin afresh.

@@ -116,6 +116,19 @@ def test_table_keeps_long_cells_whole_when_nobody_watches(capsys: pytest.Capture
     output.table(("ID", "MESSAGE"), [("1", "m" * 300), ("2", "a\nb")])
 
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert "m" * 300 in lines[2]
-    assert "a\\nb" in lines[3]
+    assert len(lines) == 3
+    assert "m" * 300 in lines[1]
+    assert "a\\nb" in lines[2]
+
+
+def test_table_keeps_the_first_column_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An id can be copied from a terminal of any width; the other columns give way."""
+    monkeypatch.setattr(output, "WIDEST_COLUMNS", 60)
+
+    output.table(("ID", "TYPE", "MESSAGE"), [("01920000-0000-7000-8000-000000000000", "email", "m" * 100)])
+
+    out = capsys.readouterr().out
+    assert "01920000-0000-7000-8000-000000000000" in out
+    assert max(map(len, out.splitlines())) <= 60

@@ -65,6 +65,11 @@ def raw_stream(channel: grpc.Channel, path: str = STREAM) -> grpc.UnaryStreamMul
     return channel.unary_stream(path)
 
 
+def raw_stream_stream(channel: grpc.Channel, path: str) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
+    """Return what calls a method that is a stream both ways with bytes."""
+    return channel.stream_stream(path)
+
+
 @dataclass
 class Rig:
     """A running server and a channel to it."""

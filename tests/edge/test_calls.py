@@ -273,8 +273,11 @@ async def test_cancelled_server_ends_its_handlers_and_its_thread() -> None:
             await handler.entered.wait()
             nursery.cancel_scope.cancel()
 
+    threads = [thread for thread in threading.enumerate() if thread.name == "grpc"]
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
     assert handler.was_cancelled
-    assert "grpc" not in {thread.name for thread in threading.enumerate()}
+    assert not any(thread.is_alive() for thread in threads)
 
 
 async def _ask_anew_in_vain(address: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import grpc
-import pytest
 import trio
 
 from gopher_pb.v1 import job_service_pb2 as pb
@@ -18,6 +17,7 @@ from tests.edge.rig import ASK, PATIENCE_SECONDS, raw_stream, serving, stream
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    import pytest
     from google.protobuf.message import Message
 
     Send = Callable[[Message], Awaitable[None]]

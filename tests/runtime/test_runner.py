@@ -388,7 +388,9 @@ async def test_runner_ends_an_attempt_at_the_deadline_of_its_job(bench: Bench, a
     assert failure_of(settlement).reason == "EXPIRED"
 
 
-async def test_runner_takes_a_return_after_the_timeout_for_success(bench: Bench, autojump_clock: trio.testing.MockClock) -> None:
+async def test_runner_takes_a_return_after_the_timeout_for_success(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     """Work that finished, finished."""
 
     @bench.registry.handler("work", timeout_seconds=1)

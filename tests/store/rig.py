@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gopher.job import Job
     from gopher.store.audit import AuditProgress, Finding
     from gopher.store.codec import ClaimedJob
+    from gopher.store.resp import Reply
     from gopher.store.store import Store
 
 START_MS: Final = 1_800_000_000_000
@@ -118,9 +119,17 @@ class Rig:
     ) -> str:
         outcome = outcome or OUTCOMES[move]
         failure = FAILURE if outcome is Outcome.RAISED else b""
-        settlement = Settlement(job_id, token, move, outcome, delay_ms, result if move is Move.COMPLETE else b"", failure)
+        settlement = Settlement(job_id, token, move, outcome, delay_ms, b"", failure)
+        if move is Move.COMPLETE:
+            settlement = settlement._replace(result=result, plain_attempt=await self._plain_attempt(job_id))
         (word,) = await self.store.lifecycle.settle(self.namespace, self.queue, [settlement])
         return word
+
+    async def _plain_attempt(self, job_id: str) -> int | str:
+        """Return what the runner says of a job whose record it had with the claim."""
+        found = await self.call("HMGET", f"job:{job_id}", "attempt", "deadline_ms", "unique_key", "retention_ms")
+        attempt, *rare = found
+        return "" if any(value is not None for value in rare) else int(attempt or 0)
 
     async def promote(self) -> int:
         return (await self.store.lifecycle.promote(self.namespace, self.queue)).moved
@@ -201,7 +210,7 @@ class Rig:
         if names:
             await self.store.link.call("DEL", *names)
 
-    async def call(self, command: str, name: str, *rest: str | int | bytes) -> object:
+    async def call(self, command: str, name: str, *rest: str | int | bytes) -> Reply:
         """Send a command that changes a key of the queue behind the back of the scripts."""
         return await self.store.link.call(command, keys.queue(self.namespace, self.queue) + name, *rest)
 

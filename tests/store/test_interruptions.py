@@ -90,6 +90,10 @@ async def begin_claim(rig: Rig) -> list[str]:
     return [late, *others]
 
 
+async def begin_plain(rig: Rig) -> list[str]:
+    return [await rig.job_in(JobState.PROCESSING)]
+
+
 async def begin_cancelled(rig: Rig) -> list[str]:
     (job_id,) = await a_job(JobState.PROCESSING)(rig)
     await rig.cancel(job_id)
@@ -145,6 +149,7 @@ async def begin_audit(rig: Rig) -> list[str]:
 CASES: Final = [
     Case("claim", begin_claim, lambda rig, _: rig.claim(3, claim_id="c"), [JobState.FAILED, *[JobState.PROCESSING] * 2]),
     Case("settle", a_job(JobState.PROCESSING), settle(Move.COMPLETE), [JobState.COMPLETED], "complete"),
+    Case("settle", begin_plain, settle(Move.COMPLETE), [JobState.COMPLETED], "complete a plain job"),
     Case("settle", a_job(JobState.PROCESSING), settle(Move.RETRY), [JobState.RETRYING], "retry"),
     Case("settle", a_job(JobState.PROCESSING), settle(Move.BURY), [JobState.FAILED], "bury"),
     Case("settle", a_job(JobState.PROCESSING), settle(Move.SNOOZE), [JobState.SCHEDULED], "snooze"),
@@ -276,6 +281,7 @@ async def test_script_cut_short_anywhere_loses_no_job(rig: Rig, case: Case) -> N
         for job_id, end in zip(ids, case.ends, strict=True):
             state = await state_of(rig, job_id)
             assert state in FINAL_STATES or (state is end is None)
+            assert state is None or state.value in await rig.places(job_id)
 
     await each_cut(rig, case, check)
 

@@ -15,6 +15,7 @@ local CRASH_LOOP = '{"reason":"CRASH_LOOP","message":"every worker that ran the 
 local processing_key = base .. 'processing'
 local reply = {'OK', 0, 0}
 local enqueued = false
+local FINAL = {completed = true, failed = true, cancelled = true}
 
 local function take_back(id, job)
   local crashes = (job.crashes or 0) + 1
@@ -43,6 +44,9 @@ for _, id in ipairs(ended) do
   local job = read_job(id)
   if job and job.state == 'processing' then
     take_back(id, job)
+  elseif job and FINAL[job.state] then
+    -- A settle that was cut short has left it here only.
+    redis.call('zadd', base .. job.state, 'nx', retention_end(job.state, now, job.retention_ms), id)
   end
 end
 if #ended > 0 then

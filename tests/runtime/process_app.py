@@ -1,0 +1,94 @@
+"""Handlers that run in processes of their own: the tests of `gopher.runtime.subprocesses` look at how these end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Final
+
+import trio
+
+import gopher
+
+registry = gopher.Registry()
+
+SLEEPER: Final = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+
+def spawn_stubborn() -> int:
+    """Start a process that only SIGKILL ends, wait until it stands, and return its pid."""
+    child = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    return child.pid
+
+
+@registry.handler("echo", process=True)
+def echo(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> gopher.JsonValue:
+    """Return the payload and tell of it."""
+    print("a handler's own line")
+    job.progress(0.5, "half")
+    return [job.id, job.attempt, payload]
+
+
+@registry.handler("echo-trio", process=True)
+async def echo_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> gopher.JsonValue:
+    """Do the same on Trio."""
+    await job.progress(0.5, "half")
+    return [job.id, job.attempt, payload]
+
+
+@registry.handler("raise", process=True)
+async def fail(job: gopher.JobContext, payload: str) -> None:
+    """Raise what the payload names, from inside a nursery."""
+    errors = {
+        "Retry": gopher.Retry("later", after=2),
+        "Snooze": gopher.Snooze(3),
+        "Discard": gopher.Discard("never"),
+        "ValueError": ValueError("\udcff no"),
+    }
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_throw, errors[payload])
+
+
+async def _throw(error: Exception) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+@registry.handler("no-json", process=True)
+def no_json(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> object:
+    """Return what JSON cannot hold."""
+    return object()
+
+
+@registry.handler("family", process=True)
+def family(job: gopher.SyncJobContext, payload: str) -> str:
+    """Have a child that only SIGKILL ends; then return, exit, or stay until the end, deaf to SIGTERM or not."""
+    if payload == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    job.progress(0.5, f"{os.getpid()} {spawn_stubborn()}")
+    if payload == "exit":
+        os._exit(7)
+    if payload == "thread":
+        threading.Thread(target=threading.Event().wait).start()
+    if payload in {"return", "thread"}:
+        return "done"
+    try:
+        threading.Event().wait()
+    finally:
+        job.progress(1.0, "cleaned up")
+    return "never"
+
+
+@registry.handler("sleep-trio", process=True)
+async def sleep_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> None:
+    """Sleep until cancelled, and tell of it."""
+    await job.progress(0.5, f"{os.getpid()}")
+    try:
+        await trio.sleep_forever()
+    finally:
+        print("cancelled as Trio cancels", file=sys.stderr)
