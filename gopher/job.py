@@ -6,9 +6,11 @@ the scripts to this table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
+
+import msgspec
 
 JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
 
@@ -141,8 +143,7 @@ class Attempt:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
+class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job as its submitter describes it; what is None is what the handler declares or the system's default.
 
     Attributes:
@@ -173,7 +174,7 @@ class NewJob:
     queue: str = DEFAULT_QUEUE
     priority: Priority = Priority.NORMAL
     content_type: str = JSON_CONTENT_TYPE
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = {}
     max_attempts: int | None = None
     backoff_initial_ms: int | None = None
     backoff_max_ms: int | None = None
@@ -190,8 +191,7 @@ class NewJob:
     trace: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job(NewJob):
+class Job(NewJob, frozen=True, kw_only=True):
     """A job as the store holds it.
 
     Attributes:

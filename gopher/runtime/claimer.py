@@ -18,7 +18,7 @@ import trio
 from gopher.errors import StoreError
 from gopher.retry import RetryPolicy
 from gopher.runtime.scopes import RunningAttempt
-from gopher.store.lifecycle import BATCH
+from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from gopher.runtime.runner import Runner

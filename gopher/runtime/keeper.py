@@ -21,7 +21,7 @@ import trio
 
 from gopher.errors import StoreError
 from gopher.runtime.scopes import CancelReason
-from gopher.store.lifecycle import BATCH
+from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable

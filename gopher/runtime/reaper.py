@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from gopher.errors import StoreError
-from gopher.store.lifecycle import BATCH
+from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from gopher.store.lifecycle import Lifecycle

@@ -16,7 +16,7 @@ import trio
 
 from gopher.errors import StoreError
 from gopher.retry import RetryPolicy
-from gopher.store.lifecycle import BATCH
+from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable

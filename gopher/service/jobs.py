@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from gopher.job import JobState, NewJob
     from gopher.service.pages import Pages
-    from gopher.store.lifecycle import SubmitReceipt
     from gopher.store.store import Store
+    from gopher.store.submission import SubmitReceipt
 
 MAX_BATCH: Final = 1000
 DEFAULT_PAGE_SIZE: Final = 50

@@ -6,8 +6,8 @@ What is unset, or at its default, has no field: a waiting job costs Redis little
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,6 +44,8 @@ _OPTIONAL = (
     "root_id",
     "trace",
 )
+_read_optional = attrgetter(*_OPTIONAL)
+_ALL_UNSET = (None,) * len(_OPTIONAL)
 _encode_json = msgspec.json.Encoder(order="sorted").encode
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 _decode_failure = msgspec.json.Decoder(Failure).decode
@@ -58,16 +60,17 @@ def to_fields(job: NewJob) -> list[Field]:
         fields += ("content_type", job.content_type)
     if job.labels:
         fields += ("labels", _encode_json(job.labels))
-    for name in _OPTIONAL:
-        value = getattr(job, name)
-        if value is not None:
-            fields += (name, value)
+    optional = _read_optional(job)
+    if optional != _ALL_UNSET:
+        for name, value in zip(_OPTIONAL, optional, strict=True):
+            if value is not None:
+                fields += (name, value)
     return fields
 
 
 def fingerprint(job: NewJob) -> str:
     """Return a digest of all that a submitter said, but the trace, which differs from call to call: 32 hexadecimal digits."""
-    said = (*to_fields(dataclasses.replace(job, trace=None)), job.run_ms, job.delay_ms)
+    said = (*to_fields(msgspec.structs.replace(job, trace=None)), job.run_ms, job.delay_ms)
     digest = hashlib.blake2b(digest_size=16)
     for value in said:
         part = value if isinstance(value, bytes) else str(value).encode()

@@ -40,10 +40,12 @@ class IdSource:
             if self._counter >> 26:
                 self._ms += 1
                 self._counter = _random.getrandbits(25)
-        counter = self._counter
+        ms, counter = self._ms, self._counter
         tail = random.getrandbits(32)
-        text = f"{self._ms:012x}{0x7000 | counter >> 14:04x}{0x8000 | counter & 0x3FFF:04x}{tail:08x}{queue_number:04x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return (
+            f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-{0x7000 | counter >> 14:04x}-{0x8000 | counter & 0x3FFF:04x}-"
+            f"{tail:08x}{queue_number:04x}"
+        )
 
 
 def queue_number(job_id: str) -> int:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import trio
+
 from gopher.errors import (
     GopherError,
     JobAlreadyFinalError,
     JobNotFoundError,
     JobStateError,
-    RequestIdConflictError,
-    ScriptReplyError,
+    StoreError,
+    TooManyQueuesError,
     UniqueKeyHeldError,
 )
 from gopher.job import MAX_CRASHES, JobState, Move, NewJob, Outcome
@@ -23,34 +25,20 @@ from gopher.store import codec, keys
 from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
 from gopher.store.scripts import Script
+from gopher.store.submission import BATCH, add_submission, batched, read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from gopher.store.link import Link
     from gopher.store.registry import Registry
+    from gopher.store.submission import Answers, Batch, SubmitReceipt
 
-BATCH: Final = 100
-"""Jobs a script call at most. Measured: 100 keep a call near 1 ms, 10,000 block Redis for 58 ms."""
-_BATCH_BYTES: Final = 1 << 20
+_BATCHES_UNDER_WAY: Final = 4
+"""Of one submit call; chosen: enough to keep Redis busy, few enough to leave it to others."""
 _REQUEST_TTL_MS: Final = 24 * 3600 * 1000
 PRIORITY_CYCLE: Final = "hnhlnh"
 """3:2:1 by smooth weighted round robin. Source: nginx, upstream round robin (Igor Sysoev, 2012)."""
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitReceipt:
-    """The answer to a submit that was accepted.
-
-    Attributes:
-        job_id: Of the new job, or of the first one with this request id.
-        state: Scheduled or enqueued; the present one of a job that was there before.
-        is_duplicate: Whether the request id was used before, with the same body.
-    """
-
-    job_id: str
-    state: JobState
-    is_duplicate: bool
 
 
 class Settlement(NamedTuple):
@@ -138,27 +126,57 @@ class Lifecycle:
         Raises:
             StoreError: Redis failed; jobs of earlier batches may have been stored.
         """
-        answers: list[SubmitReceipt | GopherError | None] = [None] * len(jobs)
+        answers: dict[int, SubmitReceipt | GopherError] = {}
         by_queue: dict[str, list[int]] = {}
         for place, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(place)
         for queue, places in by_queue.items():
             try:
                 number = await self._registry.queue_number(namespace, queue)
-            except GopherError as error:
-                if len(by_queue) == 1:
-                    raise
-                for place in places:
-                    answers[place] = error
+            except TooManyQueuesError as error:
+                answers.update(dict.fromkeys(places, error))
                 continue
-            for batch in _batches(jobs, places):
-                args: list[codec.Field] = [_REQUEST_TTL_MS]
-                for place in batch:
-                    _add_submission(args, self._ids.new(number), jobs[place])
-                replies = await self._submit(self._link, [keys.settings(namespace, queue)], args)
-                for place, reply in zip(batch, replies, strict=True):
-                    answers[place] = _submit_answer(jobs[place], reply)
-        return [answer for answer in answers if answer is not None]
+            settings = keys.settings(namespace, queue)
+            batches = list(batched(jobs, places))
+            if len(batches) == 1:
+                await self._submit_batch(settings, number, batches[0], answers)
+            else:
+                await self._submit_batches(settings, number, batches, answers)
+        return [answers[place] for place in range(len(jobs))]
+
+    async def _submit_batches(self, settings: str, number: int, batches: list[Batch], answers: Answers) -> None:
+        """Send batches in order, the next while Redis works on the last."""
+        failures: list[StoreError] = []
+        room = trio.Semaphore(_BATCHES_UNDER_WAY)
+
+        async def submit(batch: Batch) -> None:
+            try:
+                await self._submit_batch(settings, number, batch, answers)
+            except StoreError as error:
+                failures.append(error)
+            finally:
+                room.release()
+
+        # While the batches of this call are under way.
+        async with trio.open_nursery() as nursery:
+            for batch in batches:
+                await room.acquire()
+                if failures:
+                    break
+                nursery.start_soon(submit, batch)
+                # The batch leaves in this tick of the scheduler, so before the next one is even started.
+                await trio.lowlevel.checkpoint()
+        if failures:
+            raise failures[0]
+
+    async def _submit_batch(self, settings: str, number: int, batch: Batch, answers: Answers) -> None:
+        args: list[codec.Field] = [_REQUEST_TTL_MS]
+        ids = [self._ids.new(number) for _ in batch]
+        for job_id, (_, job) in zip(ids, batch, strict=True):
+            add_submission(args, job_id, job)
+        replies = await self._submit(self._link, [settings], args)
+        for job_id, (place, job), reply in zip(ids, batch, replies, strict=True):
+            answers[place] = read_answer(job_id, job, reply)
 
     async def claim(
         self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str
@@ -304,50 +322,6 @@ class Lifecycle:
 
     async def _settings_of(self, namespace: str, job_id: str) -> str:
         return keys.settings(namespace, await self._registry.queue_of(namespace, job_id))
-
-
-def _batches(jobs: Sequence[NewJob], places: Iterable[int]) -> Iterator[list[int]]:
-    """Cut so that neither the count nor the bytes of a script call grow without bound."""
-    batch: list[int] = []
-    size = 0
-    for place in places:
-        if batch and (len(batch) == BATCH or size + len(jobs[place].payload) > _BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(place)
-        size += len(jobs[place].payload)
-    yield batch
-
-
-def _add_submission(args: list[codec.Field], job_id: str, job: NewJob) -> None:
-    fields = codec.to_fields(job)
-    args += (
-        job_id,
-        job.priority.value,
-        "" if job.run_ms is None else job.run_ms,
-        "" if job.delay_ms is None else job.delay_ms,
-        "" if job.deadline_ms is None else job.deadline_ms,
-        job.unique_key or "",
-        job.request_id or "",
-        codec.fingerprint(job) if job.request_id else "",
-        len(fields),
-    )
-    args += fields
-
-
-def _submit_answer(job: NewJob, reply: list[bytes]) -> SubmitReceipt | GopherError:
-    word, job_id = reply[0], reply[1].decode()
-    match word:
-        case b"OK":
-            return SubmitReceipt(job_id, JobState(reply[2].decode()), is_duplicate=False)
-        case b"DUPLICATE":
-            return SubmitReceipt(job_id, JobState(reply[2].decode()), is_duplicate=True)
-        case b"REQUEST_ID_CONFLICT":
-            return RequestIdConflictError(job.request_id or "", job_id)
-        case b"UNIQUE_HELD":
-            return UniqueKeyHeldError(job.unique_key or "", job_id)
-        case _:
-            raise ScriptReplyError(f"submit answered {word!r}")
 
 
 def _requeue_answer(job_id: str, reply: list[bytes]) -> GopherError | None:

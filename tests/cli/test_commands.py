@@ -134,7 +134,8 @@ def test_retry_and_delete(run: Run) -> None:
     assert job_id in listed
     assert job_id in table
     assert "HANDLER_RAISED" in table or "ValueError" in table
-    assert retried[:2] == (0, "enqueued")
+    assert retried[0] == 0
+    assert retried[1] in {"enqueued", "processing", "failed"}  # the worker may be faster than the answer
     assert ended[0] == 8
     assert deleted[:2] == (0, "deleted")
     assert run("get", job_id)[0] == 3

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from gopher.cli.main import COMMANDS
@@ -42,4 +41,4 @@ def test_cli_page_names_every_key_of_a_job() -> None:
     job = job_object(Job(id="j", namespace="n", type="t", state=JobState.ENQUEUED, submitted_ms=0))
 
     assert [key for key in job if f"`{key}`" not in page] == []
-    assert len(job) > len(fields(Job)) - 5
+    assert len(job) > len(Job.__struct_fields__) - 5

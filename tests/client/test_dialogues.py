@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import pytest
 
 from gopher_pb.v1 import admin_service_pb2, job_pb2, job_service_pb2
@@ -257,7 +258,9 @@ def test_list_all_asks_for_no_more_than_the_limit() -> None:
 
 def test_wait_goes_on_while_there_is_time() -> None:
     """A wait longer than the server allows for a call is made of several."""
-    there = server(CallExpiredError("over"), CallExpiredError("over"), told(replace(JOB, state=JobState.COMPLETED)))
+    there = server(
+        CallExpiredError("over"), CallExpiredError("over"), told(msgspec.structs.replace(JOB, state=JobState.COMPLETED))
+    )
 
     job = there.drive(dialogues.wait("ns", "j1", 600.0, clock(0, 0, 0, 240, 240, 480, 480)))
 
@@ -267,7 +270,7 @@ def test_wait_goes_on_while_there_is_time() -> None:
 
 def test_wait_tells_when_its_time_is_over() -> None:
     """The job goes on, and the error says where it stands."""
-    there = server(CallExpiredError("over"), told(replace(JOB, state=JobState.PROCESSING)))
+    there = server(CallExpiredError("over"), told(msgspec.structs.replace(JOB, state=JobState.PROCESSING)))
 
     with pytest.raises(WaitTimeoutError, match="job j1 is processing after 5 s; it goes on") as caught:
         there.drive(dialogues.wait("ns", "j1", 5.0, clock(0, 0, 0, 5, 5, 5)))
@@ -277,7 +280,7 @@ def test_wait_tells_when_its_time_is_over() -> None:
 
 def test_wait_of_no_time_is_a_look() -> None:
     """With 0 seconds a final job is returned and any other is too late."""
-    final = told(replace(JOB, state=JobState.COMPLETED))
+    final = told(msgspec.structs.replace(JOB, state=JobState.COMPLETED))
 
     assert server(final).drive(dialogues.wait("ns", "j1", 0)).state is JobState.COMPLETED
     with pytest.raises(WaitTimeoutError):
@@ -286,7 +289,7 @@ def test_wait_of_no_time_is_a_look() -> None:
 
 def test_wait_survives_a_server_that_is_away_for_a_while() -> None:
     """All repeats of one call may fail; while there is time and not yet a minute has passed, the wait goes on."""
-    there = server(*[DOWN] * 6, told(replace(JOB, state=JobState.COMPLETED)))
+    there = server(*[DOWN] * 6, told(msgspec.structs.replace(JOB, state=JobState.COMPLETED)))
 
     job = there.drive(dialogues.wait("ns", "j1", None, clock(0, 3)))
 
@@ -306,7 +309,7 @@ def test_wait_gives_up_when_nobody_answers_for_long() -> None:
 )
 def test_result_of_a_completed_job_is_what_the_handler_returned(raw: bytes | None, value: object) -> None:
     """The result is decoded without loss; none is None."""
-    assert dialogues.result_of(replace(JOB, state=JobState.COMPLETED, result=raw)) == value
+    assert dialogues.result_of(msgspec.structs.replace(JOB, state=JobState.COMPLETED, result=raw)) == value
 
 
 def test_result_of_a_failed_job_tells_why() -> None:
@@ -314,7 +317,7 @@ def test_result_of_a_failed_job_tells_why() -> None:
     failure = Failure(reason="TIMED_OUT", message="after 30 s", code=4)
 
     with pytest.raises(JobFailedError, match="job j1 failed: TIMED_OUT: after 30 s") as caught:
-        dialogues.result_of(replace(JOB, state=JobState.FAILED, failure=failure))
+        dialogues.result_of(msgspec.structs.replace(JOB, state=JobState.FAILED, failure=failure))
 
     assert caught.value.metadata["failure_reason"] == "TIMED_OUT"
 
@@ -322,7 +325,7 @@ def test_result_of_a_failed_job_tells_why() -> None:
 def test_result_of_a_cancelled_job_tells_the_reason() -> None:
     """The reason that was given with the cancel is in the error."""
     with pytest.raises(JobCancelledError, match="job j1 was cancelled: not wanted"):
-        dialogues.result_of(replace(JOB, state=JobState.CANCELLED, cancel_reason="not wanted"))
+        dialogues.result_of(msgspec.structs.replace(JOB, state=JobState.CANCELLED, cancel_reason="not wanted"))
 
 
 EVENT = JobEvent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ from gopher.telemetry import tracing
 from gopher.wire.status import from_status
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Awaitable, Callable
 
     from tests.service.conftest import Rig
 
@@ -164,24 +165,10 @@ async def test_traced_submit_gives_the_job_its_context(rig: Rig, monkeypatch: py
     """The traceparent of the submit's span is kept with the job."""
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-    def span(_type: str, _queue: str, _count: int) -> AbstractContextManager[str]:
-        return _Given(traceparent)
-
-    monkeypatch.setattr(tracing, "submit_span", span)
+    monkeypatch.setattr(tracing, "submit_span", lambda _type, _queue, _count: nullcontext(traceparent))
     job_id = await rig.submit()
 
     assert (await rig.store.query.get(rig.namespace, job_id)).trace == traceparent
-
-
-class _Given:
-    def __init__(self, value: str) -> None:
-        self.value = value
-
-    def __enter__(self) -> str:
-        return self.value
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 @pytest.mark.parametrize(
@@ -190,7 +177,7 @@ class _Given:
 async def test_unknown_and_malformed_ids_are_told_apart(rig: Rig, job_id: str, error: type[GopherError]) -> None:
     """NOT_FOUND for an id that is one, BAD_ID for text that is none, in every rpc that takes one."""
     namespace = rig.namespace
-    calls = [
+    calls: list[Callable[[], Awaitable[object]]] = [
         lambda: rig.jobs.get_job(pb.GetJobRequest(namespace=namespace, job_id=job_id)),
         lambda: rig.jobs.cancel_job(pb.CancelJobRequest(namespace=namespace, job_id=job_id)),
         lambda: rig.jobs.retry_job(pb.RetryJobRequest(namespace=namespace, job_id=job_id)),
@@ -318,7 +305,7 @@ async def test_cancel_that_waits_answers_at_the_jobs_end(rig: Rig) -> None:
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel)
-            while not (await rig.store.query.get(rig.namespace, job_id)).cancel_reason == "":
+            while (await rig.store.query.get(rig.namespace, job_id)).cancel_reason != "":
                 await trio.lowlevel.checkpoint()
             before = list(replies)
             await rig.settle(claimed, Move.ACKNOWLEDGE_CANCEL)

@@ -9,8 +9,9 @@ import trio
 
 from gopher.job import Failure, JobState, Move, NewJob, Outcome
 from gopher.store import codec, keys
-from gopher.store.lifecycle import Settlement, SubmitReceipt
+from gopher.store.lifecycle import Settlement
 from gopher.store.scripts import LUA_DIRECTORY, Script
+from gopher.store.submission import SubmitReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -228,15 +228,16 @@ async def test_audit_mends_each_fault(rig: Rig, fault: Fault) -> None:
 
 @pytest.mark.parametrize("fields", [["token"], ["token", "attempt", "worker", "started_ms"]])
 async def test_audit_repair_of_a_tokenless_job_lets_the_reaper_have_it(rig: Rig, fields: list[str]) -> None:
-    """A job that nobody could settle is taken back and runs again under a token of its own."""
+    """A job that nobody could settle, and nobody can by the token it once had, runs again under another one."""
     job_id = await tokenless(rig, *fields)
     await find(rig, repair=True)
     await rig.advance(1)
 
+    word = await rig.settle(job_id, 1, Move.COMPLETE)
     reaped = await rig.reap()
     (job,) = await rig.claim()
 
-    assert reaped == (job_id,)
+    assert (word, reaped) == ("STALE_LEASE", (job_id,))
     assert await rig.settle(job_id, job.token, Move.COMPLETE) == "completed"
 
 
@@ -271,13 +272,14 @@ async def test_audit_keeps_the_moment_of_a_job_that_it_puts_back(rig: Rig) -> No
     scheduled = await rig.submit(delay_ms=DELAY_MS)
     await rig.advance(5)
     second = await rig.submit()
+    await rig.advance(5)
     await rig.call("ZREM", "enqueued:normal", first)
     await rig.call("ZREM", "scheduled", scheduled)
 
     await find(rig, repair=True)
 
     assert [job.id for job in await rig.claim(2)] == [first, second]
-    await rig.advance(DELAY_MS - 6)
+    await rig.advance(DELAY_MS - 11)
     assert await rig.promote() == 0
     await rig.advance(1)
     assert await rig.promote() == 1

@@ -13,8 +13,8 @@ import pytest
 
 from gopher.errors import JobNotFoundError, JobStateError, ScriptReplyError, UniqueKeyHeldError
 from gopher.job import FINAL_STATES, MAX_CRASHES, JobState, Move, NewJob, Priority
-from gopher.store.lifecycle import SubmitReceipt
 from gopher.store.scripts import Script
+from gopher.store.submission import SubmitReceipt
 from tests.store.rig import DELAY_MS, LEASE_MS, START_MS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from gopher.errors import InvalidRequestError, JobAlreadyFinalError, JobNotFoundError, JobStateError, UniqueKeyHeldError
 from gopher.job import FINAL_STATES, JobState, Move, NewJob, Priority
 from gopher.store import keys
-from gopher.store.lifecycle import BATCH, SubmitReceipt
+from gopher.store.submission import BATCH, SubmitReceipt
 from tests.store.rig import DELAY_MS, LEASE_MS
 
 if TYPE_CHECKING:
@@ -231,6 +231,18 @@ async def test_purge_removes_all_that_waits_and_nothing_else(rig: Rig) -> None:
         assert len(await rig.places(job_id)) == 1
     assert isinstance(await rig.try_submit(unique_key="k"), SubmitReceipt)
     assert isinstance(await rig.try_submit(unique_key="running"), UniqueKeyHeldError)
+
+
+async def test_purge_never_removes_a_job_that_does_not_wait(rig: Rig) -> None:
+    """An id that was left behind in a line, by a claim that was cut short, goes; the running job stays."""
+    job_id = await rig.job_in(JobState.PROCESSING, unique_key="k")
+    await rig.call("ZADD", "enqueued:high", 1, job_id)
+
+    await purge(rig)
+
+    assert await rig.state(job_id) is JobState.PROCESSING
+    assert await rig.places(job_id) == ["processing"]
+    assert isinstance(await rig.try_submit(unique_key="k"), UniqueKeyHeldError)
 
 
 async def test_purge_goes_on_until_the_queue_is_empty(rig: Rig) -> None:

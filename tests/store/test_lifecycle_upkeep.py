@@ -9,7 +9,7 @@ import pytest
 from gopher.errors import JobNotFoundError
 from gopher.job import MAX_CRASHES, JobState, Move, NewJob, Outcome, Priority
 from gopher.store import keys
-from gopher.store.lifecycle import BATCH, SubmitReceipt
+from gopher.store.submission import BATCH, SubmitReceipt
 from tests.store.rig import DELAY_MS, LEASE_MS
 
 if TYPE_CHECKING:
@@ -262,3 +262,14 @@ async def test_reap_removes_a_final_job_when_its_retention_ends(
     with pytest.raises(JobNotFoundError):
         await rig.get(job_id)
     assert {name.partition(":")[0] for name in await rig.dump()} <= {"counters", "claim"}
+
+
+async def test_reap_never_removes_a_job_that_is_not_final(rig: Rig) -> None:
+    """An id that was left behind in the index of a final state, by a requeue that was cut short, goes; the job stays."""
+    job_id = await rig.submit()
+    await rig.call("ZADD", "failed", 1, job_id)
+
+    await rig.reap()
+
+    assert await rig.state(job_id) is JobState.ENQUEUED
+    assert await rig.places(job_id) == ["enqueued:normal"]

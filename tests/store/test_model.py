@@ -19,7 +19,7 @@ from gopher.errors import (
 )
 from gopher.job import JobState, Move, Priority
 from gopher.store import keys
-from gopher.store.lifecycle import SubmitReceipt
+from gopher.store.submission import SubmitReceipt
 from tests.store.model import AFTER, DEFAULT_RETENTION_MS, ModelJob, ModelQueue
 from tests.store.rig import LEASE_MS, START_MS
 

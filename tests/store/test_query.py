@@ -9,8 +9,8 @@ import pytest
 from gopher.errors import InvalidRequestError, JobNotFoundError, QueueNotFoundError
 from gopher.job import JobState, NewJob, Priority
 from gopher.store import keys
-from gopher.store.lifecycle import BATCH, SubmitReceipt
 from gopher.store.query import SCAN_LIMIT
+from gopher.store.submission import BATCH, SubmitReceipt
 from tests.store.rig import LEASE_MS
 
 if TYPE_CHECKING:

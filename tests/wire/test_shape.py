@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
+import msgspec
 import pytest
 
 from gopher.job import Attempt, Failure, Job, JobState, Outcome, Priority
@@ -26,7 +25,7 @@ JOB = Job(
 
 def test_job_object_decodes_payload_and_result() -> None:
     """JSON stands as JSON, without loss."""
-    shown = job_object(replace(JOB, result=b'{"ok":true}'))
+    shown = job_object(msgspec.structs.replace(JOB, result=b'{"ok":true}'))
 
     assert shown["payload"] == {"n": 9007199254740993, "list": []}
     assert shown["payload_base64"] is None
@@ -35,7 +34,7 @@ def test_job_object_decodes_payload_and_result() -> None:
 
 def test_job_object_shows_other_payloads_in_base64() -> None:
     """Opaque bytes are not guessed at."""
-    shown = job_object(replace(JOB, payload=b"\xff\x00", content_type="application/octet-stream"))
+    shown = job_object(msgspec.structs.replace(JOB, payload=b"\xff\x00", content_type="application/octet-stream"))
 
     assert (shown["payload"], shown["payload_base64"]) == (None, "/wA=")
 

@@ -1,0 +1,88 @@
+"""Submits as `submit.lua` takes them, and what it answers."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from gopher.errors import GopherError, RequestIdConflictError, ScriptReplyError, UniqueKeyHeldError
+from gopher.job import JobState, NewJob
+from gopher.store import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from gopher.store.resp import Reply
+
+BATCH: Final = 100
+"""Jobs a script call at most. Measured: 100 keep a call near 1 ms, 10,000 block Redis for 58 ms."""
+_BATCH_BYTES: Final = 1 << 20
+_read_rare = attrgetter("run_ms", "delay_ms", "deadline_ms", "unique_key", "request_id")
+_ALL_UNSET: Final = (None,) * 5
+_STATES: Final = {state.value.encode(): state for state in JobState}
+
+
+class SubmitReceipt(msgspec.Struct, frozen=True):
+    """The answer to a submit that was accepted.
+
+    Attributes:
+        job_id: Of the new job, or of the first one with this request id.
+        state: Scheduled or enqueued; the present one of a job that was there before.
+        is_duplicate: Whether the request id was used before, with the same body.
+    """
+
+    job_id: str
+    state: JobState
+    is_duplicate: bool
+
+
+Batch: TypeAlias = list[tuple[int, NewJob]]
+"""Jobs of one script call, each with its place in the caller's list."""
+Answers: TypeAlias = dict[int, SubmitReceipt | GopherError]
+"""By place."""
+
+
+def batched(jobs: Sequence[NewJob], places: Iterable[int]) -> Iterator[Batch]:
+    """Cut so that neither the count nor the bytes of a script call grow without bound."""
+    batch: Batch = []
+    size = 0
+    for place in places:
+        job = jobs[place]
+        if batch and (len(batch) == BATCH or size + len(job.payload) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((place, job))
+        size += len(job.payload)
+    yield batch
+
+
+def add_submission(args: list[codec.Field], job_id: str, job: NewJob) -> None:
+    """Append the arguments that stand for one job."""
+    fields = codec.to_fields(job)
+    rare = _read_rare(job)
+    if rare == _ALL_UNSET:
+        args += (job_id, job.priority.value, "", len(fields))
+    else:
+        run_ms, delay_ms, deadline_ms, unique_key, request_id = ("" if value is None else value for value in rare)
+        digest = codec.fingerprint(job) if request_id else ""
+        args += (job_id, job.priority.value, "x", run_ms, delay_ms, deadline_ms, unique_key, request_id, digest, len(fields))
+    args += fields
+
+
+def read_answer(job_id: str, job: NewJob, reply: Reply) -> SubmitReceipt | GopherError:
+    """Return what a reply says of one job: its state alone when it was stored, else a word and what follows."""
+    state = _STATES.get(reply) if type(reply) is bytes else None
+    if state is not None:
+        return SubmitReceipt(job_id, state, is_duplicate=False)
+    word, first_id = reply[0], reply[1].decode()
+    match word:
+        case b"DUPLICATE":
+            return SubmitReceipt(first_id, _STATES[reply[2]], is_duplicate=True)
+        case b"REQUEST_ID_CONFLICT":
+            return RequestIdConflictError(job.request_id or "", first_id)
+        case b"UNIQUE_HELD":
+            return UniqueKeyHeldError(job.unique_key or "", first_id)
+        case _:
+            raise ScriptReplyError(f"submit answered {word!r}")

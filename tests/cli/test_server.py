@@ -1,0 +1,178 @@
+"""`gopher-server` as a process: its start, its refusals to start, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Final
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import grpc
+import pytest
+import redis
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+
+from gopher.wire.status import from_rpc_error
+from tests.programs import Program, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.redis_server import RedisServer
+
+MODULE: Final = "gopher.cli.server"
+PATIENCE: Final = 60
+
+
+def server(url: str, *more: str) -> Program:
+    return Program(MODULE, "--redis-url", url, "--grpc", "127.0.0.1:0", "--accept-unknown-types", *more, environ=os.environ)
+
+
+def submit(address: str, **fields: object) -> str:
+    spec = job_service_pb2.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # fields of JobSpec
+    with grpc.insecure_channel(address) as channel:
+        stub = job_service_pb2_grpc.JobServiceStub(channel)
+        return stub.SubmitJob(job_service_pb2.SubmitJobRequest(job=spec), timeout=PATIENCE).job_id
+
+
+def test_server_says_where_it_serves_and_serves_there(redis_server: RedisServer) -> None:
+    """The ready line names both addresses; SIGTERM ends it with exit code 0 and no traceback."""
+    with server(redis_server.url, "--http", "127.0.0.1:0") as program:
+        addresses = program.wait_ready()
+        job_id = submit(addresses["grpc"])
+        with urlopen(f"http://{addresses['http']}/readyz", timeout=PATIENCE) as reply:
+            body = json.load(reply)
+        code = program.stop()
+
+    assert len(job_id) == 36
+    assert body == {"status": "ok"}
+    assert code == 0
+    assert "Traceback" not in "".join(program.errors)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_tells_watchers_of_health_and_of_jobs(redis_server: RedisServer, number: signal.Signals) -> None:
+    """A health watcher sees NOT_SERVING, a job watcher UNAVAILABLE with its reason; neither delays the end."""
+    with server(redis_server.url) as program:
+        address = program.wait_ready()["grpc"]
+        job_id = submit(address)
+        with grpc.insecure_channel(address) as channel:
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            watch = job_service_pb2_grpc.JobServiceStub(channel).WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
+            first = next(health).status, next(watch).event.state
+            program.process.send_signal(number)
+            statuses = [message.status for message in health]
+            with pytest.raises(grpc.RpcError) as caught:
+                next(watch)
+        code = program.wait()
+
+    assert first == (health_pb2.HealthCheckResponse.SERVING, job_pb2.JOB_STATE_ENQUEUED)
+    assert statuses == [health_pb2.HealthCheckResponse.NOT_SERVING]
+    assert from_rpc_error(caught.value).reason == "SERVER_STOPPING"
+    assert code == 0
+
+
+def test_second_signal_cuts_the_grace(redis_server: RedisServer) -> None:
+    """A call that would hold the stop for its grace is cancelled by the second signal."""
+    with server(redis_server.url, "--grace", "1h") as program:
+        address = program.wait_ready()["grpc"]
+        job_id = submit(address)
+        with grpc.insecure_channel(address) as channel:
+            stub = job_service_pb2_grpc.JobServiceStub(channel)
+            watch = stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
+            next(watch)
+            wait = stub.WaitJob.future(job_service_pb2.WaitJobRequest(job_id=job_id))
+            ended = threading.Event()
+            wait.add_done_callback(lambda _call: ended.set())
+            program.process.send_signal(signal.SIGTERM)
+            held = not ended.wait(1)
+            program.process.send_signal(signal.SIGTERM)
+            error = wait.exception(timeout=PATIENCE)
+        code = program.wait()
+
+    assert held
+    assert isinstance(error, grpc.RpcError)
+    assert from_rpc_error(error).reason == "SERVER_STOPPING"
+    assert code == 0
+
+
+@pytest.fixture
+def evicting_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A Redis that throws keys away when it is full."""
+    with redis.Redis.from_url(redis_server.url) as operator:
+        operator.config_set("maxmemory", "100mb")
+        operator.config_set("maxmemory-policy", "allkeys-lru")
+    return redis_server
+
+
+def test_wrong_eviction_policy_is_refused_at_the_start(evicting_redis: RedisServer) -> None:
+    """One line that names the policy and the remedy, and an exit code."""
+    ended = run(MODULE, "--redis-url", evicting_redis.url, "--grpc", "127.0.0.1:0", environ=os.environ)
+
+    (line,) = ended.stderr.splitlines()
+    assert "maxmemory-policy is allkeys-lru" in line
+    assert "noeviction" in line
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+
+
+def test_redis_that_is_not_there_is_told_in_one_line() -> None:
+    """An exit code and a line, without the password of the URL."""
+    url = "redis://:secret@127.0.0.1:1"
+
+    ended = run(MODULE, "--redis-url", url, "--grpc", "127.0.0.1:0", environ=os.environ)
+
+    *_, line = ended.stderr.splitlines()
+    assert line.startswith("gopher: redis: ")
+    assert "secret" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 5
+
+
+@pytest.mark.parametrize("flag", ["--grpc", "--http"])
+def test_busy_port_is_told_in_one_line(redis_server: RedisServer, flag: str) -> None:
+    """An exit code and a line that names the address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ["--grpc", "127.0.0.1:0", "--http", "none", flag, address]
+
+        ended = run(MODULE, "--redis-url", redis_server.url, *arguments, environ=os.environ)
+
+    (line,) = ended.stderr.splitlines()
+    assert line == f"gopher: cannot listen on {address}: address already in use"
+    assert ended.returncode == 1
+
+
+def test_health_follows_redis(redis_server: RedisServer) -> None:
+    """While Redis is gone the server lives and does not serve; when it is back all is well again, without a restart."""
+    with server(redis_server.url, "--http", "127.0.0.1:0") as program:
+        addresses = program.wait_ready()
+        with grpc.insecure_channel(addresses["grpc"]) as channel:
+            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="gopher.v1.JobService"))
+            statuses = [next(health).status]
+            redis_server.kill()
+            statuses.append(next(health).status)
+            with urlopen(f"http://{addresses['http']}/healthz", timeout=PATIENCE) as reply:
+                alive = reply.status
+            with pytest.raises(HTTPError) as caught:
+                urlopen(f"http://{addresses['http']}/readyz", timeout=PATIENCE)
+            refused = caught.value
+            reason = json.load(refused)["reason"]
+            refused.close()
+            redis_server.start()
+            statuses.append(next(health).status)
+            health.cancel()
+        submit(addresses["grpc"])
+        code = program.stop()
+
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    assert statuses == [serving, not_serving, serving]
+    assert (alive, refused.code) == (200, 503)
+    assert reason.startswith("redis")
+    assert code == 0
