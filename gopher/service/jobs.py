@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
+from gopher.job import NewJob
 from gopher.telemetry import tracing
 from gopher.wire import check, convert
 from gopher.wire.check import Faults
@@ -16,7 +17,7 @@ from gopher.wire.submission import new_job
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gopher.job import JobState, NewJob
+    from gopher.job import JobState
     from gopher.service.pages import Pages
     from gopher.store.store import Store
     from gopher.store.submission import SubmitReceipt
@@ -80,19 +81,24 @@ class Jobs:
     ) -> list[SubmitReceipt | GopherError]:
         """Check and store jobs; an entry a job, in order."""
         namespace = check.namespace(namespace)
-        checked = [await self._checked(namespace, path, spec, trace) for path, spec in specs]
-        accepted = [job for job in checked if not isinstance(job, GopherError)]
+        checked = [self._checked(path, spec, trace) for path, spec in specs]
+        unknown = await self._unknown_types(namespace, {job.type for job in checked if isinstance(job, NewJob)})
+        if unknown:
+            checked = [UnknownTypeError(job.type) if isinstance(job, NewJob) and job.type in unknown else job for job in checked]
+        accepted = [job for job in checked if isinstance(job, NewJob)]
         receipts = iter(await self._store.lifecycle.submit(namespace, accepted) if accepted else [])
-        return [job if isinstance(job, GopherError) else next(receipts) for job in checked]
+        return [next(receipts) if isinstance(job, NewJob) else job for job in checked]
 
-    async def _checked(self, namespace: str, path: str, spec: pb.JobSpec, trace: str | None) -> NewJob | GopherError:
+    def _checked(self, path: str, spec: pb.JobSpec, trace: str | None) -> NewJob | GopherError:
         try:
-            job = new_job(spec, path, max_payload_bytes=self._max_payload_bytes, trace=trace)
+            return new_job(spec, path, max_payload_bytes=self._max_payload_bytes, trace=trace)
         except InvalidRequestError as error:
             return error
-        if self._accept_unknown_types or await self._store.registry.is_known_type(namespace, job.type):
-            return job
-        return UnknownTypeError(job.type)
+
+    async def _unknown_types(self, namespace: str, types: set[str]) -> set[str]:
+        if self._accept_unknown_types:
+            return set()
+        return {each for each in types if not await self._store.registry.is_known_type(namespace, each)}
 
     async def get_job(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
         """Return one job."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KEEPS_EVERYTHING: Final = "noeviction"
 PAUSE_SECONDS: Final = 2.0
 """Between two looks; chosen: what a balancer that asks every few seconds cannot tell from at once."""
-ANSWER_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 2.0
 """How long an answer may take; chosen: longer than a slow script, shorter than a person's patience."""
 
 

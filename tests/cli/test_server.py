@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import grpc
 import pytest
 import redis
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
@@ -22,8 +22,6 @@ from gopher.wire.status import from_rpc_error
 from tests.programs import Program, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.redis_server import RedisServer
 
 MODULE: Final = "gopher.cli.server"
@@ -39,6 +37,15 @@ def submit(address: str, **fields: object) -> str:
     with grpc.insecure_channel(address) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         return stub.SubmitJob(job_service_pb2.SubmitJobRequest(job=spec), timeout=PATIENCE).job_id
+
+
+def watch_health(channel: grpc.Channel, service: str) -> grpc._CallIterator[health_pb2.HealthCheckResponse]:
+    watch: grpc.UnaryStreamMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    return watch(health_pb2.HealthCheckRequest(service=service))
 
 
 def test_server_says_where_it_serves_and_serves_there(redis_server: RedisServer) -> None:
@@ -63,7 +70,7 @@ def test_stop_tells_watchers_of_health_and_of_jobs(redis_server: RedisServer, nu
         address = program.wait_ready()["grpc"]
         job_id = submit(address)
         with grpc.insecure_channel(address) as channel:
-            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            health = watch_health(channel, "")
             watch = job_service_pb2_grpc.JobServiceStub(channel).WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
             first = next(health).status, next(watch).event.state
             program.process.send_signal(number)
@@ -90,6 +97,8 @@ def test_second_signal_cuts_the_grace(redis_server: RedisServer) -> None:
             wait = stub.WaitJob.future(job_service_pb2.WaitJobRequest(job_id=job_id))
             ended = threading.Event()
             wait.add_done_callback(lambda _call: ended.set())
+            # Answered after the call before it on the same connection was taken on.
+            stub.GetJob(job_service_pb2.GetJobRequest(job_id=job_id), timeout=PATIENCE)
             program.process.send_signal(signal.SIGTERM)
             held = not ended.wait(1)
             program.process.send_signal(signal.SIGTERM)
@@ -102,18 +111,13 @@ def test_second_signal_cuts_the_grace(redis_server: RedisServer) -> None:
     assert code == 0
 
 
-@pytest.fixture
-def evicting_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """A Redis that throws keys away when it is full."""
+def test_wrong_eviction_policy_is_refused_at_the_start(redis_server: RedisServer) -> None:
+    """One line that names the policy and the remedy, and an exit code."""
     with redis.Redis.from_url(redis_server.url) as operator:
         operator.config_set("maxmemory", "100mb")
         operator.config_set("maxmemory-policy", "allkeys-lru")
-    return redis_server
 
-
-def test_wrong_eviction_policy_is_refused_at_the_start(evicting_redis: RedisServer) -> None:
-    """One line that names the policy and the remedy, and an exit code."""
-    ended = run(MODULE, "--redis-url", evicting_redis.url, "--grpc", "127.0.0.1:0", environ=os.environ)
+    ended = run(MODULE, "--redis-url", redis_server.url, "--grpc", "127.0.0.1:0", environ=os.environ)
 
     (line,) = ended.stderr.splitlines()
     assert "maxmemory-policy is allkeys-lru" in line
@@ -140,8 +144,9 @@ def test_busy_port_is_told_in_one_line(redis_server: RedisServer, flag: str) -> 
     """An exit code and a line that names the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        arguments = ["--grpc", "127.0.0.1:0", "--http", "none", flag, address]
+        other = {"--grpc": "--http", "--http": "--grpc"}[flag]
 
+        arguments = [flag, address, other, "127.0.0.1:0"]
         ended = run(MODULE, "--redis-url", redis_server.url, *arguments, environ=os.environ)
 
     (line,) = ended.stderr.splitlines()
@@ -154,7 +159,7 @@ def test_health_follows_redis(redis_server: RedisServer) -> None:
     with server(redis_server.url, "--http", "127.0.0.1:0") as program:
         addresses = program.wait_ready()
         with grpc.insecure_channel(addresses["grpc"]) as channel:
-            health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="gopher.v1.JobService"))
+            health = watch_health(channel, "gopher.v1.JobService")
             statuses = [next(health).status]
             redis_server.kill()
             statuses.append(next(health).status)

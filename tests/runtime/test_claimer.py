@@ -107,6 +107,18 @@ async def test_claimer_takes_in_a_claim_that_it_is_cancelled_in(parts: Parts, be
     nursery.cancel_scope.cancel()
 
 
+async def test_claimer_claims_no_more_once_stopped(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
+    """A drain takes in the claim under way and nothing more, though slots are free and jobs wait."""
+    await parts.submit(10)
+    parts.lifecycle.before_reply = parts.claimer.stop
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        await parts.claimer.run(nursery)
+
+    assert len(bench.scopes) == len(await parts.processing()) == 2
+    nursery.cancel_scope.cancel()
+
+
 async def test_claimer_stops_though_no_reply_comes(bench: Bench, autojump_clock: trio.testing.MockClock) -> None:
     """A drain waits a moment for the reply to a claim, and not for as long as the link would."""
 

@@ -471,8 +471,8 @@ async def test_settle_keeps_the_last_20_attempts(rig: Rig) -> None:
 # --- what the tests above share -----------------------------------------------------------------------------------------------
 
 
+def _submission(job_id: str) -> Sequence[str | int]:
     return [1000, job_id, "normal", "", 4, "type", "t", "payload", "null"]
-    return [1000, job_id, "normal", "", "", "", "", "", "", 4, "type", "t", "payload", "null"]
 
 
 async def _submit_many(rig: Rig, count: int, priority: Priority) -> None:

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog.testing
+import trio
+import trio.testing
+
+from gopher.job import JobState, Move, Outcome
+from gopher.runtime.scopes import Scopes
+from gopher.runtime.settler import Settler
+from gopher.store.lifecycle import Settlement
+from gopher.store.store import Store
+from tests.runtime.parts import WilfulLifecycle, lose_lease, submit
+from tests.runtime.rig import attempt_of
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from gopher.runtime.scopes import RunningAttempt
+    from tests.redis_server import RedisServer
+
+
+class Line:
+    """A settler, and attempts whose outcomes it is to write."""
+
+    def __init__(self, store: Store, namespace: str) -> None:
+        self.store = store
+        self.namespace = namespace
+        self.lifecycle = WilfulLifecycle(store)
+        self.scopes = Scopes()
+        self.flushes = 0
+        self.settler = Settler(self.lifecycle, self.scopes, namespace=namespace, queue="default", on_settled=self._count)
+
+    def _count(self) -> None:
+        self.flushes += 1
+
+    async def claim(self, count: int) -> list[RunningAttempt]:
+        """Submit jobs and claim them."""
+        await submit(self.store, self.namespace, count)
+        attempts = []
+        while len(attempts) < count:
+            jobs = await self.store.lifecycle.claim(
+                self.namespace, "default", worker="w", count=100, lease_ms=60_000, claim_id=f"claim-{len(attempts)}"
+            )
+            assert jobs
+            attempts += [attempt_of(job) for job in jobs]
+        for attempt in attempts:
+            self.scopes.add(attempt)
+        return attempts
+
+    def complete(self, attempt: RunningAttempt) -> None:
+        job = attempt.job
+        self.settler.put_nowait(attempt, Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, result=b"1"))
+
+    async def state(self, attempt: RunningAttempt) -> JobState:
+        return (await self.store.query.get(self.namespace, attempt.job.id)).state
+
+
+@pytest.fixture
+def line(store: Store, namespace: str) -> Line:
+    """A settler on the shared redis-server."""
+    return Line(store, namespace)
+
+
+async def test_settler_writes_a_lone_outcome_at_once(line: Line, nursery: trio.Nursery) -> None:
+    """An idle worker waits for nobody to share a call with."""
+    (attempt,) = await line.claim(1)
+    await nursery.start(line.settler.run)
+
+    line.complete(attempt)
+    await until(lambda: len(line.scopes) == 0)
+
+    assert line.lifecycle.settles == [1]
+    assert await line.state(attempt) is JobState.COMPLETED
+    nursery.cancel_scope.cancel()
+
+
+async def test_settler_writes_what_has_come_meanwhile_in_one_call(line: Line, nursery: trio.Nursery) -> None:
+    """While a flush is on its way outcomes gather; the next takes them all, up to 100."""
+    attempts = await line.claim(230)
+    await nursery.start(line.settler.run)
+    line.lifecycle.gate = trio.Event()
+
+    for number, attempt in enumerate(attempts):
+        line.complete(attempt)
+        if number < 2:
+            await trio.testing.wait_all_tasks_blocked()
+    line.lifecycle.gate.set()
+    await until(lambda: len(line.scopes) == 0)
+
+    assert line.lifecycle.settles == [1, 100, 100, 29]
+    assert line.flushes == 4
+    nursery.cancel_scope.cancel()
+
+
+async def test_settler_keeps_an_attempt_until_its_outcome_is_written(line: Line, nursery: trio.Nursery) -> None:
+    """Until then its lease is kept and its slot is taken."""
+    (attempt,) = await line.claim(1)
+    await nursery.start(line.settler.run)
+    line.lifecycle.gate = trio.Event()
+
+    line.complete(attempt)
+    await trio.testing.wait_all_tasks_blocked()
+    held = len(line.scopes)
+    line.lifecycle.gate.set()
+    await until(lambda: len(line.scopes) == 0)
+
+    assert held == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_settler_keeps_what_it_is_cancelled_in(line: Line) -> None:
+    """A flush that is cut short loses no outcome: the next one writes it, and once."""
+    (attempt,) = await line.claim(1)
+    line.complete(attempt)
+    line.lifecycle.gate = trio.Event()
+
+    with trio.move_on_after(0) as scope:
+        await line.settler.tick()
+    line.lifecycle.gate.set()
+    await line.settler.tick()
+
+    assert scope.cancelled_caught
+    assert line.lifecycle.settles == [1, 1]
+    assert await line.state(attempt) is JobState.COMPLETED
+
+
+async def test_settler_tells_of_an_outcome_that_came_too_late(line: Line) -> None:
+    """The outcome of an attempt whose lease was lost is refused, logged, and its slot is free."""
+    late, in_time = await line.claim(2)
+    await lose_lease(line.store, await line.store.query.get(line.namespace, late.job.id))
+
+    with structlog.testing.capture_logs() as logs:
+        line.complete(late)
+        line.complete(in_time)
+        await line.settler.tick()
+
+    assert [(entry["event"], entry["job_id"]) for entry in logs] == [("lease.lost", late.job.id)]
+    assert len(line.scopes) == 0
+    assert await line.state(late) is JobState.ENQUEUED
+    assert await line.state(in_time) is JobState.COMPLETED
+
+
+async def test_settler_tries_again_until_redis_is_back(redis_server: RedisServer, nursery: trio.Nursery) -> None:
+    """Outcomes wait for Redis, in order, and are written under the tokens they were made with."""
+    store = Store(redis_server.url)
+    await nursery.start(store.run)
+    line = Line(store, "n")
+    attempts = await line.claim(3)
+    await nursery.start(line.settler.run)
+
+    redis_server.kill()
+    for attempt in attempts:
+        line.complete(attempt)
+    await until(lambda: bool(line.lifecycle.settles))
+    redis_server.start()
+    await until(lambda: len(line.scopes) == 0)
+
+    assert [await line.state(attempt) for attempt in attempts] == [JobState.COMPLETED] * 3
+    nursery.cancel_scope.cancel()
