@@ -30,7 +30,7 @@ def load_registry(app: str) -> Registry:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the application's import raises ends in one clear line
+    except (Exception, SystemExit) as error:  # whatever the application's import raises ends in one clear line
         raise StartError(
             f"--app {app!r} cannot be imported: {type(error).__name__}: {error}", exit_code=EXIT_BAD_APP
         ) from error

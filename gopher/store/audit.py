@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from gopher.store.registry import Registry
     from gopher.store.resp import Argument, Reply
 
-_SLICE: Final = 500
-"""Keys or ids a call looks at, about. Measured: 500 keep Redis for 1 ms when all is well."""
+_SLICE: Final = 250
+"""Keys or ids a call looks at, about. Measured: 250 keep Redis for 1.5 ms, 500 for up to 5.5 ms; 100,000 jobs take 2.4 s."""
 _TTL_MS: Final = 24 * 3600 * 1000
 """What a key without an end is given: that of a request id, the longest."""
 

@@ -231,7 +231,8 @@ class Query:
         )
         entries = [(flat[at].decode(), flat[at + 1].decode()) for at in range(0, len(flat), 2)]
         records = await self._ask([("HGETALL", keys.job(namespace, place.queue, job_id)) for job_id, _ in entries])
-        listing.scans_left -= 1
+        if not entries:
+            listing.scans_left -= 1
         for (job_id, score), record in zip(entries, records, strict=True):
             if listing.is_full:
                 return place

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WORKER: Final = "worker-1"
 LEASE_SECONDS: Final = 30.0
-SHORT_LEASE_SECONDS: Final = 1.0
+SHORT_LEASE_SECONDS: Final = 3.0
 
 pytestmark = pytest.mark.leaves_keys  # jobs are left processing: what is tested is their lease
 

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from gopher.handlers import Registry
+from gopher.job import JobState, Outcome
+from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.store.store import Store
+from tests.runtime.parts import submit
+from tests.waiting import PATIENCE_SECONDS, until, until_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from gopher.handlers import JobContext, SyncJobContext
+    from gopher.job import Job
+    from gopher.store.registry import WorkerInfo
+    from tests.redis_server import RedisServer
+
+GRACE_SECONDS = 0.2
+
+
+class Abandoned(BaseException):
+    """The supervisor wants the process to end: raised in its place."""
+
+
+class Hall:
+    """Workers in the test's own process, and the store they share with it."""
+
+    def __init__(self, store: Store, url: str, namespace: str) -> None:
+        self.store = store
+        self.url = url
+        self.namespace = namespace
+        self.registry = Registry()
+
+    def worker(self, *, lease_seconds: float = 30.0, grace_seconds: float = GRACE_SECONDS, slots: int = 4) -> Supervisor:
+        plan = WorkerPlan(
+            app="",
+            namespace=self.namespace,
+            queues={"default": 1},
+            slots=slots,
+            lease_seconds=lease_seconds,
+            poll_seconds=3600.0,
+            grace_seconds=grace_seconds,
+            max_attempts=2,
+            max_result_bytes=1024,
+            version="test",
+        )
+        return Supervisor(self.store, self.url, self.registry, plan, abandon=self._abandon)
+
+    @asynccontextmanager
+    async def working(self, worker: Supervisor) -> AsyncIterator[None]:
+        """Run a worker while the block runs, and drain it."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(worker.run)
+            yield
+            worker.drain()
+
+    async def submit(self, **fields: object) -> str:
+        (job_id,) = await submit(self.store, self.namespace, **fields)
+        return job_id
+
+    async def job(self, job_id: str) -> Job:
+        return await self.store.query.get(self.namespace, job_id)
+
+    async def final(self, job_id: str) -> Job:
+        with trio.fail_after(PATIENCE_SECONDS):
+            return await self.store.wait(self.namespace, job_id)
+
+    async def cancel(self, job_id: str, *, grace_ms: int = 60_000) -> None:
+        await self.store.lifecycle.cancel(self.namespace, job_id, reason="not wanted", grace_ms=grace_ms)
+
+    async def registered(self) -> list[WorkerInfo]:
+        return await self.store.registry.workers(self.namespace)
+
+    def _abandon(self) -> None:
+        raise Abandoned
+
+
+@pytest.fixture
+def hall(store: Store, redis_url: str, namespace: str) -> Hall:
+    """Room for workers on the shared redis-server."""
+    return Hall(store, redis_url, namespace)
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """What thread handlers wait for; opened at the end, so that no thread is left."""
+    made = threading.Event()
+    yield made
+    made.set()
+
+
+async def test_worker_runs_a_job_again_until_it_succeeds(hall: Hall) -> None:
+    """A failed attempt is retried after its backoff, and the history tells."""
+
+    @hall.registry.handler("work", backoff_initial_seconds=0.01)
+    async def work(job: JobContext, payload: object) -> int:
+        await job.progress(0.5, f"attempt {job.attempt}")
+        if job.attempt == 1:
+            raise ValueError("not yet")
+        return job.attempt
+
+    async with hall.working(hall.worker()):
+        job = await hall.final(await hall.submit())
+
+    assert (job.state, job.result, job.progress_message) == (JobState.COMPLETED, b"2", "attempt 2")
+    assert [attempt.outcome for attempt in job.attempts] == [Outcome.RAISED, Outcome.SUCCEEDED]
+
+
+async def test_worker_leaves_a_type_it_lacks_to_others(hall: Hall) -> None:
+    """A job of an unknown type waits unspent."""
+    hall.registry.handler("other")(sleeper)
+
+    async with hall.working(hall.worker()):
+        job_id = await hall.submit(type="unheard-of")
+        await until_async(lambda: stands(hall, job_id, JobState.SCHEDULED))
+
+    assert (await hall.job(job_id)).attempt == 0
+
+
+async def stands(hall: Hall, job_id: str, state: JobState) -> bool:
+    return (await hall.job(job_id)).state is state
+
+
+async def sleeper(job: JobContext, payload: object) -> None:
+    await job.progress(0, "begun")
+    await trio.sleep_forever()
+
+
+async def begun(hall: Hall, job_id: str) -> bool:
+    return (await hall.job(job_id)).progress_message == "begun"
+
+
+async def test_cancel_reaches_a_running_handler_at_once(hall: Hall) -> None:
+    """It is pushed: the keeper would bring it ten seconds later."""
+    hall.registry.handler("work")(sleeper)
+
+    async with hall.working(hall.worker()):
+        job_id = await hall.submit()
+        await until_async(lambda: begun(hall, job_id))
+        began = trio.current_time()
+        await hall.cancel(job_id)
+        job = await hall.final(job_id)
+        took_seconds = trio.current_time() - began
+
+    assert job.state is JobState.CANCELLED
+    assert job.attempts[-1].outcome is Outcome.CANCELLED
+    assert took_seconds < 5
+
+
+async def test_cancel_is_written_after_the_last_child_has_ended(hall: Hall) -> None:
+    """`cancelled` means that nothing of the handler's tree runs any more, slow cleanups included."""
+    living = 0
+    lived_at_the_end: list[int] = []
+
+    async def child() -> None:
+        nonlocal living
+        living += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):  # a cleanup that takes its time
+                await trio.sleep(0.05)
+            living -= 1
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> None:
+        async with trio.open_nursery() as children:
+            for _ in range(20):
+                children.start_soon(child)
+            await sleeper(job, payload)
+
+    async with hall.working(hall.worker()):
+        job_id = await hall.submit()
+        await until_async(lambda: begun(hall, job_id))
+        await hall.cancel(job_id)
+        job = await hall.final(job_id)
+        lived_at_the_end.append(living)
+
+    assert job.state is JobState.CANCELLED
+    assert lived_at_the_end == [0]
+
+
+async def test_cancelled_thread_handler_is_reported_stuck(hall: Hall, gate: threading.Event) -> None:
+    """A thread cannot be ended: its job stays processing and is named in the register until it returns."""
+
+    @hall.registry.handler("work")
+    def work(job: SyncJobContext, payload: object) -> str:
+        job.progress(0, "begun")
+        gate.wait(PATIENCE_SECONDS)
+        return "done"
+
+    async def is_named() -> bool:
+        return [worker.description.stuck for worker in await hall.registered()] == [[job_id]]
+
+    async with hall.working(hall.worker(lease_seconds=1.0, grace_seconds=PATIENCE_SECONDS)):
+        job_id = await hall.submit()
+        await until_async(lambda: begun(hall, job_id))
+        await hall.cancel(job_id, grace_ms=0)
+        await until_async(is_named)
+        meanwhile = await hall.job(job_id)
+        gate.set()
+        job = await hall.final(job_id)
+
+    assert (meanwhile.state, meanwhile.cancel_reason) == (JobState.PROCESSING, "not wanted")
+    assert job.state is JobState.COMPLETED
+
+
+async def test_lost_job_that_its_own_worker_claims_again_runs_once(hall: Hall) -> None:
+    """A worker that loses a lease, and is the one that claims the job again, ends the first attempt."""
+    running: set[int] = set()
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> None:
+        running.add(job.attempt)
+        try:
+            await trio.sleep_forever()
+        finally:
+            running.discard(job.attempt)
+
+    async with hall.working(hall.worker()):
+        job_id = await hall.submit()
+        await until(lambda: running == {1})
+        await hall.store.link.call("ZADD", f"gopher:{{{hall.namespace}:default}}:processing", "XX", 1, job_id)
+        await hall.store.lifecycle.reap(hall.namespace, "default")
+        await until(lambda: running == {2})
+
+    assert (await hall.job(job_id)).crashes == 1
+
+
+async def test_drain_gives_back_what_outlasts_the_grace(hall: Hall) -> None:
+    """Its job is enqueued again, and the attempt is not counted."""
+    hall.registry.handler("work")(sleeper)
+
+    async with hall.working(hall.worker()):
+        job_id = await hall.submit()
+        await until_async(lambda: begun(hall, job_id))
+    job = await hall.job(job_id)
+
+    assert (job.state, job.attempt, job.crashes, job.attempts) == (JobState.ENQUEUED, 0, 0, ())
+    assert await hall.registered() == []
+
+
+async def test_drain_lets_handlers_know_and_finish(hall: Hall) -> None:
+    """Within the grace a handler that looks at `shutdown_requested` ends as it likes."""
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> str:
+        await job.progress(0, "begun")
+        await until(lambda: job.shutdown_requested)
+        return "finished in time"
+
+    async with hall.working(hall.worker(grace_seconds=PATIENCE_SECONDS)):
+        job_id = await hall.submit()
+        await until_async(lambda: begun(hall, job_id))
+    job = await hall.job(job_id)
+
+    assert (job.state, job.result) == (JobState.COMPLETED, b'"finished in time"')
+
+
+async def test_abort_ends_the_grace(hall: Hall) -> None:
+    """The second signal ends everything at once; nothing is lost by it."""
+    hall.registry.handler("work")(sleeper)
+    worker = hall.worker(grace_seconds=3600)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with hall.working(worker):
+            job_id = await hall.submit()
+            await until_async(lambda: begun(hall, job_id))
+            worker.drain()
+            worker.abort()
+
+    assert (await hall.job(job_id)).state is JobState.ENQUEUED
+
+
+async def test_drain_abandons_a_thread_that_will_not_end(hall: Hall, gate: threading.Event) -> None:
+    """Its job is given back unspent, then the process must go; all within the grace and five seconds."""
+
+    @hall.registry.handler("work")
+    def work(job: SyncJobContext, payload: object) -> None:
+        job.progress(0, "begun")
+        gate.wait(PATIENCE_SECONDS)
+
+    began = 0.0
+
+    def go() -> None:
+        # As the process would end here, so does the thread.
+        nonlocal took_seconds
+        took_seconds = trio.current_time() - began
+        gate.set()
+        raise Abandoned
+
+    took_seconds = 0.0
+    hall._abandon = go  # type: ignore[method-assign] # the test has to let its thread go
+    with pytest.RaisesGroup(Abandoned, flatten_subgroups=True):
+        async with hall.working(hall.worker()):
+            job_id = await hall.submit()
+            await until_async(lambda: begun(hall, job_id))
+            began = trio.current_time()
+    job = await hall.job(job_id)
+
+    assert 0 < took_seconds < GRACE_SECONDS + 5
+    assert (job.state, job.attempt) == (JobState.ENQUEUED, 0)
+
+
+async def test_drain_ends_though_redis_is_away(redis_server: RedisServer, nursery: trio.Nursery) -> None:
+    """With nobody to give the jobs back to the worker still goes, within the grace and five seconds; leases do the rest."""
+    store = Store(redis_server.url)
+    await nursery.start(store.run)
+    hall = Hall(store, redis_server.url, "n")
+    hall.registry.handler("work")(sleeper)
+    began = 0.0
+
+    with pytest.RaisesGroup(Abandoned, flatten_subgroups=True), trio.fail_after(PATIENCE_SECONDS):
+        async with hall.working(hall.worker()):
+            job_id = await hall.submit()
+            await until_async(lambda: begun(hall, job_id))
+            redis_server.kill()
+            began = trio.current_time()
+    took_seconds = trio.current_time() - began
+
+    assert took_seconds < GRACE_SECONDS + 5 + 2  # in the test the keeper is awaited too, where the process would be gone
+    nursery.cancel_scope.cancel()
+
+
+async def test_worker_goes_on_after_redis_was_away(redis_server: RedisServer, nursery: trio.Nursery) -> None:
+    """What was submitted while its connection was down is claimed without waiting for the poll."""
+    store = Store(redis_server.url)
+    await nursery.start(store.run)
+    hall = Hall(store, redis_server.url, "n")
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> str:
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+    async with hall.working(hall.worker()):
+        first = await hall.final(await hall.submit())
+        redis_server.kill()
+        redis_server.start()
+        second = await hall.final(await hall.submit())
+
+    assert (first.state, second.state) == (JobState.COMPLETED, JobState.COMPLETED)
+    nursery.cancel_scope.cancel()
