@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Never, TypeAlias, TypeVar, cast
 import msgspec
 
 from gopher.errors import PayloadMismatchError
-from gopher.job import JSON_CONTENT_TYPE, JsonValue
+from gopher.job import JSON_CONTENT_TYPE
 from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 
 if TYPE_CHECKING:
@@ -359,10 +359,8 @@ def _payload_hint(function: Function) -> object:
         return object
     alone = types.SimpleNamespace(__annotations__={"payload": parameters[1].annotation})
     names = getattr(inspect.unwrap(function), "__globals__", {})
-    # JsonValue is recursive through a name that only its own module knows; what it allows is what an untyped decoder gives.
-    known = {"JsonValue": object} | {name: object if value is JsonValue else value for name, value in names.items()}
     try:
-        hint: object = typing.get_type_hints(alone, known)["payload"]
+        hint: object = typing.get_type_hints(alone, names)["payload"]
     except NameError as error:
         raise ValueError(
             f"the payload's annotation of {function} cannot be resolved: {error}; it must be importable when the module runs"

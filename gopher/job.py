@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+if TYPE_CHECKING:
+    JsonValue: TypeAlias = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+else:
+    # What reads annotations at run time, as `gopher.handlers` does, cannot follow an alias that names itself.
+    JsonValue: TypeAlias = object
 
 JSON_CONTENT_TYPE: Final = "application/json"
 BYTES_CONTENT_TYPE: Final = "application/octet-stream"

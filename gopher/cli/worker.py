@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,6 +23,11 @@ from gopher.telemetry import log, tracing
 if TYPE_CHECKING:
     from gopher.config import Settings
     from gopher.handlers import Registry
+
+NOT_READ_AGAIN: Final = frozenset(
+    {options.CONFIG_VARIABLE, "GOPHER_REDIS_PASSWORD", "REDIS_PASSWORD", "GOPHER_REDIS_DB", "REDIS_DB"}
+)
+"""What the one process of several is not told twice: the URL says all, and its other settings are flags."""
 
 
 def main() -> None:
@@ -45,7 +51,7 @@ def run(settings: Settings) -> None:
             is_hopeless=lambda status: status == EXIT_BAD_APP,
             on_ready=lambda: output.line("ready"),
         )
-        trio.run(processes.run, strict_exception_groups=False)
+        trio.run(processes.run)
         return
     hand_over_spans = tracing.start("gopher-worker") if settings.telemetry.tracing else None
     try:
@@ -95,14 +101,14 @@ def _plan(settings: Settings) -> WorkerPlan:
 
 
 def _arguments_for_one(settings: Settings) -> list[str]:
-    sections = (settings.worker, settings.telemetry)
-    arguments = [argument for section in sections for argument in config.arguments_for(section)]
-    return [*arguments, "--processes", "1"]
+    sections = (replace(settings.worker, processes=1), settings.telemetry)
+    return [argument for section in sections for argument in config.arguments_for(section)]
 
 
 def _environ_for_one(settings: Settings) -> dict[str, str]:
     """The URL may hold a password, which a command line would show to everybody on the machine."""
-    return {**os.environ, "GOPHER_REDIS_URL": settings.store.url}
+    kept = {name: value for name, value in os.environ.items() if name not in NOT_READ_AGAIN}
+    return kept | {"GOPHER_REDIS_URL": settings.store.url, "GOPHER_REDIS_TIMEOUT": str(settings.store.redis_timeout_seconds)}
 
 
 def _abandon() -> None:

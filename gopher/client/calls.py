@@ -73,19 +73,21 @@ class Receipt:
 
 
 def submit(namespace: str, spec: job_service_pb2.JobSpec) -> Call[Receipt]:
-    """Submit one job; repeatable, because the spec holds a request id."""
+    """Submit one job; repeatable when it has a request id."""
     request = job_service_pb2.SubmitJobRequest(namespace=namespace, job=spec)
-    return call_of(JOBS + "SubmitJob", request, job_service_pb2.SubmitJobResponse, _receipt)
+    repeatable = bool(spec.request_id)
+    return call_of(JOBS + "SubmitJob", request, job_service_pb2.SubmitJobResponse, _receipt, repeatable=repeatable)
 
 
 def submit_many(namespace: str, specs: Sequence[job_service_pb2.JobSpec]) -> Call[list[Receipt | GopherError]]:
-    """Submit up to 1,000 jobs; the answer has an entry a job, in their order."""
+    """Submit up to 1,000 jobs; the answer has an entry a job, in their order. Repeatable when all have a request id."""
     request = job_service_pb2.SubmitJobsRequest(namespace=namespace, jobs=specs)
     return call_of(
         JOBS + "SubmitJobs",
         request,
         job_service_pb2.SubmitJobsResponse,
         lambda reply: [status.from_status(each.error) if each.HasField("error") else _receipt(each) for each in reply.results],
+        repeatable=all(spec.request_id for spec in specs),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, cast
@@ -99,7 +98,7 @@ class SubmitManyError(RequestError):
 
 def submit(namespace: str, job_type: str, payload: Payload, options: Mapping[str, object]) -> Dialogue[calls.Receipt]:
     """Submit one job."""
-    return (yield from ask(calls.submit(namespace, _repeatable_spec(job_type, payload, options))))
+    return (yield from ask(calls.submit(namespace, job_spec(job_type, payload, options))))
 
 
 def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialogue[list[str]]:
@@ -141,16 +140,7 @@ def _send_batch(namespace: str, batch: dict[int, job_service_pb2.JobSpec], resul
 def _spec_of_item(item: Mapping[str, object], field: str) -> job_service_pb2.JobSpec:
     options = dict(item)
     job_type = options.pop("type", "")
-    return _repeatable_spec(cast("str", job_type), options.pop("payload", None), options, field=field)
-
-
-def _repeatable_spec(
-    job_type: str, payload: Payload, options: Mapping[str, object], *, field: str = "job"
-) -> job_service_pb2.JobSpec:
-    spec = job_spec(job_type, payload, options, field=field)
-    if not spec.request_id:
-        spec.request_id = uuid.uuid4().hex
-    return spec
+    return job_spec(cast("str", job_type), options.pop("payload", None), options, field=field)
 
 
 # --- looking --------------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ class SubmitOptions(TypedDict, total=False):
     """What `submit` takes besides type and payload; left out or None means what the handler declares, or the default.
 
     `content_type` is `application/json`, for bytes `application/octet-stream`; bytes that are JSON already can be sent as such. A
-    `datetime` must have a time zone. Without a `request_id` the client makes one, so that it may send the submit again by itself.
+    `datetime` must have a time zone. With a `request_id` the client sends the submit again by itself when nothing answered; without one
+    it cannot know whether that would make a second job, and raises.
     """
 
     queue: str | None

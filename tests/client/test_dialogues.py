@@ -135,26 +135,27 @@ def test_ask_does_not_repeat_a_refusal() -> None:
     assert there.pauses == []
 
 
-def test_submit_repeats_with_the_same_request_id() -> None:
-    """Without a request id the client makes one, and a repeat carries the same: at most one job comes of it."""
+def test_submit_with_a_request_id_is_repeated() -> None:
+    """A submit that got no answer goes out again with the same request id: at most one job comes of it."""
     reply = job_service_pb2.SubmitJobResponse(job_id="j1", state=job_pb2.JOB_STATE_ENQUEUED).SerializeToString()
     there = server(DOWN, reply)
 
-    receipt = there.drive(dialogues.submit("ns", "email", {}, {}))
+    receipt = there.drive(dialogues.submit("ns", "email", {}, {"request_id": "mine"}))
 
     first, second = (job_service_pb2.SubmitJobRequest.FromString(each) for each in there.requests)
     assert receipt == calls.Receipt("j1", JobState.ENQUEUED, is_duplicate=False)
-    assert len(first.job.request_id) == 32
+    assert first.job.request_id == "mine"
     assert first == second
 
 
-def test_submit_keeps_the_request_id_it_is_given() -> None:
-    """The caller's own request id is sent as it is."""
-    there = server(job_service_pb2.SubmitJobResponse(state=job_pb2.JOB_STATE_ENQUEUED).SerializeToString())
+def test_submit_without_a_request_id_is_not_repeated() -> None:
+    """Where a repeat might make a second job, the caller is told instead."""
+    there = server(DOWN)
 
-    there.drive(dialogues.submit("ns", "email", {}, {"request_id": "mine"}))
+    with pytest.raises(ServerUnreachableError):
+        there.drive(dialogues.submit("ns", "email", {}, {}))
 
-    assert job_service_pb2.SubmitJobRequest.FromString(there.requests[0]).job.request_id == "mine"
+    assert len(there.requests) == 1
 
 
 class Accepting(Server):

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import trio
+
+from gopher.job import JobState
+from tests.e2e.farm import Farm, end_of, states
+from tests.waiting import runs, until
+
+if TYPE_CHECKING:
+    from gopher.job import Job
+    from tests.programs import Program
+
+GRACE_SECONDS = 1.0
+
+
+async def sigterm(program: Program) -> tuple[int, float]:
+    """Ask a program to end; return its exit code and how long that took, in seconds."""
+    began = trio.current_time()
+    program.process.terminate()
+    code = await end_of(program)
+    return code, trio.current_time() - began
+
+
+def unspent(job: Job) -> bool:
+    return (job.state, job.attempt, job.crashes, job.attempts) == (JobState.ENQUEUED, 0, 0, ())
+
+
+async def test_drain_loses_and_charges_nothing(farm: Farm) -> None:
+    """Of 100 running jobs half end within the grace; the others are given back and run elsewhere, still as attempt 1."""
+    worker = await farm.worker("--concurrency", "100", grace_seconds=GRACE_SECONDS)
+    short = await farm.submit("hold", str(farm.gate), count=50)
+    long = await farm.submit("hold", str(farm.gate) + "2", count=50)
+    await farm.started([*short, *long])
+
+    farm.open_gate()
+    code, took_seconds = await sigterm(worker)
+    ended, released = await farm.jobs(short), await farm.jobs(long)
+    await farm.worker("--concurrency", "100")
+    await farm.started(long, 100)
+    farm.gate.with_name("gate2").touch()
+    rerun = await farm.finals(long)
+
+    assert code == 0
+    assert took_seconds < GRACE_SECONDS + 5
+    assert states(ended) == {JobState.COMPLETED}
+    assert all(unspent(job) for job in released)
+    assert states(rerun) == {JobState.COMPLETED}
+    assert {job.attempt for job in rerun} == {1}
+    assert len(farm.events("start", [*short, *long])) == 150
+    assert len(farm.events("end", [*short, *long])) == 100
+    assert await farm.findings() == []
+
+
+async def test_second_signal_aborts(farm: Farm) -> None:
+    """Whoever cannot wait asks twice: the grace ends, the jobs are given back all the same."""
+    worker = await farm.worker(grace_seconds=600)
+    ids = await farm.hold(10)
+    await farm.started(ids)
+
+    worker.process.terminate()
+    await until(lambda: any("worker.draining" in line for line in worker.errors))
+    worker.process.send_signal(signal.SIGINT)
+    code = await end_of(worker)
+
+    assert code == 0
+    assert all(unspent(job) for job in await farm.jobs(ids))
+
+
+async def test_worker_goes_without_threads_and_processes_that_will_not_end(farm: Farm) -> None:
+    """Their jobs are given back unspent, the process exits with 0 in time, and takes the whole family with it."""
+    worker = await farm.worker(grace_seconds=GRACE_SECONDS)
+    threads = await farm.submit("thread", count=2)
+    (family,) = await farm.submit("family", "deaf")
+    await farm.started(threads)
+
+    async def pids() -> list[int]:
+        (job,) = await farm.jobs([family])
+        return [int(pid) for pid in (job.progress_message or "").split()]
+
+    with trio.fail_after(30):
+        while not (children := await pids()):
+            await trio.sleep(0.01)
+    code, took_seconds = await sigterm(worker)
+
+    assert code == 0
+    assert took_seconds < GRACE_SECONDS + 5
+    assert all(unspent(job) for job in await farm.jobs([*threads, family]))
+    await until(lambda: not any(runs(pid) for pid in children))
+
+
+async def test_idle_worker_goes_at_once(farm: Farm) -> None:
+    """With nothing to do a drain needs no grace, and the register forgets the worker."""
+    worker = await farm.worker(grace_seconds=600)
+
+    code, took_seconds = await sigterm(worker)
+
+    assert code == 0
+    assert took_seconds < 5
+    assert await farm.store.registry.workers(farm.namespace) == []

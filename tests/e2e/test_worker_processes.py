@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from gopher.job import JobState
+from tests.e2e.farm import end_of, states
+from tests.waiting import runs, until, until_async
+
+if TYPE_CHECKING:
+    from tests.e2e.farm import Farm
+    from tests.programs import Program
+
+
+async def pids_of_workers(farm: Farm) -> set[int]:
+    return {worker.description.pid for worker in await farm.store.registry.workers(farm.namespace)}
+
+
+async def wait_for_workers(farm: Farm, count: int, *, other_than: set[int] = frozenset()) -> set[int]:  # type: ignore[assignment] # empty
+    """Wait until so many workers run that stand in the register, and return their pids."""
+    found: set[int] = set()
+
+    async def are_there() -> bool:
+        nonlocal found
+        found = {pid for pid in await pids_of_workers(farm) if runs(pid)} - other_than
+        return len(found) == count
+
+    await until_async(are_there)
+    return found
+
+
+def ready_lines(program: Program) -> int:
+    """Return how often a program that has ended said `ready`, after the first time."""
+    count = 0
+    while (line := program.next_line()) is not None:
+        count += line == "ready\n"
+    return count
+
+
+async def test_parent_restarts_a_child_that_died(farm: Farm) -> None:
+    """After kill -9 of each child in turn there are two again; `ready` is said once; SIGTERM ends all with 0."""
+    parent = await farm.worker("--processes", "2", lease_seconds=1)
+    first = await wait_for_workers(farm, 2)
+
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    second = await wait_for_workers(farm, 2, other_than=first)
+    jobs = await farm.finals(await farm.submit("quick", count=10))
+    parent.process.terminate()
+    code = await end_of(parent)
+
+    assert code == 0
+    assert states(jobs) == {JobState.COMPLETED}
+    assert ready_lines(parent) == 0
+    assert not any(runs(pid) for pid in second)
+
+
+async def test_children_die_with_a_parent_that_is_killed(farm: Farm) -> None:
+    """After kill -9 of the parent no child is left within two seconds."""
+    parent = await farm.worker("--processes", "2", lease_seconds=1)
+    children = await wait_for_workers(farm, 2)
+
+    parent.process.kill()
+
+    await until(lambda: not any(runs(pid) for pid in children), within_seconds=2)
+
+
+async def test_drain_reaches_the_jobs_of_all_children(farm: Farm) -> None:
+    """SIGTERM to the parent lets the jobs of every child finish."""
+    parent = await farm.worker("--processes", "2", "--concurrency", "5")
+    ids = await farm.hold(10)
+    started = await farm.started(ids)
+
+    parent.process.terminate()
+    await until(lambda: sum("worker.draining" in line for line in parent.errors) == 2)
+    farm.open_gate()
+    code = await end_of(parent)
+
+    assert code == 0
+    assert len({event.pid for event in started}) == 2
+    assert states(await farm.jobs(ids)) == {JobState.COMPLETED}
+
+
+async def test_parent_gives_up_on_a_child_that_dies_again_and_again(farm: Farm) -> None:
+    """Five deaths of one in half a minute end the whole: the others are drained first, not killed."""
+    parent = await farm.worker("--processes", "2", "--concurrency", "1", lease_seconds=1)
+    (job_id,) = await farm.hold()
+    ((survivor),) = {event.pid for event in await farm.started([job_id])}
+
+    killed: set[int] = set()
+    for _ in range(5):
+        (victim,) = await wait_for_workers(farm, 1, other_than=killed | {survivor})
+        os.kill(victim, signal.SIGKILL)
+        killed.add(victim)
+    await until(lambda: any("worker.draining" in line for line in parent.errors))
+    farm.open_gate()
+    code = await end_of(parent)
+
+    assert code == 1
+    assert parent.errors[-1] == "gopher: a worker process died 5 times within 30 s: giving up\n"
+    assert states(await farm.jobs([job_id])) == {JobState.COMPLETED}
+
+
+async def test_child_that_exits_like_a_hopeless_one_is_restarted(farm: Farm) -> None:
+    """A handler that ends its process with 2 has not made the application impossible to import."""
+    parent = await farm.worker("--processes", "2", lease_seconds=1)
+
+    await farm.submit("exit", 2)
+    await until(lambda: any("worker.restarting" in line for line in parent.errors))
+
+    assert states(await farm.finals(await farm.submit("quick"))) == {JobState.COMPLETED}
+    assert parent.process.poll() is None
+
+
+async def test_output_of_handlers_is_passed_on(farm: Farm) -> None:
+    """What a handler prints, be it `ready`, comes out at the parent, and makes nothing ready."""
+    parent = await farm.worker("--processes", "2")
+
+    for words in ("hello", "ready"):
+        await farm.finals(await farm.submit("print", words))
+    lines = [await trio.to_thread.run_sync(parent.next_line) for _ in range(2)]
+
+    assert lines == ["hello\n", "ready\n"]
+
+
+@pytest.mark.parametrize("processes", ["1", "3"])
+async def test_worker_that_is_told_to_go_while_it_starts_goes(farm: Farm, processes: str) -> None:
+    """A signal at any moment of the start ends the whole family."""
+    parent = await farm.worker("--processes", processes)
+    children = await wait_for_workers(farm, int(processes))
+
+    parent.process.terminate()
+    parent.process.send_signal(signal.SIGINT)
+    code = await end_of(parent)
+
+    assert code == 0
+    assert not any(runs(pid) for pid in children)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.programs import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODULE: Final = "gopher.cli.worker"
+GOOD_APP: Final = "tests.e2e.apps.work:registry"
+ENVIRON: Final = {**os.environ, "GOPHER_REDIS_URL": "redis://127.0.0.1:1", "GOPHER_REDIS_TIMEOUT": "0.3"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "--app, GOPHER_APP"),
+        (["--app", "nonsense"], 2, "--app"),
+        (["--app", "tests.no_such_module:registry"], 2, "ModuleNotFoundError: No module named 'tests.no_such_module'"),
+        (["--app", "tests.e2e.apps.work:absent"], 2, "has no gopher.Registry called 'absent'"),
+        (["--app", "tests.e2e.apps.work:SINK_VARIABLE"], 2, "has no gopher.Registry called 'SINK_VARIABLE'"),
+        (["--app", "tests.e2e.apps.empty:registry"], 2, "the registry has no handlers"),
+        (["--app", "tests.e2e.apps.quits:registry"], 2, "cannot be imported: SystemExit: no licence"),
+        (["--app", GOOD_APP, "--queues", "a=x"], 2, "--queues"),
+        (["--app", GOOD_APP, "--queues", "A"], 2, "--queues"),
+        (["--app", GOOD_APP, "--queues", ""], 2, "--queues"),
+        (["--app", GOOD_APP, "--concurrency", "0"], 2, "--concurrency"),
+        (["--app", GOOD_APP, "--lease", "0.1"], 2, "--lease"),
+        (["--app", GOOD_APP, "--redis-url", "http://localhost"], 2, "--redis-url"),
+        (["--app", GOOD_APP], 5, "redis: "),
+        (["--app", GOOD_APP, "--redis-url", "unix:///tmp/no-such-socket"], 5, "redis: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_worker_that_cannot_start_says_why_in_one_line(arguments: list[str], code: int, said: str) -> None:
+    """No traceback, nothing on standard output: one line that names the fault, and the exit code of its kind."""
+    ended = run(MODULE, *arguments, environ=ENVIRON)
+
+    assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("gopher: ")
+    assert said in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("app", "code", "said"),
+    [("tests.e2e.apps.empty:registry", 2, "the registry has no handlers"), (GOOD_APP, 5, "redis: ")],
+)
+def test_processes_that_cannot_start_say_why_once(app: str, code: int, said: str) -> None:
+    """Of several processes the first tells what is wrong, the parent that it cannot go on; the others are not even started."""
+    ended = run(MODULE, "--app", app, "--processes", "3", environ=ENVIRON)
+
+    assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
+    cause, summary = ended.stderr.splitlines()
+    assert said in cause
+    assert summary == "gopher: the worker processes cannot start, see above"
+
+
+def test_application_is_found_in_the_working_directory(tmp_path: Path) -> None:
+    """`--app` puts the working directory on the import path, and says what is wrong with what is found there."""
+    (tmp_path / "mine.py").write_text("def broken(:\n")
+
+    ended = run(MODULE, "--app", "mine:registry", environ=ENVIRON | {"PYTHONPATH": os.getcwd()}, directory=tmp_path)
+
+    assert ended.returncode == 2
+    assert "SyntaxError" in ended.stderr
+    assert ended.stderr.count("\n") == 1
