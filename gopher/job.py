@@ -71,7 +71,7 @@ class Move(StrEnum):
     EXPIRE = "expire"  # the deadline passed before a worker took it
     RECOVER = "recover"  # the lease ended with no outcome
     CRASH = "crash"  # the same, for the last time
-    REQUEUE = "requeue"  # an operator gives it new attempts
+    REQUEUE = "requeue"  # an operator gives it new attempts, or does not want to wait
 
 
 _WAITING = (JobState.SCHEDULED, JobState.ENQUEUED, JobState.RETRYING)
@@ -93,6 +93,8 @@ TRANSITIONS: Final[dict[tuple[JobState, Move], JobState]] = {
     **{(state, Move.EXPIRE): JobState.FAILED for state in _WAITING},
     (JobState.FAILED, Move.REQUEUE): JobState.ENQUEUED,
     (JobState.CANCELLED, Move.REQUEUE): JobState.ENQUEUED,
+    (JobState.SCHEDULED, Move.REQUEUE): JobState.ENQUEUED,
+    (JobState.RETRYING, Move.REQUEUE): JobState.ENQUEUED,
 }
 """(state, move) -> next state. What is not listed is refused and changes nothing.
 

@@ -25,7 +25,7 @@ async def until(claim: Callable[[], bool], *, within_seconds: float = PATIENCE_S
 async def until_async(claim: Callable[[], Awaitable[bool]], *, within_seconds: float = PATIENCE_SECONDS) -> None:
     """Return once the claim, which asks somebody, holds."""
     with trio.fail_after(within_seconds):
-        while not await claim():
+        while not await claim():  # noqa: ASYNC110 - likewise
             await trio.sleep(_LOOK_SECONDS)
 
 

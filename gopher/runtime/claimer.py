@@ -21,9 +21,9 @@ from gopher.runtime.scopes import RunningAttempt
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
-    from gopher.runtime.runner import Runner
     from gopher.runtime.scopes import Scopes
     from gopher.runtime.settler import Settler
+    from gopher.runtime.slots import Slots
     from gopher.store.lifecycle import Lifecycle
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -64,8 +64,7 @@ class Claimer:
 
     Args:
         lifecycle: Where to claim.
-        scopes: Takes in the claimed attempts; their number is the number of slots in use.
-        runner: Runs them.
+        scopes: Takes in the claimed attempts.
         namespace: Of the queues.
         worker: Id of this worker.
         slots: Attempts that run at most at once.
@@ -77,7 +76,6 @@ class Claimer:
         self,
         lifecycle: Lifecycle,
         scopes: Scopes,
-        runner: Runner,
         *,
         namespace: str,
         worker: str,
@@ -87,7 +85,6 @@ class Claimer:
     ) -> None:
         self._lifecycle = lifecycle
         self._scopes = scopes
-        self._runner = runner
         self._namespace = namespace
         self._worker = worker
         self._slots = slots
@@ -112,8 +109,8 @@ class Claimer:
                 source.wakes += 1
         self._has_news.set()
 
-    def note_free_slots(self) -> None:
-        """Note that attempts have ended."""
+    def note_room(self) -> None:
+        """Note that attempts have ended, or outcomes were written."""
         self._has_news.set()
 
     def stop(self) -> None:
@@ -122,11 +119,11 @@ class Claimer:
         self._claiming.deadline = trio.current_time() + _LAST_REPLY_SECONDS
         self._has_news.set()
 
-    async def run(self, nursery: trio.Nursery, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, slots: Slots, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Claim until stopped, or cancelled.
 
         Args:
-            nursery: Where the attempts run; it outlives this task, so that they can end in peace once claiming has stopped.
+            slots: Where the attempts run; they outlive this task, so that attempts can end in peace once claiming has stopped.
             task_status: Started at once.
 
         Cancellation:
@@ -136,7 +133,7 @@ class Claimer:
         failures = 0
         while not self._is_stopping:
             try:
-                is_idle = await self.tick(nursery)
+                is_idle = await self.tick(slots)
                 failures = 0
             except StoreError as error:
                 failures += 1
@@ -146,13 +143,13 @@ class Claimer:
             if is_idle:
                 await self._wait_for_news()
 
-    async def tick(self, nursery: trio.Nursery) -> bool:
+    async def tick(self, slots: Slots) -> bool:
         """Claim once.
 
         Returns:
             Whether there is nothing to do until something changes.
         """
-        free = self._slots - len(self._scopes)
+        free = self._free()
         # A claim whose reply was lost comes first: what it took has its slots, which no other queue may fill.
         source = self._unanswered or (self._next_source() if free > 0 else None)
         if source is None:
@@ -181,8 +178,14 @@ class Claimer:
         for job in jobs or ():
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
-            nursery.start_soon(self._runner.run, attempt, source.settler)
+            slots.put_nowait(attempt, source.settler)
+        slots.start_nowait()
         return False
+
+    def _free(self) -> int:
+        """Slots in which no handler runs; none while too many outcomes wait to be written."""
+        unwritten = sum(len(source.settler) for source in self._sources)
+        return self._slots - (len(self._scopes) - unwritten) if unwritten < self._slots else 0
 
     def _next_source(self) -> QueueSource | None:
         """Pick by smooth weighted round robin among the queues that may have jobs. Source: nginx, upstream round robin."""

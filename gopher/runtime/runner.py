@@ -1,4 +1,4 @@
-"""Runs one attempt: one cancel scope, one lease, one outcome.
+"""Runs attempts: each alone in a cancel scope, with one lease and one outcome.
 
 The outcome is read from which scope caught, not from the exception: a handler that returns normally has succeeded, even after a
 cancel. Errors are caught outside the scope with `except*`, since a handler whose children fail while they are being cancelled
@@ -10,9 +10,10 @@ Whatever a handler raises or returns is its attempt's outcome, and never the end
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from gopher.runtime.scopes import RunningAttempt
     from gopher.runtime.settler import Settler
     from gopher.store.codec import ClaimedJob
+
+Taken: TypeAlias = "tuple[RunningAttempt, Settler]"
+"""An attempt, and who writes its outcome."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -88,52 +92,81 @@ class Runner:
         self._report = report
         self._is_draining = is_draining
 
-    async def run(self, attempt: RunningAttempt, settler: Settler) -> None:
-        """Run an attempt to its end and hand its outcome over.
+    async def run(self, take: Callable[[], Taken | None]) -> bool:
+        """Run attempts to their end, one after another, and hand their outcomes over.
+
+        Each is alone in the cancel scope; the scope serves the next one as long as nothing was raised in it and nothing has
+        cancelled it, because to open one costs as much as all else here.
+
+        Args:
+            take: Gives the next attempt; None ends this.
+
+        Returns:
+            Whether every handler simply returned. If not, this Trio task may hold traces of one.
 
         Cancellation:
-            The handler is ended and the job is given back unspent.
+            The handler is ended and its job is given back unspent.
         """
-        settlement = Settlement(attempt.job.id, attempt.job.token, Move.RELEASE, Outcome.CANCELLED)
-        try:
-            spec = self._registry.get(attempt.job.type)
-            if attempt.cancel_reason is not None:
-                # A cancel that came between the claim and this moment: nothing has begun that would have to be ended.
-                settlement = _ended_by_us(attempt, None)
-            elif spec is None:
-                settlement = _unhandled(attempt.job)
-            else:
-                settlement = await self._run_handler(attempt, spec)
-        finally:
-            attempt.is_over = True
-            settler.put_nowait(attempt, settlement)
-
-    async def _run_handler(self, attempt: RunningAttempt, spec: HandlerSpec) -> Settlement:
-        job = attempt.job
-        scope = attempt.scope
-        limit_seconds, is_job_deadline = _limit(job, spec)
-        if limit_seconds is not None:
-            scope.deadline = trio.current_time() + limit_seconds
-            attempt.is_late_at = time.monotonic() + limit_seconds + attempt.grace_seconds
+        scope = trio.CancelScope()
+        attempt: RunningAttempt | None = None
+        settler: Settler | None = None
         error: BaseException | None = None
-        result = b""
+        is_torn_down = False
         try:
             with scope:
-                result = await self._call(attempt, spec)
+                while not scope.cancel_called and (taken := take()) is not None:
+                    attempt, settler = taken
+                    settlement = self._refusal(attempt) or await self._complete(attempt, scope)
+                    attempt.end()
+                    settler.put_nowait(attempt, settlement)
+                    attempt = None
         except* (trio.Cancelled, KeyboardInterrupt):
+            is_torn_down = True
             raise
         except* BaseException as group:  # noqa: BLE001 - what else a handler raises, sys.exit() too, ends its attempt alone
             error = sole(group)
+        finally:
+            if attempt is not None and settler is not None:
+                attempt.end()
+                settler.put_nowait(attempt, _release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+        return attempt is None
 
-        if error is None and not scope.cancelled_caught:
-            plain_attempt = job.attempt if job.is_plain else ""
-            return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt)
+    def _refusal(self, attempt: RunningAttempt) -> Settlement | None:
+        """Return what becomes of an attempt that does not begin; None for one that does."""
+        if attempt.cancel_reason is not None:
+            # A cancel that came between the claim and this moment: nothing has begun that would have to be ended.
+            return _ended_by_us(attempt, None)
+        return _unhandled(attempt.job) if self._registry.get(attempt.job.type) is None else None
+
+    async def _complete(self, attempt: RunningAttempt, scope: trio.CancelScope) -> Settlement:
+        """Run the handler; whatever ends it but its return is raised, or caught by the scope."""
+        job, spec = attempt.job, self._spec(attempt.job)
+        limit_seconds, _ = _limit(job, spec)
+        if limit_seconds is not None:
+            scope.deadline = trio.current_time() + limit_seconds
+            attempt.is_late_at = time.monotonic() + limit_seconds + attempt.grace_seconds
+        attempt.begin(scope)
+        result = await self._call(attempt, spec)
+        if limit_seconds is not None and not scope.cancel_called:
+            scope.deadline = math.inf
+        plain_attempt = job.attempt if job.is_plain else ""
+        return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt)
+
+    def _failure(self, attempt: RunningAttempt, error: BaseException | None, scope: trio.CancelScope) -> Settlement:
+        """Return what becomes of an attempt whose handler did not return; without an error, its scope has caught."""
+        job, spec = attempt.job, self._spec(attempt.job)
         if attempt.cancel_reason is not None:
             return _ended_by_us(attempt, error)
+        limit_seconds, is_job_deadline = _limit(job, spec)
         if error is not None and not scope.cancel_called:
             return self._raised(job, spec, error)
         _log.warning("attempt.timed_out", job_id=job.id, type=job.type, attempt=job.attempt, limit_seconds=limit_seconds)
         return self._timed_out(job, spec, limit_seconds or 0.0, is_job_deadline=is_job_deadline)
+
+    def _spec(self, job: ClaimedJob) -> HandlerSpec:
+        spec = self._registry.get(job.type)
+        assert spec is not None  # noqa: S101 - `_refusal` has seen to it
+        return spec
 
     async def _call(self, attempt: RunningAttempt, spec: HandlerSpec) -> bytes:
         job = attempt.job
@@ -236,13 +269,17 @@ def _unhandled(job: ClaimedJob) -> Settlement:
     return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, int(_UNHANDLED_SECONDS * 1000))
 
 
+def _release(job: ClaimedJob) -> Settlement:
+    return Settlement(job.id, job.token, Move.RELEASE, Outcome.CANCELLED)
+
+
 def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settlement:
     job = attempt.job
     if attempt.cancel_reason is CancelReason.REQUESTED:
         failure = b"" if error is None else encode_failure(describe(error))
         return Settlement(job.id, job.token, Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED, 0, b"", failure)
     # With the lease lost the release is refused, which is right: the job is somebody else's.
-    return Settlement(job.id, job.token, Move.RELEASE, Outcome.CANCELLED)
+    return _release(job)
 
 
 def _ms(seconds: float) -> int:

@@ -37,7 +37,6 @@ class RunningAttempt:
     Attributes:
         job: As claimed.
         queue: Of the job.
-        scope: Ends the handler's whole task tree.
         lease_until: When the lease ends unless extended, by `time.monotonic()`. Written by the keeper.
         cancel_reason: Why the scope was cancelled; None when it was not.
         grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
@@ -45,25 +44,35 @@ class RunningAttempt:
         is_over: Whether the handler has ended, and only its outcome is still to be written.
     """
 
-    __slots__ = ("cancel_reason", "grace_seconds", "is_late_at", "is_over", "job", "lease_until", "queue", "scope")
+    __slots__ = ("_scope", "cancel_reason", "grace_seconds", "is_late_at", "is_over", "job", "lease_until", "queue")
 
     def __init__(self, job: ClaimedJob, queue: str, lease_until: float) -> None:
         self.job = job
         self.queue = queue
-        self.scope = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
         self.lease_until = lease_until
         self.cancel_reason: CancelReason | None = None
         self.grace_seconds = _GRACE_SECONDS
         self.is_late_at = math.inf
         self.is_over = False
 
+    def begin(self, scope: trio.CancelScope) -> None:
+        """Note that the handler runs in a scope, which ends its whole task tree."""
+        self._scope = scope
+
+    def end(self) -> None:
+        """Note that the handler has ended, and that the scope is somebody else's from now on."""
+        self.is_over = True
+        self._scope = None
+
     def cancel(self, reason: CancelReason, grace_seconds: float = _GRACE_SECONDS) -> None:
-        """End the handler; the first reason stands."""
+        """End the handler, or let it not begin; the first reason stands."""
         if self.cancel_reason is None:
             self.cancel_reason = reason
             self.grace_seconds = grace_seconds
             self.is_late_at = min(self.is_late_at, time.monotonic() + grace_seconds)
-            self.scope.cancel(reason=reason.value)
+            if self._scope is not None:
+                self._scope.cancel(reason=reason.value)
 
     def is_stuck(self, now: float) -> bool:
         """Tell whether the handler has outlasted its cancel, or its time limit, and the grace."""

@@ -34,31 +34,37 @@ _REFUSED: Final = frozenset({"STALE_LEASE", "NOT_FOUND"})
 class Settler:
     """Writes the outcomes of one queue's attempts.
 
-    No bound of its own: an attempt keeps its slot until its outcome is written, so at most one outcome a slot waits here.
+    No bound of its own: the claimer claims no more while as many outcomes wait as there are slots.
 
     Args:
         lifecycle: Where to.
         scopes: Lets go of the attempts whose outcome is written.
         namespace: Of the queue.
         queue: Whose attempts.
-        on_settled: Called after each flush: slots are free.
+        on_change: Called when an attempt has ended, and when outcomes are written: there may be room for a claim.
     """
 
     def __init__(
-        self, lifecycle: Lifecycle, scopes: Scopes, *, namespace: str, queue: str, on_settled: Callable[[], None]
+        self, lifecycle: Lifecycle, scopes: Scopes, *, namespace: str, queue: str, on_change: Callable[[], None]
     ) -> None:
         self._lifecycle = lifecycle
         self._scopes = scopes
         self._namespace = namespace
         self._queue = queue
-        self._on_settled = on_settled
+        self._on_change = on_change
         self._waiting: deque[tuple[RunningAttempt, Settlement]] = deque()
         self._has_work = trio.Event()
+
+    def __len__(self) -> int:
+        """Outcomes that are not written yet."""
+        return len(self._waiting)
 
     def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
         """Have an outcome written soon."""
         self._waiting.append((attempt, settlement))
-        self._has_work.set()
+        if len(self._waiting) == 1:
+            self._has_work.set()
+        self._on_change()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write outcomes until cancelled."""
@@ -82,7 +88,7 @@ class Settler:
             self._scopes.remove(attempt)
             if word in _REFUSED:
                 _log.warning("lease.lost", job_id=settlement.job_id, token=settlement.token, answer=word)
-        self._on_settled()
+        self._on_change()
 
     async def _write(self, settlements: list[Settlement]) -> list[str]:
         failures = 0

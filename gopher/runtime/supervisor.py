@@ -31,6 +31,7 @@ from gopher.runtime.reaper import Reaper
 from gopher.runtime.runner import Runner
 from gopher.runtime.scopes import CancelReason, Scopes
 from gopher.runtime.settler import Settler
+from gopher.runtime.slots import Slots
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Settlement
 from gopher.store.registry import WorkerDescription
@@ -112,7 +113,7 @@ class Supervisor:
         self._abandon = abandon
         self._settlers: dict[str, Settler] = {}
         self._executors = Executors(app=plan.app, threads=plan.slots)
-        runner = Runner(
+        self._runner = Runner(
             registry,
             self._executors,
             namespace=plan.namespace,
@@ -124,7 +125,6 @@ class Supervisor:
         self._claimer = Claimer(
             store.lifecycle,
             self._scopes,
-            runner,
             namespace=plan.namespace,
             worker=self.worker_id,
             slots=plan.slots,
@@ -166,11 +166,12 @@ class Supervisor:
                 await self._serve_queue(services, queue, weight)
             async with trio.open_nursery() as attempts:
                 async with trio.open_nursery() as claiming:
-                    await claiming.start(self._claimer.run, attempts)
+                    await claiming.start(self._claimer.run, Slots(self._runner, attempts))
                     task_status.started()
                     await self._draining.wait()
                     claiming.cancel_scope.cancel()
                 await self._finish()
+                attempts.cancel_scope.cancel()
             services.cancel_scope.cancel()
         _log.info("worker.stopped", worker=self.worker_id)
 
@@ -182,7 +183,7 @@ class Supervisor:
             self._scopes,
             namespace=plan.namespace,
             queue=queue,
-            on_settled=self._claimer.note_free_slots,
+            on_change=self._claimer.note_room,
         )
         self._settlers[queue] = settler
         promoter = Promoter(lifecycle, namespace=plan.namespace, queue=queue, poll_seconds=plan.poll_seconds)

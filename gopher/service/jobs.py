@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
-from gopher.job import NewJob
 from gopher.telemetry import tracing
 from gopher.wire import check, convert
 from gopher.wire.check import Faults
@@ -17,7 +16,7 @@ from gopher.wire.submission import new_job
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gopher.job import JobState
+    from gopher.job import JobState, NewJob
     from gopher.service.pages import Pages
     from gopher.store.store import Store
     from gopher.store.submission import SubmitReceipt
@@ -48,7 +47,7 @@ class Jobs:
     async def submit_job(self, request: pb.SubmitJobRequest) -> pb.SubmitJobResponse:
         """Store one job."""
         with tracing.submit_span(request.job.type, request.job.queue, 1) as trace:
-            (answer,) = await self._submit(request.namespace, [("job", request.job)], trace)
+            (answer,) = await self._submit(request.namespace, [("job.", request.job)], trace)
         if isinstance(answer, GopherError):
             raise answer
         return _submitted(answer)
@@ -61,7 +60,7 @@ class Jobs:
             by_namespace.setdefault(request.namespace, []).append(place)
         for namespace, places in by_namespace.items():
             try:
-                found = await self._submit(namespace, [("job", requests[place].job) for place in places], None)
+                found = await self._submit(namespace, [("job.", requests[place].job) for place in places], None)
             except GopherError as error:
                 found = [error] * len(places)
             answers.update(zip(places, found, strict=True))
@@ -71,7 +70,7 @@ class Jobs:
         """Store up to 1,000 jobs, each by itself."""
         if not 1 <= len(request.jobs) <= MAX_BATCH:
             raise invalid("jobs", "BATCH_SIZE", f"must be 1 to {MAX_BATCH}, got {len(request.jobs)}")
-        specs = [(f"jobs[{place}]", spec) for place, spec in enumerate(request.jobs)]
+        specs = [(f"jobs[{place}].", spec) for place, spec in enumerate(request.jobs)]
         with tracing.submit_span(request.jobs[0].type, request.jobs[0].queue, len(specs)) as trace:
             answers = await self._submit(request.namespace, specs, trace)
         return pb.SubmitJobsResponse(results=[_result(answer) for answer in answers])
@@ -81,24 +80,24 @@ class Jobs:
     ) -> list[SubmitReceipt | GopherError]:
         """Check and store jobs; an entry a job, in order."""
         namespace = check.namespace(namespace)
-        checked = [self._checked(path, spec, trace) for path, spec in specs]
-        unknown = await self._unknown_types(namespace, {job.type for job in checked if isinstance(job, NewJob)})
-        if unknown:
-            checked = [UnknownTypeError(job.type) if isinstance(job, NewJob) and job.type in unknown else job for job in checked]
-        accepted = [job for job in checked if isinstance(job, NewJob)]
+        checked = [self._read(path, spec, trace) for path, spec in specs]
+        if not self._accept_unknown_types:
+            checked = await self._refuse_unknown(namespace, checked)
+        accepted = [job for job in checked if not isinstance(job, GopherError)]
         receipts = iter(await self._store.lifecycle.submit(namespace, accepted) if accepted else [])
-        return [next(receipts) if isinstance(job, NewJob) else job for job in checked]
+        return [job if isinstance(job, GopherError) else next(receipts) for job in checked]
 
-    def _checked(self, path: str, spec: pb.JobSpec, trace: str | None) -> NewJob | GopherError:
+    def _read(self, path: str, spec: pb.JobSpec, trace: str | None) -> NewJob | GopherError:
         try:
             return new_job(spec, path, max_payload_bytes=self._max_payload_bytes, trace=trace)
         except InvalidRequestError as error:
             return error
 
-    async def _unknown_types(self, namespace: str, types: set[str]) -> set[str]:
-        if self._accept_unknown_types:
-            return set()
-        return {each for each in types if not await self._store.registry.is_known_type(namespace, each)}
+    async def _refuse_unknown(self, namespace: str, jobs: Sequence[NewJob | GopherError]) -> list[NewJob | GopherError]:
+        """Put a refusal in the place of each job whose type no worker has registered."""
+        types = {job.type for job in jobs if not isinstance(job, GopherError)}
+        unknown = {each for each in types if not await self._store.registry.is_known_type(namespace, each)}
+        return [job if isinstance(job, GopherError) or job.type not in unknown else UnknownTypeError(job.type) for job in jobs]
 
     async def get_job(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
         """Return one job."""

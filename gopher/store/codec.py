@@ -228,17 +228,20 @@ class ClaimedJob:
     @property
     def content_type(self) -> str:
         """Of the payload."""
-        return _Reader(self._record).text("content_type") or JSON_CONTENT_TYPE
+        value = self._record.get(b"content_type")
+        return JSON_CONTENT_TYPE if value is None else value.decode()
 
     @property
     def labels(self) -> dict[str, str]:
         """As submitted."""
-        return _decode_labels(self._record.get(b"labels", b"{}"))
+        value = self._record.get(b"labels")
+        return {} if value is None else _decode_labels(value)
 
     @property
     def trace(self) -> str | None:
         """W3C traceparent of the submitter."""
-        return _Reader(self._record).text("trace")
+        value = self._record.get(b"trace")
+        return None if value is None else value.decode()
 
     def number(self, name: bytes) -> int | None:
         """Return a whole number of the record, by its field's name; None where it is unset."""

@@ -29,9 +29,7 @@ class Store:
     """
 
     def __init__(self, url: str, *, client_name: str = "gopher", timeout_seconds: float = 5.0) -> None:
-        self.link = Link(
-            url, client_name=client_name, connect_grace_seconds=timeout_seconds, reply_seconds=timeout_seconds
-        )
+        self.link = Link(url, client_name=client_name, connect_grace_seconds=timeout_seconds, reply_seconds=timeout_seconds)
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.query = Query(self.link, self.registry)

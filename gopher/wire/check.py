@@ -7,6 +7,7 @@ raises before `Faults.refuse`, so a message with five faults is refused once, wi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -37,14 +38,21 @@ _SHOWN: Final = 64  # characters of a faulty value that a message repeats
 
 
 class Faults:
-    """The violations found so far in one message."""
+    """The violations found so far in one message.
 
-    def __init__(self) -> None:
+    Args:
+        path: What the path of each field begins with: `job.`, `jobs[3].`.
+    """
+
+    __slots__ = ("_path", "_violations")
+
+    def __init__(self, path: str = "") -> None:
+        self._path = path
         self._violations: list[Violation] = []
 
     def add(self, field: str, reason: str, description: str) -> None:
         """Note a violation."""
-        self._violations.append(Violation(field, reason, description))
+        self._violations.append(Violation(self._path + field, reason, description))
 
     def refuse(self) -> None:
         """Raise if anything was noted.
@@ -60,9 +68,15 @@ def name(faults: Faults, field: str, value: str) -> str:
     """Check the name of a type, queue or namespace."""
     if not value:
         faults.add(field, "REQUIRED", "must be set")
-    elif _NAME.fullmatch(value) is None:
+    elif not _is_name(value):
         faults.add(field, "BAD_NAME", f"must match ^{_NAME.pattern}$, got {value[:_SHOWN]!r}")
     return value
+
+
+@lru_cache(maxsize=4096)
+def _is_name(value: str) -> bool:
+    """Tell whether a text is a name; the same few come again and again."""
+    return _NAME.fullmatch(value) is not None
 
 
 def optional_name(faults: Faults, field: str, value: str) -> str | None:

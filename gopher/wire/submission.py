@@ -41,97 +41,96 @@ def new_job(spec: job_service_pb2.JobSpec, path: str, *, max_payload_bytes: int,
 
     Args:
         spec: As it came.
-        path: Where it stands in the request, for messages: `job`, `jobs[3]`.
+        path: What the paths of its fields begin with, for messages: `job.`, `jobs[3].`.
         max_payload_bytes: Largest payload.
         trace: W3C traceparent of the submitter.
 
     Raises:
         InvalidRequestError: It names every fault.
     """
-    faults = Faults()
-    content_type = _content_type(faults, path, spec.content_type)
-    retries: _RetryFields = _retry_fields(faults, path, spec.retry_policy) if spec.HasField("retry_policy") else {}
+    faults = Faults(path)
+    content_type = _content_type(faults, spec.content_type)
+    retries: _RetryFields = _retry_fields(faults, spec.retry_policy) if spec.HasField("retry_policy") else {}
     job = NewJob(
-        type=check.name(faults, f"{path}.type", spec.type),
-        payload=_payload(faults, path, spec.payload, content_type, max_payload_bytes),
-        queue=check.queue_or_default(faults, f"{path}.queue", spec.queue),
-        priority=_priority(faults, path, spec.priority),
+        type=check.name(faults, "type", spec.type),
+        payload=_payload(faults, spec.payload, content_type, max_payload_bytes),
+        queue=check.queue_or_default(faults, "queue", spec.queue),
+        priority=_priority(faults, spec.priority),
         content_type=content_type,
-        labels=check.labels(faults, f"{path}.labels", spec.labels),
-        unique_key=check.text(faults, f"{path}.unique_key", spec.unique_key),
-        request_id=check.text(faults, f"{path}.request_id", spec.request_id),
+        labels=check.labels(faults, "labels", spec.labels),
+        unique_key=check.text(faults, "unique_key", spec.unique_key),
+        request_id=check.text(faults, "request_id", spec.request_id),
         trace=trace,
         **retries,
-        **_time_fields(faults, path, spec),
+        **_time_fields(faults, spec),
     )
     faults.refuse()
     return job
 
 
-def _content_type(faults: Faults, path: str, value: str) -> str:
+def _content_type(faults: Faults, value: str) -> str:
     if value and value not in CONTENT_TYPES:
         faults.add(
-            f"{path}.content_type",
+            "content_type",
             "UNSUPPORTED_CONTENT_TYPE",
             f"must be {JSON_CONTENT_TYPE} or {BYTES_CONTENT_TYPE}, got {value[:64]!r}",
         )
     return value or JSON_CONTENT_TYPE
 
 
-def _payload(faults: Faults, path: str, payload: bytes, content_type: str, max_bytes: int) -> bytes:
+def _payload(faults: Faults, payload: bytes, content_type: str, max_bytes: int) -> bytes:
     """Check the payload and keep its very bytes; empty JSON means null."""
     if len(payload) > max_bytes:
-        faults.add(f"{path}.payload", "PAYLOAD_TOO_LARGE", f"must be at most {max_bytes} bytes, got {len(payload)}")
+        faults.add("payload", "PAYLOAD_TOO_LARGE", f"must be at most {max_bytes} bytes, got {len(payload)}")
     elif content_type == JSON_CONTENT_TYPE:
         if not payload:
             return b"null"
         fault = check.json_fault(payload)
         if fault is not None:
-            faults.add(f"{path}.payload", "BAD_JSON", f"must be JSON: {fault}")
+            faults.add("payload", "BAD_JSON", f"must be JSON: {fault}")
     return payload
 
 
-def _priority(faults: Faults, path: str, value: int) -> Priority:
+def _priority(faults: Faults, value: int) -> Priority:
     priority = _PRIORITY_OF.get(value)
     if priority is None:
         known = ", ".join(f"{number} ({each})" for each, number in PRIORITY_NUMBER.items())
-        faults.add(f"{path}.priority", "BAD_ENUM", f"must be {known} or unset, got {value}")
+        faults.add("priority", "BAD_ENUM", f"must be {known} or unset, got {value}")
         return Priority.NORMAL
     return priority
 
 
-def _retry_fields(faults: Faults, path: str, policy: job_pb2.RetryPolicy) -> _RetryFields:
-    path = f"{path}.retry_policy"
+def _retry_fields(faults: Faults, policy: job_pb2.RetryPolicy) -> _RetryFields:
     fields: _RetryFields = {
-        "max_attempts": check.integer(faults, f"{path}.max_attempts", policy.max_attempts, 1, MAX_ATTEMPTS_LIMIT),
+        "max_attempts": check.integer(faults, "retry_policy.max_attempts", policy.max_attempts, 1, MAX_ATTEMPTS_LIMIT),
         "backoff_multiplier": check.number(
-            faults, f"{path}.backoff_multiplier", policy.backoff_multiplier, 1, MAX_BACKOFF_MULTIPLIER
+            faults, "retry_policy.backoff_multiplier", policy.backoff_multiplier, 1, MAX_BACKOFF_MULTIPLIER
         ),
     }
     initial_ms = 0
     if policy.HasField("initial_backoff"):
-        initial_ms = check.duration_ms(faults, f"{path}.initial_backoff", policy.initial_backoff, 1, MAX_BACKOFF_MS)
+        initial_ms = check.duration_ms(faults, "retry_policy.initial_backoff", policy.initial_backoff, 1, MAX_BACKOFF_MS)
         fields["backoff_initial_ms"] = initial_ms
     if policy.HasField("max_backoff"):
-        max_ms = check.duration_ms(faults, f"{path}.max_backoff", policy.max_backoff, 1, MAX_BACKOFF_MS)
+        max_ms = check.duration_ms(faults, "retry_policy.max_backoff", policy.max_backoff, 1, MAX_BACKOFF_MS)
         fields["backoff_max_ms"] = max_ms
         if max_ms < initial_ms:
-            faults.add(f"{path}.max_backoff", "OUT_OF_RANGE", "must be at least initial_backoff")
+            faults.add("retry_policy.max_backoff", "OUT_OF_RANGE", "must be at least initial_backoff")
     return fields
 
 
-def _time_fields(faults: Faults, path: str, spec: job_service_pb2.JobSpec) -> _TimeFields:
+def _time_fields(faults: Faults, spec: job_service_pb2.JobSpec) -> _TimeFields:
     fields: _TimeFields = {}
     if spec.HasField("timeout"):
-        fields["timeout_ms"] = check.duration_ms(faults, f"{path}.timeout", spec.timeout, 1, MAX_TIMEOUT_MS)
+        fields["timeout_ms"] = check.duration_ms(faults, "timeout", spec.timeout, 1, MAX_TIMEOUT_MS)
     if spec.HasField("run_time"):
-        fields["run_ms"] = check.moment_ms(faults, f"{path}.run_time", spec.run_time)
+        fields["run_ms"] = check.moment_ms(faults, "run_time", spec.run_time)
     if spec.HasField("delay"):
-        fields["delay_ms"] = check.duration_ms(faults, f"{path}.delay", spec.delay, 0, MAX_DELAY_MS)
+        fields["delay_ms"] = check.duration_ms(faults, "delay", spec.delay, 0, MAX_DELAY_MS)
         if spec.HasField("run_time"):
-            faults.add(f"{path}.delay", "CONFLICT", "must not be set together with run_time")
+            faults.add("delay", "CONFLICT", "must not be set together with run_time")
     if spec.HasField("deadline"):
-        fields["deadline_ms"] = check.moment_ms(faults, f"{path}.deadline", spec.deadline)
+        fields["deadline_ms"] = check.moment_ms(faults, "deadline", spec.deadline)
     if spec.HasField("retention"):
-        fields["retention_ms"] = check.duration_ms(faults, f"{path}.retention", spec.retention, 0, MAX_RETENTION_MS)
+        fields["retention_ms"] = check.duration_ms(faults, "retention", spec.retention, 0, MAX_RETENTION_MS)
     return fields

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 import trio
 
-from gopher.job import JobState
 from tests.e2e.apps.work import SINK_VARIABLE
 from tests.programs import Program
 from tests.runtime.parts import submit
@@ -19,8 +17,9 @@ from tests.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
-    from gopher.job import Job
+    from gopher.job import Job, JobState
     from gopher.store.audit import AuditProgress, Finding
     from gopher.store.store import Store
 
@@ -60,12 +59,16 @@ class Farm:
         self._programs.close()
 
     async def worker(self, *options: str, lease_seconds: float = 30.0, grace_seconds: float = 10.0) -> Program:
-        """Start a worker and wait until it is ready; it is killed at the end."""
-        arguments = ["--app", "tests.e2e.apps.work:registry", "--namespace", self.namespace]
-        arguments += ["--lease", f"{lease_seconds:g}", "--grace", f"{grace_seconds:g}", *options]
-        program = self._programs.enter_context(Program(MODULE, *arguments, environ=self._environ))
+        """Start a worker and wait until it is ready."""
+        program = self.start_worker(*options, lease_seconds=lease_seconds, grace_seconds=grace_seconds)
         await trio.to_thread.run_sync(program.wait_ready)
         return program
+
+    def start_worker(self, *options: str, lease_seconds: float = 30.0, grace_seconds: float = 10.0) -> Program:
+        """Start a worker; it is killed at the end."""
+        arguments = ["--app", "tests.e2e.apps.work:registry", "--namespace", self.namespace]
+        arguments += ["--lease", f"{lease_seconds:g}", "--grace", f"{grace_seconds:g}", *options]
+        return self._programs.enter_context(Program(MODULE, *arguments, environ=self._environ))
 
     async def submit(self, type: str, payload: object = None, count: int = 1) -> list[str]:  # noqa: A002 - as everywhere
         return await submit(self.store, self.namespace, count, type=type, payload=msgspec.json.encode(payload))

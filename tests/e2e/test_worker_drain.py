@@ -7,7 +7,7 @@ import trio
 
 from gopher.job import JobState
 from tests.e2e.farm import Farm, end_of, states
-from tests.waiting import runs, until
+from tests.waiting import runs, until, until_async
 
 if TYPE_CHECKING:
     from gopher.job import Job
@@ -76,13 +76,14 @@ async def test_worker_goes_without_threads_and_processes_that_will_not_end(farm:
     (family,) = await farm.submit("family", "deaf")
     await farm.started(threads)
 
-    async def pids() -> list[int]:
-        (job,) = await farm.jobs([family])
-        return [int(pid) for pid in (job.progress_message or "").split()]
+    children: list[int] = []
 
-    with trio.fail_after(30):
-        while not (children := await pids()):
-            await trio.sleep(0.01)
+    async def has_children() -> bool:
+        (job,) = await farm.jobs([family])
+        children[:] = [int(pid) for pid in (job.progress_message or "").split()]
+        return bool(children)
+
+    await until_async(has_children)
     code, took_seconds = await sigterm(worker)
 
     assert code == 0

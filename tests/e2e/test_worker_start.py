@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.programs import run
+from tests.programs import ROOT, Program, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,15 +22,9 @@ ENVIRON: Final = {**os.environ, "GOPHER_REDIS_URL": "redis://127.0.0.1:1", "GOPH
         (["--app", "nonsense"], 2, "--app"),
         (["--app", "tests.no_such_module:registry"], 2, "ModuleNotFoundError: No module named 'tests.no_such_module'"),
         (["--app", "tests.e2e.apps.work:absent"], 2, "has no gopher.Registry called 'absent'"),
-        (["--app", "tests.e2e.apps.work:SINK_VARIABLE"], 2, "has no gopher.Registry called 'SINK_VARIABLE'"),
         (["--app", "tests.e2e.apps.empty:registry"], 2, "the registry has no handlers"),
         (["--app", "tests.e2e.apps.quits:registry"], 2, "cannot be imported: SystemExit: no licence"),
         (["--app", GOOD_APP, "--queues", "a=x"], 2, "--queues"),
-        (["--app", GOOD_APP, "--queues", "A"], 2, "--queues"),
-        (["--app", GOOD_APP, "--queues", ""], 2, "--queues"),
-        (["--app", GOOD_APP, "--concurrency", "0"], 2, "--concurrency"),
-        (["--app", GOOD_APP, "--lease", "0.1"], 2, "--lease"),
-        (["--app", GOOD_APP, "--redis-url", "http://localhost"], 2, "--redis-url"),
         (["--app", GOOD_APP], 5, "redis: "),
         (["--app", GOOD_APP, "--redis-url", "unix:///tmp/no-such-socket"], 5, "redis: "),
     ],
@@ -64,8 +58,9 @@ def test_application_is_found_in_the_working_directory(tmp_path: Path) -> None:
     """`--app` puts the working directory on the import path, and says what is wrong with what is found there."""
     (tmp_path / "mine.py").write_text("def broken(:\n")
 
-    ended = run(MODULE, "--app", "mine:registry", environ=ENVIRON | {"PYTHONPATH": os.getcwd()}, directory=tmp_path)
+    with Program(MODULE, "--app", "mine:registry", environ=ENVIRON | {"PYTHONPATH": str(ROOT)}, directory=tmp_path) as program:
+        code = program.wait()
 
-    assert ended.returncode == 2
-    assert "SyntaxError" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert code == 2
+    (line,) = program.errors
+    assert "--app 'mine:registry' cannot be imported: SyntaxError" in line

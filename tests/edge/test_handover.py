@@ -18,6 +18,10 @@ class OtherSide:
     def __init__(self) -> None:
         self.wake_ups: list[Callable[[], None]] = []
         self.timers: list[Timer] = []
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
 
     def wake(self, act: Callable[[], None]) -> None:
         self.wake_ups.append(act)
@@ -50,7 +54,7 @@ class Timer:
 
 
 def gathering_lane(side: OtherSide) -> GatheringLane:
-    return GatheringLane(side.wake, RuntimeError, side)  # type: ignore[arg-type]  # all it needs of a loop is `call_later`
+    return GatheringLane(side.wake, RuntimeError, side)  # type: ignore[arg-type]  # all it needs of a loop is `time` and `call_later`
 
 
 def test_lane_wakes_once_and_keeps_the_order() -> None:
@@ -101,6 +105,7 @@ def test_calls_one_after_another_never_wait() -> None:
     lane = gathering_lane(side)
 
     for _ in range(20 * GATHER_SAMPLE):
+        side.now += 0.0001
         lane.post(lambda: None)
         assert len(side.wake_ups) == 1
         side.run()
@@ -114,6 +119,7 @@ def test_lane_gathers_what_comes_together_anyway() -> None:
     lane = gathering_lane(side)
 
     for _ in range(50 * GATHER_SAMPLE):
+        side.now += 0.001
         for _ in range(4):
             lane.post(lambda: done.append(1))
         side.run()
@@ -122,6 +128,21 @@ def test_lane_gathers_what_comes_together_anyway() -> None:
 
     assert len(done) == 200 * GATHER_SAMPLE
     assert lane._wanted >= 4
+
+
+def test_lane_does_not_gather_at_a_low_rate() -> None:
+    """Calls that come in pairs, but seldom, are not kept waiting; a lane that had gathered stops when the rate has fallen."""
+    side = OtherSide()
+    lane = gathering_lane(side)
+    lane._wanted = 2
+
+    for _ in range(3 * GATHER_SAMPLE):
+        side.now += 0.01
+        lane.post(lambda: None)
+        lane.post(lambda: None)
+        side.run()
+
+    assert lane._wanted == 1
 
 
 def test_lane_that_waits_in_vain_wants_fewer() -> None:

@@ -9,6 +9,7 @@ import trio
 from gopher.errors import StoreUnavailableError
 from gopher.job import NewJob
 from gopher.runtime.claimer import Claimer, QueueSource
+from gopher.runtime.slots import Slots
 from gopher.store import keys
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.submission import SubmitReceipt
@@ -67,6 +68,7 @@ class Parts:
     Attributes:
         lifecycle: What the claimer claims through.
         claimer: To be ticked.
+        slots: Where the attempts run.
         sources: Its queues, by name.
     """
 
@@ -75,6 +77,7 @@ class Parts:
         store: Store,
         namespace: str,
         bench: Bench,
+        nursery: trio.Nursery,
         *,
         slots: int = 4,
         queues: dict[str, int] | None = None,
@@ -86,13 +89,13 @@ class Parts:
         self.claimer = Claimer(
             self.lifecycle,
             bench.scopes,
-            bench.runner,
             namespace=namespace,
             worker="worker",
             slots=slots,
             lease_seconds=30.0,
             poll_seconds=poll_seconds,
         )
+        self.slots = Slots(bench.runner, nursery)
         weights = queues or {"default": 1}
         self.sources = {name: QueueSource(name, weight, bench.handed) for name, weight in weights.items()}
         for source in self.sources.values():
@@ -101,9 +104,13 @@ class Parts:
     async def submit(self, count: int = 1, **fields: object) -> list[str]:
         return await submit(self.store, self.namespace, count, **fields)
 
-    async def claim_all(self, nursery: trio.Nursery) -> None:
+    async def claim(self) -> bool:
+        """Tick once."""
+        return await self.claimer.tick(self.slots)
+
+    async def claim_all(self) -> None:
         """Tick until there is nothing to do."""
-        while not await self.claimer.tick(nursery):
+        while not await self.claim():
             pass
 
     async def processing(self, queue: str = "default") -> list[str]:

@@ -28,9 +28,9 @@ _ids: Final = IdSource()
 _tokens: Final = itertools.count(1)
 
 
-def claimed_job(type: str = "work", payload: bytes = b"null", *, attempt: int = 1, **fields: object) -> ClaimedJob:
+def claimed_job(job_type: str = "work", payload: bytes = b"null", *, attempt: int = 1, **fields: object) -> ClaimedJob:
     """Return a job as the claim script gives it; further fields are those of its record."""
-    record = {"type": type, "payload": payload, **fields}
+    record = {"type": job_type, "payload": payload, **fields}
     flat = [value if isinstance(value, bytes) else str(value).encode() for pair in record.items() for value in pair]
     return ClaimedJob([_ids.new(0).encode(), next(_tokens), attempt, flat], CLAIMED_MS)
 
@@ -40,11 +40,14 @@ def attempt_of(job: ClaimedJob, *, lease_seconds: float = 30.0, queue: str = "de
 
 
 class Handed(Settler):
-    """Takes outcomes from runners and keeps them."""
+    """Takes outcomes from runners and keeps them: none waits to be written."""
 
     def __init__(self, scopes: Scopes) -> None:
         self.settlements: list[Settlement] = []
         self._scopes = scopes
+
+    def __len__(self) -> int:
+        return 0
 
     def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
         self.settlements.append(settlement)
@@ -96,8 +99,13 @@ class Bench:
 
     async def run(self, attempt: RunningAttempt | None = None) -> Settlement:
         """Run an attempt to its end and return its outcome."""
-        await self.runner.run(attempt or self.take(), self.handed)
+        await self.run_alone(attempt or self.take())
         return self.outcome
+
+    async def run_alone(self, attempt: RunningAttempt) -> bool:
+        """Run an attempt to its end and tell whether its handler simply returned."""
+        attempts = [(attempt, self.handed)]
+        return await self.runner.run(lambda: attempts.pop() if attempts else None)
 
     @property
     def outcome(self) -> Settlement:

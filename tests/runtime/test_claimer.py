@@ -11,6 +11,7 @@ from gopher.errors import StoreUnavailableError
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.listener import Listener
 from gopher.runtime.promoter import Promoter
+from gopher.runtime.slots import Slots
 from tests.runtime.parts import Parts
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -24,10 +25,10 @@ pytestmark = pytest.mark.leaves_keys  # jobs are left processing: their settler 
 
 
 @pytest.fixture
-def parts(store: Store, namespace: str, bench: Bench) -> Parts:
+async def parts(store: Store, namespace: str, bench: Bench, nursery: trio.Nursery) -> Parts:
     """A claimer of four slots and one queue, whose handlers run until the test ends."""
     bench.handler(sleeper)
-    return Parts(store, namespace, bench)
+    return Parts(store, namespace, bench, nursery)
 
 
 async def sleeper(job: object, payload: object) -> None:
@@ -38,34 +39,32 @@ async def test_claimer_never_exceeds_its_slots(parts: Parts, bench: Bench, nurse
     """With more jobs than slots it claims until the slots are taken, at most half of them in one call."""
     await parts.submit(10)
 
-    await parts.claim_all(nursery)
+    await parts.claim_all()
 
     assert len(bench.scopes) == len(await parts.processing()) == 4
     assert len(parts.lifecycle.claims) == 2
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_goes_on_when_slots_are_free_again(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
     """An attempt whose outcome is written makes room for one more."""
     await parts.submit(10)
-    await parts.claim_all(nursery)
+    await parts.claim_all()
 
     bench.scopes.remove(bench.scopes.snapshot()[0])
-    await parts.claim_all(nursery)
+    await parts.claim_all()
 
     assert len(bench.scopes) == 4
     assert len(await parts.processing()) == 5
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_leaves_a_drained_queue_alone(parts: Parts, nursery: trio.Nursery) -> None:
     """A queue that gave less than was asked for is asked again only when something was said of it."""
-    await parts.claim_all(nursery)
-    await parts.claim_all(nursery)
+    await parts.claim_all()
+    await parts.claim_all()
     once = len(parts.lifecycle.claims)
 
     parts.claimer.wake("default")
-    await parts.claim_all(nursery)
+    await parts.claim_all()
 
     assert (once, len(parts.lifecycle.claims)) == (1, 2)
 
@@ -74,13 +73,12 @@ async def test_claimer_keeps_a_wake_that_overtakes_a_reply(parts: Parts, bench: 
     """A job that is submitted while the reply "nothing there" is on its way is claimed all the same."""
     parts.lifecycle.before_reply = lambda: parts.claimer.wake("default")
 
-    await parts.claimer.tick(nursery)
+    await parts.claim()
     parts.lifecycle.before_reply = lambda: None
     await parts.submit()
-    await parts.claim_all(nursery)
+    await parts.claim_all()
 
     assert len(bench.scopes) == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_takes_in_a_claim_that_it_is_cancelled_in(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
@@ -90,7 +88,7 @@ async def test_claimer_takes_in_a_claim_that_it_is_cancelled_in(parts: Parts, be
 
     async def claim() -> None:
         with claiming:
-            await parts.claimer.run(nursery)
+            await parts.claimer.run(parts.slots)
 
     claiming = trio.CancelScope()
     nursery.start_soon(claim)
@@ -104,7 +102,6 @@ async def test_claimer_takes_in_a_claim_that_it_is_cancelled_in(parts: Parts, be
     assert not is_over_early
     assert sorted(attempt.job.id for attempt in bench.scopes.snapshot()) == await parts.processing()
     assert len(bench.scopes) == 2
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_claims_no_more_once_stopped(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
@@ -113,10 +110,9 @@ async def test_claimer_claims_no_more_once_stopped(parts: Parts, bench: Bench, n
     parts.lifecycle.before_reply = parts.claimer.stop
 
     with trio.fail_after(PATIENCE_SECONDS):
-        await parts.claimer.run(nursery)
+        await parts.claimer.run(parts.slots)
 
     assert len(bench.scopes) == len(await parts.processing()) == 2
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_stops_though_no_reply_comes(bench: Bench, autojump_clock: trio.testing.MockClock) -> None:
@@ -127,13 +123,11 @@ async def test_claimer_stops_though_no_reply_comes(bench: Bench, autojump_clock:
             await trio.sleep_forever()
 
     lifecycle: Lifecycle = SilentLifecycle()  # type: ignore[assignment] # a claimer asks nothing else of it
-    claimer = Claimer(
-        lifecycle, bench.scopes, bench.runner, namespace="n", worker="w", slots=4, lease_seconds=30.0, poll_seconds=5.0
-    )
+    claimer = Claimer(lifecycle, bench.scopes, namespace="n", worker="w", slots=4, lease_seconds=30.0, poll_seconds=5.0)
     claimer.add_source(QueueSource("default", 1, bench.handed))
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(claimer.run, nursery)
+        await nursery.start(claimer.run, Slots(bench.runner, nursery))
         await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
         claimer.stop()
@@ -146,7 +140,6 @@ async def test_claimer_stops_at_once_when_it_has_nothing_to_do(bench: Bench, aut
     claimer = Claimer(
         None,  # type: ignore[arg-type] # it never claims
         bench.scopes,
-        bench.runner,
         namespace="n",
         worker="w",
         slots=4,
@@ -155,7 +148,7 @@ async def test_claimer_stops_at_once_when_it_has_nothing_to_do(bench: Bench, aut
     )
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(claimer.run, nursery)
+        await nursery.start(claimer.run, Slots(bench.runner, nursery))
         await trio.testing.wait_all_tasks_blocked()
         began = trio.current_time()
         claimer.stop()
@@ -169,16 +162,15 @@ async def test_claimer_asks_again_for_a_lost_reply(parts: Parts, bench: Bench, n
     parts.lifecycle.lose = 1
 
     with pytest.raises(StoreUnavailableError):
-        await parts.claimer.tick(nursery)
+        await parts.claim()
     held = await parts.processing()
     lease_until = parts.sources["default"].lease_until
-    await parts.claimer.tick(nursery)
+    await parts.claim()
 
     (_, first), (_, second) = parts.lifecycle.claims
     assert first == second
     assert sorted(attempt.job.id for attempt in bench.scopes.snapshot()) == held == await parts.processing()
     assert {attempt.lease_until for attempt in bench.scopes.snapshot()} == {lease_until}
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_asks_for_a_lost_reply_before_it_turns_elsewhere(
@@ -186,20 +178,19 @@ async def test_claimer_asks_for_a_lost_reply_before_it_turns_elsewhere(
 ) -> None:
     """The slots of jobs that were claimed and not heard of are given to no other queue."""
     bench.handler(sleeper)
-    parts = Parts(store, namespace, bench, slots=2, queues={"a": 1, "b": 1})
+    parts = Parts(store, namespace, bench, nursery, slots=2, queues={"a": 1, "b": 1})
     await parts.submit(4, queue="a")
     await parts.submit(4, queue="b")
     parts.lifecycle.lose = 2
 
     for _ in range(2):
         with pytest.raises(StoreUnavailableError):
-            await parts.claimer.tick(nursery)
-    await parts.claim_all(nursery)
+            await parts.claim()
+    await parts.claim_all()
 
     assert len(set(parts.lifecycle.claims[:3])) == 1
     assert len(bench.scopes) == 2
     assert len(await parts.processing("a")) == len(await parts.processing("b")) == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_goes_on_once_redis_answers_again(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
@@ -207,11 +198,10 @@ async def test_claimer_goes_on_once_redis_answers_again(parts: Parts, bench: Ben
     await parts.submit(1)
     parts.lifecycle.lose = 2
 
-    await nursery.start(parts.claimer.run, nursery)
+    await nursery.start(parts.claimer.run, parts.slots)
     await until(lambda: len(bench.scopes) == 1)
 
     assert len({claim_id for _, claim_id in parts.lifecycle.claims[:3]}) == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_shares_itself_out_by_weight(store: Store, namespace: str, bench: Bench, nursery: trio.Nursery) -> None:
@@ -223,32 +213,28 @@ async def test_claimer_shares_itself_out_by_weight(store: Store, namespace: str,
         ran[job.queue] += 1  # type: ignore[attr-defined] # the test asks for no type
         await trio.lowlevel.checkpoint()
 
-    parts = Parts(store, namespace, bench, slots=2, queues={"a": 3, "b": 2, "c": 1, "empty": 5})
+    parts = Parts(store, namespace, bench, nursery, slots=2, queues={"a": 3, "b": 2, "c": 1, "empty": 5})
     for queue in "abc":
         await parts.submit(60, queue=queue)
 
-    async with trio.open_nursery() as attempts:
-        await parts.claimer.tick(attempts)  # finds the empty one empty
-        for _ in range(60):
-            await parts.claimer.tick(attempts)
-            await trio.testing.wait_all_tasks_blocked()
+    await parts.claim()  # finds the empty one empty
+    for _ in range(60):
+        await parts.claim()
+        await trio.testing.wait_all_tasks_blocked()
 
     assert ran == {"a": 30, "b": 20, "c": 10}
 
 
-async def test_claimer_looks_by_itself_now_and_then(
-    store: Store, namespace: str, bench: Bench, nursery: trio.Nursery
-) -> None:
+async def test_claimer_looks_by_itself_now_and_then(store: Store, namespace: str, bench: Bench, nursery: trio.Nursery) -> None:
     """A job that no push has told of is found by the poll."""
     bench.handler(sleeper)
-    parts = Parts(store, namespace, bench, poll_seconds=0.02)
-    await nursery.start(parts.claimer.run, nursery)
+    parts = Parts(store, namespace, bench, nursery, poll_seconds=0.02)
+    await nursery.start(parts.claimer.run, parts.slots)
     await until(lambda: bool(parts.lifecycle.claims))
 
     await parts.submit()
 
     await until(lambda: len(bench.scopes) == 1)
-    nursery.cancel_scope.cancel()
 
 
 async def listen(parts: Parts, bench: Bench) -> None:
@@ -267,13 +253,12 @@ async def listen(parts: Parts, bench: Bench) -> None:
 async def test_claimer_is_woken_by_a_submit(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
     """An idle worker hears of a new job, and need not look."""
     await listen(parts, bench)
-    await nursery.start(parts.claimer.run, nursery)
+    await nursery.start(parts.claimer.run, parts.slots)
     await until(lambda: parts.sources["default"].is_drained)
 
     await parts.submit()
 
     await until(lambda: len(bench.scopes) == 1)
-    nursery.cancel_scope.cancel()
 
 
 async def test_claimer_takes_nothing_from_a_paused_queue_until_it_is_resumed(
@@ -283,7 +268,7 @@ async def test_claimer_takes_nothing_from_a_paused_queue_until_it_is_resumed(
     await listen(parts, bench)
     await parts.lifecycle.pause(parts.namespace, "default")
     await parts.submit()
-    await nursery.start(parts.claimer.run, nursery)
+    await nursery.start(parts.claimer.run, parts.slots)
     await until(lambda: parts.sources["default"].is_drained)
     held = len(bench.scopes)
 
@@ -292,7 +277,6 @@ async def test_claimer_takes_nothing_from_a_paused_queue_until_it_is_resumed(
         await until(lambda: len(bench.scopes) == 1)
 
     assert held == 0
-    nursery.cancel_scope.cancel()
 
 
 async def test_cancel_overtakes_its_claim(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
@@ -304,7 +288,7 @@ async def test_cancel_overtakes_its_claim(parts: Parts, bench: Bench, nursery: t
         bench.scopes.request_cancel(job_id, 1, 2.0)
 
     parts.lifecycle.before_reply = hear_of_the_cancel
-    await parts.claimer.tick(nursery)
+    await parts.claim()
     await until(lambda: bool(bench.handed.settlements))
 
     assert bench.outcome.move.value == "acknowledge_cancel"

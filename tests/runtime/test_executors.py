@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from gopher.handlers import JobContext, SyncJobContext
 from gopher.job import Failure, Move, Outcome
 from gopher.runtime.scopes import CancelReason
 from tests.runtime.rig import Bench, claimed_job
@@ -17,6 +16,8 @@ from tests.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from gopher.handlers import JobContext, SyncJobContext
 
 
 @pytest.fixture
@@ -240,10 +241,10 @@ async def test_asyncio_handlers_do_not_share_a_loop(bench: Bench, nursery: trio.
 
     other = asyncio.Event()
     attempt = bench.take(claimed_job(payload=b'"stay"'))
-    nursery.start_soon(bench.runner.run, attempt, bench.handed)
+    nursery.start_soon(bench.run_alone, attempt)
     await trio.testing.wait_all_tasks_blocked()
     with trio.fail_after(PATIENCE_SECONDS):
-        await bench.runner.run(bench.take(claimed_job(payload=b'"fail"')), bench.handed)
+        await bench.run_alone(bench.take(claimed_job(payload=b'"fail"')))
     (failed,) = bench.handed.settlements
     is_over = attempt.is_over
     attempt.cancel(CancelReason.SHUTDOWN)

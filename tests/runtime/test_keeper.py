@@ -18,7 +18,7 @@ from gopher.store.registry import WorkerDescription
 from gopher.store.store import Store
 from tests.runtime.parts import lose_lease, submit
 from tests.runtime.rig import attempt_of, claimed_job
-from tests.waiting import until
+from tests.waiting import until, until_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,7 +35,16 @@ pytestmark = pytest.mark.leaves_keys  # jobs are left processing: what is tested
 
 def describe() -> WorkerDescription:
     return WorkerDescription(
-        host="h", pid=1, version="0", queues={"default": 1}, types=["work"], slots=1, busy=0, started_ms=0, draining=False, stuck=[]
+        host="h",
+        pid=1,
+        version="0",
+        queues={"default": 1},
+        types=["work"],
+        slots=1,
+        busy=0,
+        started_ms=0,
+        draining=False,
+        stuck=[],
     )
 
 
@@ -151,9 +160,7 @@ async def test_keeper_tells_the_displaced_attempt_from_its_successor(desk: Desk)
     """A job that the worker has lost and claimed again has one lease: that of the later attempt, which is kept."""
     (former,) = await desk.claim()
     await lose_lease(desk.store, await desk.store.query.get(desk.namespace, former.job.id))
-    jobs = await desk.store.lifecycle.claim(
-        desk.namespace, "default", worker="w", count=1, lease_ms=30_000, claim_id="claim-2"
-    )
+    jobs = await desk.store.lifecycle.claim(desk.namespace, "default", worker="w", count=1, lease_ms=30_000, claim_id="claim-2")
     assert jobs is not None
     latter = attempt_of(jobs[0])
     desk.scopes.add(latter)
@@ -196,13 +203,14 @@ async def test_keeper_signs_on_and_off(desk: Desk, nursery: trio.Nursery) -> Non
             await desk.keeper.run()
         gone.set()
 
+    async def is_there() -> bool:
+        return [worker.id for worker in await desk.store.registry.workers(desk.namespace)] == [WORKER]
+
     nursery.start_soon(keep)
-    while not (there := await desk.store.registry.workers(desk.namespace)):  # noqa: ASYNC110 - Redis does not tell
-        await trio.sleep(0.01)
+    await until_async(is_there)
     scope.cancel()
     await gone.wait()
 
-    assert [worker.id for worker in there] == [WORKER]
     assert await desk.store.registry.workers(desk.namespace) == []
     assert "gopher-keeper" not in {thread.name for thread in threading.enumerate()}
 
@@ -252,7 +260,6 @@ async def test_keeper_gives_attempts_up_before_their_leases_end(
     assert lost_at <= attempt.lease_until
     assert lost_at - cut_off_at >= SHORT_LEASE_SECONDS / 3
     assert attempt.cancel_reason is CancelReason.LEASE_LOST
-    nursery.cancel_scope.cancel()
 
 
 async def test_keeper_asks_again_before_it_gives_up_after_a_long_stop(desk: Desk) -> None:

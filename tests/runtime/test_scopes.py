@@ -21,7 +21,9 @@ async def test_scopes_cancel_the_attempt_that_is_meant() -> None:
     """A cancel carries the lease token: another attempt of the job is not its business."""
     scopes = Scopes()
     attempt = attempt_of(claimed_job())
+    scope = trio.CancelScope()
     scopes.add(attempt)
+    attempt.begin(scope)
 
     scopes.request_cancel(attempt.job.id, attempt.job.token + 1, 1.0)
     before = attempt.cancel_reason
@@ -30,7 +32,7 @@ async def test_scopes_cancel_the_attempt_that_is_meant() -> None:
     assert before is None
     assert attempt.cancel_reason is CancelReason.REQUESTED
     assert attempt.grace_seconds == 1.5
-    assert attempt.scope.cancel_called
+    assert scope.cancel_called
 
 
 async def test_scopes_keep_a_cancel_that_overtakes_its_claim() -> None:

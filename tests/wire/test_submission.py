@@ -30,7 +30,7 @@ YEAR_9999 = Timestamp(seconds=253_370_764_800)
 
 
 def read(spec: JobSpec) -> NewJob:
-    return new_job(spec, "job", max_payload_bytes=256 * 1024)
+    return new_job(spec, "job.", max_payload_bytes=256 * 1024)
 
 
 def violations(spec: JobSpec) -> tuple[Violation, ...]:
@@ -252,7 +252,7 @@ def test_every_field_arrives() -> None:
     )
     spec.retry_policy.initial_backoff.nanos = 1_000_001
 
-    job = new_job(spec, "job", max_payload_bytes=1024, trace="t")
+    job = new_job(spec, "job.", max_payload_bytes=1024, trace="t")
 
     assert job == NewJob(
         type="email",

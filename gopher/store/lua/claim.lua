@@ -130,8 +130,11 @@ for letter, count in pairs(takes) do
     redis.call('zremrangebyrank', enqueued_key(LEVELS[letter]), 0, count - 1)
   end
 end
-if #taken < wanted then
+if #order < wanted then
   redis.call('hset', counters_key, 'hungry', '1')
+elseif #taken < wanted then
+  -- What was picked could not all be taken, so the line may hold more than this short reply makes believe.
+  redis.call('spublish', base .. 'control', 'wake')
 end
 publish_changes(now)
 return reply
