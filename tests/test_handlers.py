@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import pytest
+import trio
 
 import gopher  # noqa: TC001 - an annotation here is resolved when the handler is registered
 from gopher.errors import PayloadMismatchError
@@ -70,7 +71,7 @@ def test_registry_tells_where_a_handler_runs(
     """A coroutine function runs on Trio, a plain one in a thread, unless marked otherwise."""
     registry = Registry()
 
-    registry.handler("work", **options)(function)  # type: ignore[arg-type] # the cases name one option
+    registry.handler("work", **options)(function)
 
     spec = registry.get("work")
     assert spec is not None
@@ -127,7 +128,7 @@ def test_registry_refuses_a_function_that_cannot_be_called(
 ) -> None:
     """A function that does not go with its mark, or does not take a job and a payload, is refused by name."""
     with pytest.raises(ValueError, match=said):
-        Registry().handler("work", **options)(function)  # type: ignore[arg-type] # the cases name one option
+        Registry().handler("work", **options)(function)
 
 
 def test_registry_refuses_a_second_handler_of_a_type() -> None:
@@ -293,6 +294,7 @@ async def test_progress_that_is_no_number_is_refused() -> None:
     reports: list[tuple[float, str]] = []
 
     async def keep(fraction: float, message: str) -> None:
+        await trio.lowlevel.checkpoint()
         reports.append((fraction, message))
 
     context = context_of()

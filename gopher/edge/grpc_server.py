@@ -139,6 +139,7 @@ class GrpcServer:
                     calls.cancel_scope.deadline = trio.current_time() + self._grace_seconds
                 streams.cancel_scope.cancel(reason="the server stops")
         finally:
+            # Also when this is cancelled gRPC's thread must not outlive its handlers' nurseries; bounded, should it hang.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_SECONDS + THREAD_SECONDS):
                 await grpc_host.end()
 

@@ -65,8 +65,7 @@ class RestServer:
             ]
         )
         trigger = self._stopping.wait
-        # Starlette is an ASGI application, but types the messages more loosely than Hypercorn.
-        serving = partial(serve, app, config, shutdown_trigger=trigger)  # type: ignore[arg-type]
+        serving = partial(serve, app, config, shutdown_trigger=trigger)  # type: ignore[arg-type]  # Starlette's types are looser
         # While the server serves.
         async with trio.open_nursery() as nursery:
             (url,) = await nursery.start(serving)

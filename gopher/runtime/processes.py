@@ -81,7 +81,9 @@ class Processes:
         """
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._watch_signals)
+                await nursery.start(
+                    lambda task_status: watch_signals(drain=self._drain, abort=self._forward, task_status=task_status)
+                )
                 async with trio.open_nursery() as keeping:
                     for number in range(self._count):
                         keeping.start_soon(self._keep, number)
@@ -91,9 +93,6 @@ class Processes:
                 child.kill()
         if self._fault is not None:
             raise self._fault
-
-    async def _watch_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
-        await watch_signals(drain=self._drain, abort=self._forward, task_status=task_status)
 
     def _drain(self) -> None:
         self._draining.set()

@@ -165,7 +165,7 @@ class Runner:
 
     def _spec(self, job: ClaimedJob) -> HandlerSpec:
         spec = self._registry.get(job.type)
-        assert spec is not None  # noqa: S101 - `_refusal` has seen to it
+        assert spec is not None  # noqa: S101 - without one the attempt was refused
         return spec
 
     async def _call(self, attempt: RunningAttempt, spec: HandlerSpec) -> bytes:

@@ -118,7 +118,7 @@ class Subprocesses:
             except BaseException:
                 # Nobody listens any more: what the child still says must not hold it up.
                 channel.close()
-                await _end(process, signal.SIGTERM, attempt.grace_seconds)
+                await _end(process, signal.SIGTERM, attempt.grace_seconds)  # noqa: ASYNC102 - it shields itself
                 raise
             finally:
                 self._running.discard(process)

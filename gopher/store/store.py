@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from gopher.store.audit import Audit
 from gopher.store.events import Control, Events
 from gopher.store.lifecycle import Lifecycle
@@ -14,8 +12,6 @@ from gopher.store.query import Query
 from gopher.store.registry import Registry
 
 if TYPE_CHECKING:
-    from trio import TaskStatus
-
     from gopher.job import Job
 
 
@@ -30,20 +26,14 @@ class Store:
 
     def __init__(self, url: str, *, client_name: str = "gopher", timeout_seconds: float = 5.0) -> None:
         self.link = Link(url, client_name=client_name, connect_grace_seconds=timeout_seconds, reply_seconds=timeout_seconds)
+        self.run = self.link.run
+        """Connects and keeps the connection until cancelled; see `Link.run`."""
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.query = Query(self.link, self.registry)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)
         self.audit = Audit(self.link, self.registry)
-
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect and keep the connection until cancelled.
-
-        Raises:
-            StoreUnavailableError: Redis cannot be reached at the start.
-        """
-        await self.link.run(task_status=task_status)
 
     async def wait(self, namespace: str, job_id: str) -> Job:
         """Return a job once it is final; the caller's cancel scope bounds the wait.

@@ -96,14 +96,18 @@ class Farm:
 
     async def finals(self, ids: Iterable[str]) -> list[Job]:
         """Wait until all jobs have ended and return them."""
+        jobs = []
         with trio.fail_after(PATIENCE_SECONDS):
-            return [await self.store.wait(self.namespace, job_id) for job_id in ids]
+            for job_id in ids:
+                jobs.append(await self.store.wait(self.namespace, job_id))  # noqa: PERF401 - so that the linter sees the wait
+        return jobs
 
     async def findings(self) -> list[Finding]:
         """Return what the audit finds."""
         found: list[Finding] = []
 
         async def take(progress: AuditProgress) -> None:
+            await trio.lowlevel.checkpoint()
             found.extend(progress.findings)
 
         await self.store.audit.run(self.namespace, repair=False, report=take)

@@ -130,14 +130,15 @@ async def serving(
     )
     stopped = trio.Event()
 
-    async def run(*, task_status: trio.TaskStatus[str]) -> None:
-        await server.run(task_status=task_status)
+    async def tell_end(running: Awaitable[None]) -> None:
+        await running
         stopped.set()
 
     async with trio.open_nursery() as nursery:
-        address = await nursery.start(run)
+        address = await nursery.start(lambda task_status: tell_end(server.run(task_status=task_status)))
         # Only the test is bounded here: what the server runs must have no deadline but its own.
         with trio.fail_after(PATIENCE_SECONDS), grpc.insecure_channel(address) as channel:
+            await trio.lowlevel.checkpoint()
             yield Rig(server, address, channel, stopped)
         server.stop()
         nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_SECONDS

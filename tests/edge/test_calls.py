@@ -155,6 +155,7 @@ async def test_handler_that_returns_in_spite_of_a_cancel_disturbs_nobody() -> No
     handler = Handler()
 
     async def shielded(request: pb.GetJobRequest) -> Message:
+        # A handler that does not let itself be cancelled.
         with trio.CancelScope(shield=True):
             await handler(request)
         return request
@@ -237,6 +238,7 @@ async def test_run_returns_only_when_every_handler_has_ended() -> None:
         try:
             await trio.sleep_forever()
         finally:
+            # A cleanup that takes its time.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + PATIENCE_SECONDS):
                 for _ in range(100):
                     await trio.lowlevel.checkpoint()

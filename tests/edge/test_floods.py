@@ -22,7 +22,6 @@ HEAD: Final = [
     (":scheme", "http"),
     (":path", "/test.Service/Method"),
     (":authority", "x"),
-    ("te", "trailers"),
     ("content-type", "application/grpc"),
 ]
 

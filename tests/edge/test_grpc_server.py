@@ -68,6 +68,7 @@ async def test_refusal_carries_code_reason_and_metadata() -> None:
     """A GopherError reaches the client as the same error."""
 
     async def refuse(_request: pb.GetJobRequest) -> Message:
+        await trio.lowlevel.checkpoint()
         raise JobNotFoundError("j1")
 
     async with serving(unary(refuse)) as rig:
@@ -94,6 +95,7 @@ async def test_redis_failure_says_nothing_of_where_redis_is() -> None:
     """UNAVAILABLE comes with a text that holds no address."""
 
     async def fail(_request: pb.GetJobRequest) -> Message:
+        await trio.lowlevel.checkpoint()
         raise StoreUnavailableError("the connection to redis.internal:6379 broke")
 
     async with serving(unary(fail)) as rig:
@@ -108,6 +110,7 @@ async def test_defect_shows_an_error_id_and_nothing_else(capfd: pytest.CaptureFi
     """What a bug raises stays in the log, found there by the id that the client is told."""
 
     async def break_down(_request: pb.GetJobRequest) -> Message:
+        await trio.lowlevel.checkpoint()
         raise ZeroDivisionError("secret")
 
     async with serving(unary(break_down)) as rig:

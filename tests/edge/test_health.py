@@ -76,7 +76,7 @@ async def test_watch_of_an_unknown_service_goes_on(autojump_clock: trio.testing.
     assert scope.cancelled_caught
 
 
-async def test_stop_is_for_good() -> None:
+def test_stop_is_for_good() -> None:
     """A look at Redis that finds all well does not make a stopping server serve again."""
     health = Health([NAME])
 

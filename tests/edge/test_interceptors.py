@@ -119,6 +119,7 @@ async def test_failure_of_a_batch_is_told_to_each_of_its_calls() -> None:
     async def fail_once(requests: Sequence[pb.GetJobRequest]) -> Sequence[Message | GopherError]:
         nonlocal failures
         failures += 1
+        await trio.lowlevel.checkpoint()
         if failures == 1:
             raise StoreUnavailableError("gone")
         return requests
@@ -175,6 +176,7 @@ async def test_defect_in_a_batch_is_each_calls_internal_error() -> None:
     """A bug in a batch handler shows an error id only."""
 
     async def break_down(_requests: Sequence[pb.GetJobRequest]) -> Sequence[Message | GopherError]:
+        await trio.lowlevel.checkpoint()
         raise ZeroDivisionError("secret")
 
     async with serving(batched(break_down)) as rig:

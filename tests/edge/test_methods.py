@@ -42,7 +42,8 @@ def services() -> Services:
 
 async def table() -> Sequence[Method]:
     async with trio.open_nursery() as nursery:
-        return services().methods(nursery, nursery)
+        pass  # the methods only have to hold one
+    return services().methods(nursery, nursery)
 
 
 async def test_every_rpc_of_the_protos_has_a_row_of_its_shape() -> None:

@@ -68,6 +68,7 @@ async def test_malformed_request_of_a_stream_is_refused() -> None:
     """Bytes that are no message end a stream before its handler starts."""
 
     async def never(_request: pb.GetJobRequest, _send: Send) -> None:
+        await trio.lowlevel.checkpoint()
         raise AssertionError
 
     async with serving(stream(never)) as rig:

@@ -101,8 +101,8 @@ class Parts:
         for source in self.sources.values():
             self.claimer.add_source(source)
 
-    async def submit(self, count: int = 1, **fields: object) -> list[str]:
-        return await submit(self.store, self.namespace, count, **fields)
+    async def submit(self, count: int = 1, *, queue: str = "default") -> list[str]:
+        return await submit(self.store, self.namespace, count, queue=queue)
 
     async def claim(self) -> bool:
         """Tick once."""

@@ -50,7 +50,7 @@ async def fail(job: gopher.JobContext, payload: str) -> None:
         "Discard": gopher.Discard("never"),
         "ValueError": ValueError("\udcff no"),
     }
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - for the groups it wraps errors in
         nursery.start_soon(_throw, errors[payload])
 
 

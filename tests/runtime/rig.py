@@ -17,6 +17,8 @@ from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gopher.handlers import FunctionT
     from gopher.store.lifecycle import Settlement
 
@@ -28,10 +30,12 @@ _ids: Final = IdSource()
 _tokens: Final = itertools.count(1)
 
 
-def claimed_job(job_type: str = "work", payload: bytes = b"null", *, attempt: int = 1, **fields: object) -> ClaimedJob:
-    """Return a job as the claim script gives it; further fields are those of its record."""
-    record = {"type": job_type, "payload": payload, **fields}
-    flat = [value if isinstance(value, bytes) else str(value).encode() for pair in record.items() for value in pair]
+def claimed_job(
+    job_type: str = "work", payload: bytes = b"null", *, attempt: int = 1, record: Mapping[str, object] | None = None
+) -> ClaimedJob:
+    """Return a job as the claim script gives it, with further fields of its record."""
+    fields = {"type": job_type, "payload": payload, **(record or {})}
+    flat = [value if isinstance(value, bytes) else str(value).encode() for pair in fields.items() for value in pair]
     return ClaimedJob([_ids.new(0).encode(), next(_tokens), attempt, flat], CLAIMED_MS)
 
 

@@ -66,7 +66,7 @@ async def test_runner_tells_the_handler_of_its_attempt(bench: Bench) -> None:
     """The context holds what was claimed, and whether the worker drains."""
     names = ("id", "type", "queue", "namespace", "attempt", "token", "labels", "deadline_ms", "shutdown_requested")
     seen: list[object] = []
-    job = claimed_job(attempt=2, labels='{"tenant":"a"}', deadline_ms=CLAIMED_MS + 60_000)
+    job = claimed_job(attempt=2, record={"labels": '{"tenant":"a"}', "deadline_ms": CLAIMED_MS + 60_000})
 
     @bench.handler
     async def work(context: object, payload: object) -> None:
@@ -187,7 +187,7 @@ async def test_runner_counts_crashes_and_former_generations_apart(bench: Bench) 
     """Attempts that a crash took, or that an operator's requeue forgave, spend none of those that are left."""
     bench.handler(raising(ValueError()))
 
-    settlement = await bench.run(bench.take(claimed_job(attempt=7, crashes=2, spent=3)))
+    settlement = await bench.run(bench.take(claimed_job(attempt=7, record={"crashes": 2, "spent": 3})))
 
     assert settlement.move is Move.RETRY
 
@@ -207,7 +207,7 @@ async def test_runner_asks_submitter_then_handler_then_worker_for_the_attempts(
     """What the submitter leaves open is what the handler declares, and then the worker's default."""
     bench.registry.handler("work", **declared)(raising(ValueError()))  # type: ignore[arg-type] # the cases name one option
 
-    settlement = await bench.run(bench.take(claimed_job(attempt=attempt, **submitted)))
+    settlement = await bench.run(bench.take(claimed_job(attempt=attempt, record=submitted)))
 
     assert settlement.move is move
 
@@ -216,7 +216,9 @@ async def test_runner_keeps_the_backoff_of_the_submitter(bench: Bench) -> None:
     """A submitter's backoff goes before the handler's."""
     bench.registry.handler("work", backoff_initial_seconds=1000, backoff_max_seconds=1000)(raising(ValueError()))
 
-    settlement = await bench.run(bench.take(claimed_job(backoff_initial_ms=10, backoff_max_ms=20, backoff_multiplier="2.0")))
+    settlement = await bench.run(
+        bench.take(claimed_job(record={"backoff_initial_ms": 10, "backoff_max_ms": 20, "backoff_multiplier": "2.0"}))
+    )
 
     assert 0 <= settlement.delay_ms <= 20
 
@@ -225,7 +227,7 @@ async def test_runner_survives_a_submitted_backoff_that_is_no_number(bench: Benc
     """A record that was written past the checks of a submit delays its job; the worker goes on."""
     bench.handler(raising(ValueError()))
 
-    settlement = await bench.run(bench.take(claimed_job(attempt=2, backoff_multiplier="nan")))
+    settlement = await bench.run(bench.take(claimed_job(attempt=2, record={"backoff_multiplier": "nan"})))
 
     assert settlement.move is Move.RETRY
     assert 0 <= settlement.delay_ms < 1 << 53
@@ -261,9 +263,9 @@ async def test_runner_gives_bytes_to_a_handler_that_asks_for_them(bench: Bench) 
     async def json(job: object, payload: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    taken = await bench.run(bench.take(claimed_job(payload=b"\xff\x00", content_type="application/octet-stream")))
+    taken = await bench.run(bench.take(claimed_job(payload=b"\xff\x00", record={"content_type": "application/octet-stream"})))
     bench.handed.settlements.clear()
-    refused = await bench.run(bench.take(claimed_job("json", b"\xff", content_type="application/octet-stream")))
+    refused = await bench.run(bench.take(claimed_job("json", b"\xff", record={"content_type": "application/octet-stream"})))
 
     assert taken.result == b"2"
     assert failure_of(refused).reason == "PAYLOAD_MISMATCH"

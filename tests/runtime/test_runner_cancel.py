@@ -41,7 +41,7 @@ async def test_runner_ends_an_attempt_at_its_timeout(
 
     fields = {} if submitted_ms is None else {"timeout_ms": submitted_ms}
     began = trio.current_time()
-    settlement = await bench.run(bench.take(claimed_job(**fields)))
+    settlement = await bench.run(bench.take(claimed_job(record=fields)))
 
     assert trio.current_time() - began == pytest.approx(limit_seconds)
     assert (settlement.move, settlement.outcome) == (Move.RETRY, Outcome.TIMED_OUT)
@@ -55,7 +55,7 @@ async def test_runner_ends_an_attempt_at_the_deadline_of_its_job(bench: Bench, a
     async def work(job: object, payload: object) -> None:
         await trio.sleep_forever()
 
-    settlement = await bench.run(bench.take(claimed_job(deadline_ms=CLAIMED_MS + 20_000)))
+    settlement = await bench.run(bench.take(claimed_job(record={"deadline_ms": CLAIMED_MS + 20_000})))
 
     assert (settlement.move, settlement.outcome) == (Move.BURY, Outcome.TIMED_OUT)
     assert failure_of(settlement).reason == "EXPIRED"
@@ -87,8 +87,8 @@ async def test_runner_tells_an_error_before_the_timeout_from_the_timeout(
     async def work(job: object, payload: float) -> None:
         try:
             await trio.sleep(payload)
-        except trio.Cancelled:
-            raise ValueError("turned") from None
+        except trio.Cancelled:  # noqa: ASYNC103 - the fault that is tested
+            raise ValueError("turned") from None  # noqa: ASYNC104 - likewise
         raise ValueError("its own")
 
     in_time = await bench.run(bench.take(claimed_job(payload=b"0.5")))

@@ -17,7 +17,7 @@ def claimed_again(attempt: RunningAttempt) -> RunningAttempt:
     return attempt_of(again)
 
 
-async def test_scopes_cancel_the_attempt_that_is_meant() -> None:
+def test_scopes_cancel_the_attempt_that_is_meant() -> None:
     """A cancel carries the lease token: another attempt of the job is not its business."""
     scopes = Scopes()
     attempt = attempt_of(claimed_job())
@@ -35,7 +35,7 @@ async def test_scopes_cancel_the_attempt_that_is_meant() -> None:
     assert scope.cancel_called
 
 
-async def test_scopes_keep_a_cancel_that_overtakes_its_claim() -> None:
+def test_scopes_keep_a_cancel_that_overtakes_its_claim() -> None:
     """A cancel for a job that is not here yet strikes when it comes."""
     scopes = Scopes()
     attempt = attempt_of(claimed_job())
@@ -46,7 +46,7 @@ async def test_scopes_keep_a_cancel_that_overtakes_its_claim() -> None:
     assert attempt.cancel_reason is CancelReason.REQUESTED
 
 
-async def test_scopes_forget_the_oldest_early_cancels() -> None:
+def test_scopes_forget_the_oldest_early_cancels() -> None:
     """Every worker of a queue hears every cancel: those for the jobs of others do not pile up."""
     scopes = Scopes()
     first, last = attempt_of(claimed_job()), attempt_of(claimed_job())
@@ -61,7 +61,7 @@ async def test_scopes_forget_the_oldest_early_cancels() -> None:
     assert (first.cancel_reason, last.cancel_reason) == (None, CancelReason.REQUESTED)
 
 
-async def test_scopes_end_the_attempt_that_another_displaces() -> None:
+def test_scopes_end_the_attempt_that_another_displaces() -> None:
     """A worker that claims again what it had lost runs the job once: the former attempt is ended, and keeps its slot until then."""
     scopes = Scopes()
     former = attempt_of(claimed_job())
@@ -104,7 +104,7 @@ async def test_scopes_are_empty_when_the_displaced_has_gone_too(nursery: trio.Nu
     assert emptied.is_set()
 
 
-async def test_scopes_lose_no_lease_of_an_attempt_that_has_gone() -> None:
+def test_scopes_lose_no_lease_of_an_attempt_that_has_gone() -> None:
     """What the keeper found too late, after the outcome was written, concerns nobody any more."""
     scopes = Scopes()
     former = attempt_of(claimed_job())
@@ -118,7 +118,7 @@ async def test_scopes_lose_no_lease_of_an_attempt_that_has_gone() -> None:
     assert (former.cancel_reason, latter.cancel_reason) == (None, None)
 
 
-async def test_first_reason_of_a_cancel_stands() -> None:
+def test_first_reason_of_a_cancel_stands() -> None:
     """A shutdown does not make an attempt that was to be cancelled anything else."""
     scopes = Scopes()
     attempt = attempt_of(claimed_job())
@@ -131,7 +131,7 @@ async def test_first_reason_of_a_cancel_stands() -> None:
     assert attempt.grace_seconds == 1.0
 
 
-async def test_stuck_is_who_outlasts_its_cancel_and_the_grace() -> None:
+def test_stuck_is_who_outlasts_its_cancel_and_the_grace() -> None:
     """A handler counts as stuck from the end of its grace until it ends, and never before it was cancelled."""
     attempt = attempt_of(claimed_job())
     never = attempt.is_stuck(math.inf)

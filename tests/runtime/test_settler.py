@@ -34,7 +34,7 @@ class Line:
     async def claim(self, count: int) -> list[RunningAttempt]:
         """Submit jobs and claim them."""
         await submit(self.store, self.namespace, count)
-        attempts = []
+        attempts: list[RunningAttempt] = []
         while len(attempts) < count:
             jobs = await self.store.lifecycle.claim(
                 self.namespace, "default", worker="w", count=100, lease_ms=60_000, claim_id=f"claim-{len(attempts)}"

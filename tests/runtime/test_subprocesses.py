@@ -125,7 +125,8 @@ async def test_cancel_ends_a_subprocess_with_all_its_children(bench: Bench, nurs
     await until(lambda: attempt.is_over)
 
     assert (bench.outcome.move, bench.outcome.outcome) == (Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED)
-    assert not any(runs(pid) for pid in pids)
+    assert not runs(pids[0])
+    await until(lambda: not runs(pids[1]))
 
 
 async def test_cancel_reaches_a_trio_handler_in_a_subprocess(
@@ -156,7 +157,7 @@ async def test_teardown_of_the_worker_ends_a_subprocess(bench: Bench) -> None:
             worker.cancel()
 
     assert bench.outcome.move is Move.RELEASE
-    assert not any(runs(pid) for pid in pids)
+    await until(lambda: not any(runs(pid) for pid in pids))
 
 
 async def test_kill_ends_subprocesses_that_are_within_their_grace(bench: Bench, nursery: trio.Nursery) -> None:
@@ -169,7 +170,7 @@ async def test_kill_ends_subprocesses_that_are_within_their_grace(bench: Bench, 
     bench.executors.kill()
     await until(lambda: attempt.is_over)
 
-    assert not any(runs(pid) for pid in pids)
+    await until(lambda: not any(runs(pid) for pid in pids))
 
 
 async def test_waits_for_subprocesses_do_not_queue(bench: Bench, nursery: trio.Nursery) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from gopher_pb.v1 import admin_service_pb2 as pb
 
@@ -163,6 +164,7 @@ async def test_audit_streams_what_it_finds_and_ends_with_the_totals(rig: Rig) ->
 
     async def send(message: pb.AuditJobsResponse) -> None:
         messages.append(message)
+        await trio.lowlevel.checkpoint()
 
     await rig.admin.audit_jobs(pb.AuditJobsRequest(namespace=rig.namespace, repair=True), send)
 

@@ -24,6 +24,7 @@ from gopher.errors import (
 from gopher.job import Move
 from gopher.telemetry import tracing
 from gopher.wire.status import from_status
+from tests.waiting import until_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -302,11 +303,13 @@ async def test_cancel_that_waits_answers_at_the_jobs_end(rig: Rig) -> None:
         request = pb.CancelJobRequest(namespace=rig.namespace, job_id=job_id, wait=True)
         replies.append((await rig.jobs.cancel_job(request)).job)
 
+    async def is_marked() -> bool:
+        return (await rig.store.query.get(rig.namespace, job_id)).cancel_reason == ""
+
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel)
-            while (await rig.store.query.get(rig.namespace, job_id)).cancel_reason != "":
-                await trio.lowlevel.checkpoint()
+            await until_async(is_marked)
             before = list(replies)
             await rig.settle(claimed, Move.ACKNOWLEDGE_CANCEL)
 

@@ -64,7 +64,7 @@ async def test_purge_needs_the_queues_name_again(rig: Rig) -> None:
     for _ in range(3):
         await rig.submit()
     await rig.complete()
-    request = pb.PurgeQueueRequest(namespace=rig.namespace, queue="default", confirm="defualt")
+    request = pb.PurgeQueueRequest(namespace=rig.namespace, queue="default", confirm="other")
 
     with pytest.raises(ConfirmationError):
         await rig.queues.purge_queue(request)
