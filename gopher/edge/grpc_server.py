@@ -26,7 +26,7 @@ import uvloop
 from gopher.config import split_address
 from gopher.edge import reflection
 from gopher.edge.handover import Handover, StreamCall, UnaryCall
-from gopher.edge.interceptors import DEFAULT_SECONDS, LONGEST_SECONDS
+from gopher.edge.interceptors import DEFAULT_SECONDS, LONGEST_SECONDS, expired
 from gopher.errors import StartError
 from gopher.telemetry import tracing
 from gopher.wire.status import CODE_BY_NUMBER, DETAILS_KEY
@@ -284,6 +284,8 @@ def _unary_handler(handover: Handover, method: Method) -> Callable[[bytes, Conte
     async def handle(request: bytes, context: Context) -> bytes:
         remaining_seconds = _remaining_seconds(context)
         left_seconds = DEFAULT_SECONDS if remaining_seconds is None else min(remaining_seconds, LONGEST_SECONDS)
+        if left_seconds <= 0:
+            return _conclude(context, expired())
         call = UnaryCall(handover, accept, request, left_seconds, _traceparent(context))
         reply = await call.answer()
         return reply if isinstance(reply, bytes) else _conclude(context, reply)

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+import grpc
 import structlog
 import trio
 from google.protobuf.message import DecodeError, Message
@@ -21,10 +22,12 @@ from google.protobuf.message import DecodeError, Message
 from gopher.edge.handover import StreamCall
 from gopher.errors import CallExpiredError, GopherError, InvalidRequestError, invalid
 from gopher.telemetry import tracing
-from gopher.wire.status import ServerStoppingError, to_status
+from gopher.wire.status import ServerStoppingError, row_of, to_status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from google.rpc.status_pb2 import Status
 
     from gopher.edge.handover import Call, Reply
 
@@ -72,7 +75,7 @@ class Method(ABC):
     def refuse(self, error: Exception) -> Reply:
         """Return the reply for what a handler raised."""
         error = _sole(error)
-        if isinstance(error, GopherError) and error.reason != GopherError.reason:
+        if isinstance(error, GopherError) and row_of(error).code is not grpc.StatusCode.INTERNAL:
             return to_status(error)
         error_id = secrets.token_hex(8)
         _log.error("rpc.defect", method=self.path, error_id=error_id, exc_info=error)
@@ -111,7 +114,7 @@ class ScopedMethod(Method):
             except* Exception as group:  # noqa: BLE001 - the interceptor: nothing a handler raises may end the server
                 reply = self.refuse(group)
             if reply is None:
-                reply = _expired()
+                reply = expired()
         finally:
             self.finish(call, _stopping() if reply is None else reply)
 
@@ -243,7 +246,7 @@ class BatchedMethod(Method, Generic[RequestT]):
             except* Exception as group:  # noqa: BLE001 - the interceptor: nothing a handler raises may end the server
                 replies = [self.refuse(group)] * len(calls)
             if replies is None:
-                replies = [_expired()] * len(calls)
+                replies = [expired()] * len(calls)
         finally:
             for call, reply in zip(calls, replies or [_stopping()] * len(calls), strict=True):
                 self.finish(call, reply)
@@ -254,7 +257,7 @@ class BatchedMethod(Method, Generic[RequestT]):
         requests: list[RequestT] = []
         for call in batch:
             if call.scope.cancel_called:
-                self.finish(call, _expired())
+                self.finish(call, expired())
                 continue
             try:
                 requests.append(_parse(self._request_type, call))
@@ -275,9 +278,10 @@ def _sole(error: Exception) -> Exception:
     return error
 
 
-def _expired() -> Reply:
+def expired() -> Status:
+    """Return the status of a call whose time is over."""
     return to_status(CallExpiredError("the time of the call was over before the answer was known"))
 
 
-def _stopping() -> Reply:
+def _stopping() -> Status:
     return to_status(ServerStoppingError())

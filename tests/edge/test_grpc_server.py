@@ -12,7 +12,7 @@ import trio
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.edge.grpc_server import GrpcServer, Limits
-from gopher.errors import GopherError, InvalidRequestError, JobNotFoundError, StartError, StoreUnavailableError
+from gopher.errors import GopherError, InvalidRequestError, JobNotFoundError, StartError, StoreError, StoreUnavailableError
 from gopher.wire.status import from_rpc_error
 from tests.edge.rig import ASK, PATIENCE_SECONDS, raw_unary, serving, unary
 
@@ -122,6 +122,21 @@ async def test_defect_shows_an_error_id_and_nothing_else(capfd: pytest.CaptureFi
     assert caught.value.message == f"internal error {error_id}"
     logged = capfd.readouterr()
     assert error_id in logged.out + logged.err
+
+
+async def test_redis_that_refuses_us_is_our_own_failure() -> None:
+    """A password or a permission that is missing is the operator's to mend; the caller learns an error id."""
+
+    async def fail(_request: pb.GetJobRequest) -> Message:
+        await trio.lowlevel.checkpoint()
+        raise StoreError("the redis user lacks a permission that gopher needs")
+
+    async with serving(unary(fail)) as rig:
+        with pytest.raises(GopherError) as caught:
+            await rig.ask()
+
+    assert caught.value.reason == "INTERNAL"
+    assert "permission" not in caught.value.message
 
 
 @pytest.mark.parametrize("request_bytes", [b"\xff\xff\xff\xff", b"\x0a\x80", b"\x0a\x02\xff\xfe", b"\x12\x02\xc3\x28"])
