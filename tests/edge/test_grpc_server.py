@@ -240,6 +240,14 @@ async def test_second_server_does_not_share_the_port() -> None:
             await GrpcServer(rig.address, unary(echo), limits=Limits(), grace_seconds=1).run()
 
 
+async def test_what_breaks_grpcs_thread_is_raised_where_the_server_was_started() -> None:
+    """A thread that ends of an error takes the server down with it; nothing waits for it in vain."""
+    server = GrpcServer("127.0.0.1:0", unary(echo), limits=Limits(calls=-1), grace_seconds=1)
+
+    with trio.fail_after(PATIENCE_SECONDS), pytest.RaisesGroup(ValueError, flatten_subgroups=True):
+        await server.run()
+
+
 @pytest.mark.parametrize("host", ["nowhere.invalid", "203.0.113.7"])
 async def test_address_of_another_machine_is_told_in_one_line(host: str) -> None:
     """A host that is not this machine's is a StartError."""

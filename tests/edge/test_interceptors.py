@@ -6,18 +6,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from google.rpc import status_pb2
+from opentelemetry import trace
 
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.edge import interceptors
+from gopher.edge.interceptors import BatchedMethod, UnaryMethod
 from gopher.errors import CallExpiredError, GopherError, InvalidRequestError, JobNotFoundError, StoreUnavailableError
-from gopher.wire.status import ServerStoppingError
-from tests.edge.rig import batched, serving
+from gopher.telemetry import tracing
+from gopher.wire.status import ServerStoppingError, from_status
+from tests.edge.rig import batched, raw_unary, serving, unary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from google.protobuf.message import Message
+
+    from gopher.edge.handover import Reply
 
 
 class Handler:
@@ -186,3 +192,48 @@ async def test_defect_in_a_batch_is_each_calls_internal_error() -> None:
     assert caught.value.reason == "INTERNAL"
     assert "secret" not in caught.value.message
     assert not isinstance(caught.value, InvalidRequestError)
+
+
+class LateCall:
+    """A call that was on its way while the server stopped; notes how it ends."""
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+
+    def finish(self, reply: Reply) -> None:
+        self.replies.append(reply)
+
+
+@pytest.mark.parametrize("kind", [UnaryMethod, BatchedMethod])
+async def test_call_that_comes_after_the_nursery_closed_is_told_that_the_server_stops(
+    kind: type[UnaryMethod[pb.GetJobRequest] | BatchedMethod[pb.GetJobRequest]],
+) -> None:
+    """No call is left without an answer, whenever it comes."""
+    call = LateCall()
+    async with trio.open_nursery() as nursery:
+        pass
+
+    kind("/test.Service/Method", pb.GetJobRequest, nursery, pytest.fail).accept(call)  # type: ignore[arg-type]  # as much of a call as is used
+
+    (reply,) = call.replies
+    assert isinstance(reply, status_pb2.Status)
+    assert isinstance(from_status(reply), ServerStoppingError)
+
+
+async def test_traced_call_runs_in_the_context_of_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceparent in the call's metadata is the parent of whatever the handler records."""
+    monkeypatch.setattr(tracing, "is_on", lambda: True)
+    trace_ids: list[int] = []
+
+    async def note(request: pb.GetJobRequest) -> Message:
+        await trio.lowlevel.checkpoint()
+        trace_ids.append(trace.get_current_span().get_span_context().trace_id)
+        return request
+
+    async with serving(unary(note)) as rig:
+        metadata = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
+        call = raw_unary(rig.channel)
+        await trio.to_thread.run_sync(lambda: call(request_for("x"), metadata=metadata))
+        await rig.ask(request_for("x"))
+
+    assert trace_ids == [0x4BF92F3577B34DA6A3CE929D0E0E4736, 0]
