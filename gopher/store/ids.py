@@ -23,6 +23,8 @@ class IdSource:
     def __init__(self) -> None:
         self._ms = 0
         self._counter = 0
+        self._head = ""
+        self._tail = ""
 
     def new(self, queue_number: int) -> str:
         """Return an id for a queue.
@@ -32,20 +34,21 @@ class IdSource:
         """
         now = time.time_ns() // 1_000_000
         if now > self._ms:
-            self._ms = now
-            self._counter = _random.getrandbits(25)
+            self._begin(now)
         else:
             # The clock of this ms has been used up, or was set back: go on as if it were later. Source: RFC 9562, section 6.2.
             self._counter += 1
             if self._counter >> 26:
-                self._ms += 1
-                self._counter = _random.getrandbits(25)
-        ms, counter = self._ms, self._counter
-        tail = random.getrandbits(32)
-        return (
-            f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-{0x7000 | counter >> 14:04x}-{0x8000 | counter & 0x3FFF:04x}-"
-            f"{tail:08x}{queue_number:04x}"
-        )
+                self._begin(self._ms + 1)
+        counter = self._counter
+        return f"{self._head}{0x7000 | counter >> 14:04x}-{0x8000 | counter & 0x3FFF:04x}-{self._tail}{queue_number:04x}"
+
+    def _begin(self, ms: int) -> None:
+        """Draw anew what tells the ids of this ms from those of other processes: 57 bits; the counter tells them from each other."""
+        self._ms = ms
+        self._counter = _random.getrandbits(25)
+        self._head = f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-"
+        self._tail = f"{_random.getrandbits(32):08x}"
 
 
 def queue_number(job_id: str) -> int:

@@ -30,7 +30,7 @@ class WilfulLifecycle(Lifecycle):
     Attributes:
         claims: The queue and id of each claim that was asked for.
         settles: How many outcomes each settle had.
-        lose: So many of the next claims are carried out, and their replies lost.
+        lose: So many of the next calls are carried out, and their replies lost.
         before_reply: Called once a claim has been carried out, before its reply is handed over.
         gate: Claims and settles wait for it before they are sent.
     """
@@ -50,16 +50,21 @@ class WilfulLifecycle(Lifecycle):
         self.claims.append((queue, claim_id))
         await self.gate.wait()
         jobs = await super().claim(namespace, queue, worker=worker, count=count, lease_ms=lease_ms, claim_id=claim_id)
-        if self.lose:
-            self.lose -= 1
-            raise StoreUnavailableError("the reply was lost", outcome_unknown=True)
+        self._maybe_lose()
         self.before_reply()
         return jobs
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
         self.settles.append(len(settlements))
         await self.gate.wait()
-        return await super().settle(namespace, queue, settlements)
+        words = await super().settle(namespace, queue, settlements)
+        self._maybe_lose()
+        return words
+
+    def _maybe_lose(self) -> None:
+        if self.lose:
+            self.lose -= 1
+            raise StoreUnavailableError("the reply was lost", outcome_unknown=True)
 
 
 class Parts:

@@ -118,6 +118,21 @@ async def test_settler_keeps_what_it_is_cancelled_in(line: Line) -> None:
     assert await line.state(attempt) is JobState.COMPLETED
 
 
+async def test_settler_repeats_a_flush_whose_reply_was_lost(line: Line) -> None:
+    """Whether it was carried out nobody knows; the repetition changes nothing and is no lost lease."""
+    (attempt,) = await line.claim(1)
+    line.lifecycle.lose = 2
+
+    with structlog.testing.capture_logs() as logs:
+        line.complete(attempt)
+        await line.settler.tick()
+
+    assert line.lifecycle.settles == [1, 1, 1]
+    assert [entry["event"] for entry in logs] == ["settle.delayed"] * 2
+    assert len(line.scopes) == 0
+    assert await line.state(attempt) is JobState.COMPLETED
+
+
 async def test_settler_tells_of_an_outcome_that_came_too_late(line: Line) -> None:
     """The outcome of an attempt whose lease was lost is refused, logged, and its slot is free."""
     late, in_time = await line.claim(2)

@@ -84,8 +84,9 @@ async def test_slot_serves_one_attempt_after_another(bench: Bench, room: Room) -
     assert len(set(tasks[:3])) == 1
 
 
+@pytest.mark.parametrize("are_together", [False, True], ids=["apart", "together"])
 @pytest.mark.parametrize("end", ["return", "raise", "cancel"])
-async def test_attempt_sees_no_trace_of_an_earlier_one(bench: Bench, room: Room, end: str) -> None:
+async def test_attempt_sees_no_trace_of_an_earlier_one(bench: Bench, room: Room, end: str, are_together: bool) -> None:
     """What a handler leaves in context variables is gone when the next one begins, however the first one ended."""
     seen: list[str] = []
 
@@ -98,13 +99,13 @@ async def test_attempt_sees_no_trace_of_an_earlier_one(bench: Bench, room: Room,
         if payload == "cancel":
             await trio.sleep_forever()
 
-    (first,) = await room.run(f'"{end}"'.encode())
+    first, *_ = await room.run(f'"{end}"'.encode(), *[b'"return"'] * are_together)
     first.cancel(CancelReason.REQUESTED)
     await trio.testing.wait_all_tasks_blocked()
     await room.run(b'"return"')
 
-    assert seen == ["clean", "clean"]
-    assert room.moves[1] is Move.COMPLETE
+    assert seen == ["clean"] * (2 + are_together)
+    assert len(room.moves) == 2 + are_together
 
 
 async def test_late_cancel_does_not_reach_the_next_attempt(bench: Bench, room: Room) -> None:

@@ -11,7 +11,7 @@ from gopher.handlers import Registry
 from gopher.job import JobState, Outcome
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
 from gopher.store.store import Store
-from tests.runtime.parts import submit
+from tests.runtime.parts import WilfulLifecycle, submit
 from tests.waiting import PATIENCE_SECONDS, until, until_async
 
 if TYPE_CHECKING:
@@ -281,6 +281,24 @@ async def test_abort_ends_the_grace(hall: Hall) -> None:
     assert (await hall.job(job_id)).state is JobState.ENQUEUED
 
 
+async def test_abort_ends_what_a_claim_under_way_brings(hall: Hall) -> None:
+    """A job whose claim was on its way when the second signal came is given back too, and not run for the length of the grace."""
+    hall.registry.handler("work")(sleeper)
+    lifecycle = hall.store.lifecycle = WilfulLifecycle(hall.store)
+    worker = hall.worker(grace_seconds=3600)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with hall.working(worker):
+            await until(lambda: len(lifecycle.claims) == 1)
+            lifecycle.gate = trio.Event()
+            job_id = await hall.submit()
+            await until(lambda: len(lifecycle.claims) == 2)
+            worker.abort()
+            lifecycle.gate.set()
+
+    assert (await hall.job(job_id)).state is JobState.ENQUEUED
+
+
 async def test_drain_abandons_a_thread_that_will_not_end(hall: Hall, gate: threading.Event) -> None:
     """Its job is given back unspent, then the process must go; all within the grace and five seconds."""
 
@@ -327,6 +345,32 @@ async def test_drain_ends_though_redis_is_away(redis_server: RedisServer, nurser
     took_seconds = trio.current_time() - began
 
     assert took_seconds < GRACE_SECONDS + 5 + 2  # in the test the keeper is awaited too, where the process would be gone
+
+
+async def test_worker_looks_again_once_its_connection_is_new(
+    hall: Hall, redis_url: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Redis said while nobody listened is made up for: a job submitted meanwhile is claimed without waiting for the poll."""
+    other = Store(redis_url)
+    await nursery.start(other.run)
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> str:
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+    monkeypatch.setattr(hall.store.link, "_backoff_seconds", lambda: 0.3)
+    async with hall.working(hall.worker()):
+        await hall.final(await hall.submit())
+        pipeline = hall.store.link._pipeline
+        assert pipeline is not None
+        pipeline.break_off("the test has cut it")
+        (job_id,) = await submit(other, hall.namespace)
+        missed = hall.store.link._pipeline is None
+        job = await hall.final(job_id)
+
+    assert missed
+    assert job.state is JobState.COMPLETED
 
 
 async def test_worker_goes_on_after_redis_was_away(redis_server: RedisServer, nursery: trio.Nursery) -> None:
