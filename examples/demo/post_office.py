@@ -6,6 +6,7 @@ It answers as mail servers do: an unknown mailbox is refused for good (550), and
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251  # aiosmtpd speaks asyncio, in a thread of its own
 import socket
 import threading
 from collections import Counter
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Final, Self
 from aiosmtpd.controller import Controller
 
 if TYPE_CHECKING:
-    import asyncio  # noqa: TID251  # for the name of a type: the loop is aiosmtpd's own
     from collections.abc import Awaitable, Iterable
     from pathlib import Path
     from types import TracebackType
@@ -45,7 +45,8 @@ class BoundController(Controller):
 
     def __init__(self, office: PostOffice, listener: socket.socket) -> None:
         host, port = listener.getsockname()
-        super().__init__(office, hostname=host, port=port)
+        # A loop of the plain kind: what `new_event_loop` gives may have been changed by a library that hosts asyncio elsewhere.
+        super().__init__(office, hostname=host, port=port, loop=asyncio.SelectorEventLoop())
         self.listener = listener
 
     def _create_server(self) -> Awaitable[asyncio.AbstractServer]:

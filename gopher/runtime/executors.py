@@ -7,11 +7,9 @@ SIGTERM, and SIGKILL when the grace is over.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import trio
-import trio_asyncio
 
 from gopher.handlers import Executor, JobContext, SyncJobContext
 from gopher.runtime.subprocesses import Subprocesses
@@ -50,7 +48,10 @@ class Executors:
             case Executor.PROCESS:
                 return await self._subprocesses.execute(context, attempt)
             case Executor.ASYNCIO:
-                return await _on_asyncio(spec, context, payload)
+                # For workers with such a handler only: to import trio_asyncio changes asyncio for the whole process.
+                from gopher.runtime import asyncio_loop
+
+                return await asyncio_loop.execute(spec, context, payload)
 
     def kill(self) -> None:
         """End at once what outlasts its cancel and can be ended: subprocesses, with all their children."""
@@ -60,26 +61,3 @@ class Executors:
         thread_context = context.copy_as(SyncJobContext)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
-
-
-async def _on_asyncio(spec: HandlerSpec, context: JobContext, payload: object) -> object:
-    """One loop an attempt: a background task that fails tears down this attempt's loop and nobody else's."""
-    asyncio_context = context.copy_as(JobContext)
-    asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
-
-    async def call() -> object:
-        try:
-            return await spec.function(asyncio_context, payload)
-        finally:
-            await _end_background_tasks()  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
-
-    async with trio_asyncio.open_loop():
-        return await trio_asyncio.aio_as_trio(call)()
-
-
-async def _end_background_tasks() -> None:
-    """Cancel and await what the handler has left behind, so that its outcome is written after its last line has run."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)

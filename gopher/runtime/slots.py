@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -43,6 +44,7 @@ class Slots:
         self._nursery = nursery
         self._waiting: deque[Taken] = deque()
         self._idle: list[trio.lowlevel.Task] = []
+        self._clean = copy_context()
 
     def put_nowait(self, attempt: RunningAttempt, settler: Settler) -> None:
         """Have an attempt run soon, in the order of the calls; `start_nowait` must follow."""
@@ -57,7 +59,8 @@ class Slots:
         if self._idle:
             reschedule(self._idle.pop())
         else:
-            self._nursery.start_soon(self._run, name="slot")
+            # A Trio task inherits the context of whoever starts it, which may be a slot that ends for what was left in its own.
+            self._clean.run(partial(self._nursery.start_soon, self._run, name="slot"))
 
     async def _run(self) -> None:
         empty = copy_context()
