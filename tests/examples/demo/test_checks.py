@@ -61,7 +61,7 @@ class Finished:
         self.add(PlannedJob(address, "email", "high", mail), result, attempt=tries, generation=generation)
 
     def change(self, job_id: str, **fields: object) -> None:
-        self.jobs[job_id] = replace(self.jobs[job_id], **fields)  # type: ignore[arg-type]  # any field of a job
+        self.jobs[job_id] = replace(self.jobs[job_id], **fields)
 
     def check(self) -> dict[str, str]:
         return check_all(self.planned, self.jobs, self.office)
