@@ -128,9 +128,11 @@ def test_readme_names_targets_that_exist() -> None:
     assert all(re.search(rf"^{target}:.*## ", makefile, re.MULTILINE) for target in targets)
 
 
-def test_readme_links_lead_somewhere() -> None:
-    """Each relative link names a file or folder of this checkout."""
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_page_names_files_that_exist(page: Path) -> None:
+    """Each relative link, and each path under `tests/` or `gopher/` that stands in code marks, leads to a file or folder."""
+    text = page.read_text(encoding="utf-8")
+    links = [page.parent / link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    paths = [ROOT / path for path in re.findall(r"`((?:tests|gopher|benchmarks|examples|proto)/[\w./-]+)`", text)]
 
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [str(each) for each in links + paths if not each.exists()] == []
