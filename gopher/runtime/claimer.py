@@ -18,6 +18,7 @@ import trio
 from gopher.errors import StoreError
 from gopher.retry import RetryPolicy
 from gopher.runtime.scopes import RunningAttempt
+from gopher.runtime.suspects import Suspects, is_suspect
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Claimer:
         self._batch = min(BATCH, max(1, slots // 2))
         self._sources: list[QueueSource] = []
         self._has_news = trio.Event()
+        self._suspects = Suspects(scopes)
         self._unanswered: QueueSource | None = None
         self._claiming = trio.CancelScope(shield=True)  # replaced by each claim's own, see `tick`
         self._is_stopping = False
@@ -111,6 +113,8 @@ class Claimer:
 
     def note_room(self) -> None:
         """Note that attempts have ended, or outcomes were written."""
+        if self._suspects.held:
+            self._suspects.review()
         self._has_news.set()
 
     def stop(self) -> None:
@@ -175,10 +179,16 @@ class Claimer:
         source.claim_id = self._unanswered = None
         # A wake-up that overtook this reply in our own process must not be lost.
         source.is_drained = (jobs is None or len(jobs) < count) and source.wakes == wakes
+        suspects = []
         for job in jobs or ():
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
-            slots.put_nowait(attempt, source.settler)
+            if is_suspect(job):
+                suspects.append(attempt)
+            else:
+                slots.put_nowait(attempt, source.settler)
+        if suspects:
+            self._suspects.take(suspects, slots, source.settler)
         slots.start_nowait()
         return False
 

@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -189,5 +190,7 @@ class Processes:
 
 
 def _pass_on(output: bytes) -> None:
-    sys.stdout.buffer.write(output)
-    sys.stdout.flush()
+    # Nobody may read it any more; the workers go on all the same.
+    with suppress(BrokenPipeError):
+        sys.stdout.buffer.write(output)
+        sys.stdout.flush()

@@ -141,11 +141,13 @@ class Runner:
     async def _complete(self, attempt: RunningAttempt, scope: trio.CancelScope) -> Settlement:
         """Run the handler; whatever ends it but its return is raised, or caught by the scope."""
         job, spec = attempt.job, self._spec(attempt.job)
+        attempt.begin(scope)
+        if attempt.may_begin is not None:
+            await attempt.may_begin.wait()
         limit_seconds, _ = _limit(job, spec)
         if limit_seconds is not None:
             scope.deadline = trio.current_time() + limit_seconds
             attempt.is_late_at = time.monotonic() + limit_seconds + attempt.grace_seconds
-        attempt.begin(scope)
         result = await self._call(attempt, spec)
         if limit_seconds is not None and not scope.cancel_called:
             scope.deadline = math.inf
@@ -211,7 +213,7 @@ class Runner:
     def _raised(self, job: ClaimedJob, spec: HandlerSpec, error: BaseException) -> Settlement:
         match error:
             case Snooze():
-                return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, _ms(error.seconds))
+                return _snooze(job, error.seconds)
             case Discard():
                 failure = Failure(reason="DISCARDED", message=message_of(error), code=_CODE_ABORTED)
             case PayloadMismatchError() | ResultInvalidError():
@@ -266,7 +268,11 @@ def _limit(job: ClaimedJob, spec: HandlerSpec) -> tuple[float | None, bool]:
 
 def _unhandled(job: ClaimedJob) -> Settlement:
     _log.warning("attempt.unhandled", job_id=job.id, type=job.type)
-    return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, int(_UNHANDLED_SECONDS * 1000))
+    return _snooze(job, _UNHANDLED_SECONDS)
+
+
+def _snooze(job: ClaimedJob, seconds: float) -> Settlement:
+    return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, _ms(seconds))
 
 
 def _release(job: ClaimedJob) -> Settlement:

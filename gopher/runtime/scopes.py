@@ -40,17 +40,29 @@ class RunningAttempt:
         lease_until: When the lease ends unless extended, by `time.monotonic()`. Written by the keeper.
         cancel_reason: Why the scope was cancelled; None when it was not.
         grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
+        may_begin: What the handler has to wait for, in its scope; None for nearly every one.
         is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
     """
 
-    __slots__ = ("_scope", "cancel_reason", "grace_seconds", "is_late_at", "is_over", "job", "lease_until", "queue")
+    __slots__ = (
+        "_scope",
+        "cancel_reason",
+        "grace_seconds",
+        "is_late_at",
+        "is_over",
+        "job",
+        "lease_until",
+        "may_begin",
+        "queue",
+    )
 
     def __init__(self, job: ClaimedJob, queue: str, lease_until: float) -> None:
         self.job = job
         self.queue = queue
         self._scope: trio.CancelScope | None = None
         self.lease_until = lease_until
+        self.may_begin: trio.Event | None = None
         self.cancel_reason: CancelReason | None = None
         self.grace_seconds = _GRACE_SECONDS
         self.is_late_at = math.inf
@@ -117,9 +129,13 @@ class Scopes:
             self._displaced.remove(attempt)
         else:
             return
-        if len(self) == 0:
+        if not self._running and not self._displaced:
             self._emptied.set()
             self._emptied = trio.Event()
+
+    def holds(self, attempt: RunningAttempt) -> bool:
+        """Tell whether the outcome of an attempt is still to be written."""
+        return self._running.get(attempt.job.id) is attempt or attempt in self._displaced
 
     def snapshot(self) -> list[RunningAttempt]:
         """Return the running attempts. Safe in any thread: each copy is one step under the interpreter's lock."""

@@ -2,7 +2,8 @@
 
 Group commit: a flush takes all that has come meanwhile and leaves as soon as the one before has returned, so that an idle worker
 waits for nothing and a busy one needs one call for many jobs. What cannot be written is tried again, under the same lease tokens,
-for as long as the worker lives: writing twice changes nothing.
+for as long as the worker lives: writing twice changes nothing. An outcome that Redis cannot write, as that of a job whose record is
+damaged, is given up alone, and its job left to the reaper.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from gopher.errors import StoreError
+from gopher.errors import ScriptReplyError, StoreError
 from gopher.retry import RetryPolicy
 from gopher.store.submission import BATCH
 
@@ -28,6 +29,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
 """Chosen: outcomes are written within 2 s of Redis being back."""
+_GIVEN_UP: Final = "GIVEN_UP"
 _REFUSED: Final = frozenset({"STALE_LEASE", "NOT_FOUND"})
 
 
@@ -95,6 +97,11 @@ class Settler:
         while True:
             try:
                 return await self._lifecycle.settle(self._namespace, self._queue, settlements)
+            except ScriptReplyError as error:
+                if len(settlements) == 1:
+                    _log.error("settle.refused", job_id=settlements[0].job_id, queue=self._queue, error=str(error))
+                    return [_GIVEN_UP]
+                return [word for settlement in settlements for word in await self._write([settlement])]
             except StoreError as error:
                 failures += 1
                 _log.warning("settle.delayed", queue=self._queue, outcomes=len(settlements), error=str(error))

@@ -72,11 +72,13 @@ async def test_handler_that_blocks_the_loop_keeps_its_lease(farm: Farm) -> None:
 
 
 async def test_job_that_kills_its_workers_is_buried(farm: Farm) -> None:
-    """The third crash makes it a dead letter with CRASH_LOOP; workers are restarted and everybody else's jobs end well."""
-    parent = await farm.worker("--processes", "2", lease_seconds=LEASE_SECONDS)
+    """The third crash makes it a dead letter with CRASH_LOOP; workers are restarted and everybody else's jobs end well.
 
+    Also those that were claimed together with it, and lost with it.
+    """
     pills = await farm.submit("exit", 9)
-    others = await farm.submit("quick", count=50)
+    others = await farm.submit("quick", count=49)
+    parent = await farm.worker("--processes", "2", lease_seconds=LEASE_SECONDS)
     (pill,) = await farm.finals(pills)
     jobs = await farm.finals(others)
 

@@ -147,6 +147,6 @@ async def test_parent_that_is_told_to_go_while_it_starts_goes(farm: Farm) -> Non
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the worker processes that a process has started; Trio's import has a child of its own for a moment."""
+    """Return the worker processes that a process has started; to import Trio takes a child of another kind for a moment."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in children if b"gopher" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"--processes=1" in Path(f"/proc/{child}/cmdline").read_bytes()]

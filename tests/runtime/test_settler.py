@@ -10,6 +10,7 @@ import trio.testing
 from gopher.job import JobState, Move, Outcome
 from gopher.runtime.scopes import Scopes
 from gopher.runtime.settler import Settler
+from gopher.store import keys
 from gopher.store.lifecycle import Settlement
 from gopher.store.store import Store
 from tests.runtime.parts import WilfulLifecycle, lose_lease, submit
@@ -131,6 +132,23 @@ async def test_settler_repeats_a_flush_whose_reply_was_lost(line: Line) -> None:
     assert [entry["event"] for entry in logs] == ["settle.delayed"] * 2
     assert len(line.scopes) == 0
     assert await line.state(attempt) is JobState.COMPLETED
+
+
+@pytest.mark.leaves_keys
+async def test_settler_gives_up_an_outcome_that_cannot_be_written(line: Line) -> None:
+    """A job whose record is damaged holds up nobody else's outcome: it is told of, and left to the reaper."""
+    good, bad, last = await line.claim(3)
+    await line.store.link.call("HDEL", f"{keys.queue(line.namespace, 'default')}job:{bad.job.id}", "attempt")
+
+    with structlog.testing.capture_logs() as logs:
+        line.complete(good)
+        line.settler.put_nowait(bad, Settlement(bad.job.id, bad.job.token, Move.SNOOZE, Outcome.CANCELLED))
+        line.complete(last)
+        await line.settler.tick()
+
+    assert [(entry["event"], entry["job_id"]) for entry in logs] == [("settle.refused", bad.job.id)]
+    assert len(line.scopes) == 0
+    assert [await line.state(attempt) for attempt in (good, last)] == [JobState.COMPLETED] * 2
 
 
 async def test_settler_tells_of_an_outcome_that_came_too_late(line: Line) -> None:

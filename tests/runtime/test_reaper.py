@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog.testing
+
+from gopher.job import JobState
+from gopher.runtime.reaper import Reaper
+from gopher.store import keys
+from tests.runtime.parts import submit
+from tests.waiting import until_async
+
+if TYPE_CHECKING:
+    import trio
+
+    from gopher.store.store import Store
+
+
+async def claim_and_forget(store: Store, namespace: str, count: int) -> list[str]:
+    """Submit and claim jobs as a worker does that then falls silent for longer than its lease."""
+    ids = await submit(store, namespace, count)
+    for number in range(0, count, 100):
+        await store.lifecycle.claim(namespace, "default", worker="w", count=100, lease_ms=60_000, claim_id=f"c-{number}")
+    long_ago = [word for job_id in ids for word in (1, job_id)]
+    await store.link.call("ZADD", f"{keys.queue(namespace, 'default')}processing", "XX", *long_ago)
+    return ids
+
+
+async def test_reaper_says_whether_more_may_be_left(store: Store, namespace: str) -> None:
+    """A sweep takes 100 leases, so that Redis is never kept for long, and is told to go on; each loss is logged."""
+    ids = await claim_and_forget(store, namespace, 150)
+    reaper = Reaper(store.lifecycle, namespace=namespace, queue="default", sweep_seconds=1.0)
+
+    with structlog.testing.capture_logs() as logs:
+        sweeps = [await reaper.tick(), await reaper.tick()]
+
+    assert sweeps == [True, False]
+    assert sorted(entry["job_id"] for entry in logs) == sorted(ids)
+    assert {entry["event"] for entry in logs} == {"attempt.lost"}
+
+
+async def test_reaper_sweeps_by_itself(store: Store, namespace: str, nursery: trio.Nursery) -> None:
+    """A job whose worker is gone is enqueued again soon after its lease has ended."""
+    (job_id,) = await claim_and_forget(store, namespace, 1)
+
+    async def is_back() -> bool:
+        job = await store.query.get(namespace, job_id)
+        return (job.state, job.crashes) == (JobState.ENQUEUED, 1)
+
+    await nursery.start(Reaper(store.lifecycle, namespace=namespace, queue="default", sweep_seconds=0.02).run)
+
+    await until_async(is_back)
