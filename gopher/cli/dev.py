@@ -6,20 +6,17 @@ children are on a leash: none outlives this process, however it ends. At a stop 
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from gopher import config
 from gopher.cli import options, output
 from gopher.cli.server import Addresses, Server
+from gopher.cli.worker import processes_for
 from gopher.errors import StartError, StoreError
-from gopher.runtime.apps import EXIT_BAD_APP
-from gopher.runtime.processes import Processes
 from gopher.runtime.signals import watch_signals
 from gopher.store.embedded import open_embedded_redis
 from gopher.store.store import Store
@@ -29,11 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from gopher.config import Settings
-
-NOT_FOR_THE_WORKER: Final = frozenset(
-    {options.CONFIG_VARIABLE, "GOPHER_REDIS_PASSWORD", "REDIS_PASSWORD", "GOPHER_REDIS_DB", "REDIS_DB"}
-)
-"""What the worker must not read again: the URL it is given says all, and its other settings are flags."""
 
 
 def run(settings: Settings) -> None:
@@ -63,7 +55,7 @@ async def _serve(settings: Settings) -> None:
         async with trio.open_nursery() as serving:
             addresses = await serving.start(server.run)
             if settings.worker.app:
-                await _worker(settings, url, addresses).run()
+                await processes_for(settings, url, on_ready=lambda: output.line(f"ready {addresses}")).run()
             else:
                 await _until_told(addresses)
             server.stop()
@@ -78,27 +70,6 @@ async def _redis(settings: Settings) -> AsyncGenerator[str]:
         return
     async with open_embedded_redis(settings.dev.data_path) as redis:
         yield redis.url
-
-
-def _worker(settings: Settings, url: str, addresses: Addresses) -> Processes:
-    """Return the worker's processes; once all know their types, everything is ready."""
-    sections = (replace(settings.worker, processes=1), settings.telemetry)
-    was_ready: list[bool] = []
-
-    def tell_ready() -> None:
-        # Told again after each restart.
-        if not was_ready:
-            was_ready.append(True)
-            output.line(f"ready {addresses}")
-
-    return Processes(
-        [argument for section in sections for argument in config.arguments_for(section)],
-        {name: value for name, value in os.environ.items() if name not in NOT_FOR_THE_WORKER} | {"GOPHER_REDIS_URL": url},
-        count=settings.worker.processes,
-        grace_seconds=settings.worker.grace_seconds,
-        is_hopeless=lambda status: status == EXIT_BAD_APP,
-        on_ready=tell_ready,
-    )
 
 
 async def _until_told(addresses: Addresses) -> None:

@@ -21,6 +21,8 @@ from gopher.store.store import Store
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gopher.config import Settings
     from gopher.handlers import Registry
 
@@ -43,14 +45,7 @@ def run(settings: Settings) -> None:
     """
     log.start(settings.telemetry.log_level, settings.telemetry.log_format)
     if settings.worker.processes > 1:
-        processes = Processes(
-            _arguments_for_one(settings),
-            _environ_for_one(settings),
-            count=settings.worker.processes,
-            grace_seconds=settings.worker.grace_seconds,
-            is_hopeless=lambda status: status == EXIT_BAD_APP,
-            on_ready=lambda: output.line("ready"),
-        )
+        processes = processes_for(settings, settings.store.url, on_ready=lambda: output.line("ready"))
         trio.run(processes.run)
         return
     hand_over_spans = tracing.start("gopher-worker") if settings.telemetry.tracing else None
@@ -100,15 +95,25 @@ def _plan(settings: Settings) -> WorkerPlan:
     )
 
 
-def _arguments_for_one(settings: Settings) -> list[str]:
+def processes_for(settings: Settings, url: str, *, on_ready: Callable[[], None]) -> Processes:
+    """Return the processes that together are the worker of these settings.
+
+    Args:
+        settings: Theirs; those that no flag should show go by the environment.
+        url: Of Redis. It may hold a password, which a command line would show to everybody on the machine.
+        on_ready: Called once all of them claim jobs.
+    """
     sections = (replace(settings.worker, processes=1), settings.telemetry)
-    return [argument for section in sections for argument in config.arguments_for(section)]
-
-
-def _environ_for_one(settings: Settings) -> dict[str, str]:
-    """The URL may hold a password, which a command line would show to everybody on the machine."""
     kept = {name: value for name, value in os.environ.items() if name not in NOT_READ_AGAIN}
-    return kept | {"GOPHER_REDIS_URL": settings.store.url, "GOPHER_REDIS_TIMEOUT": str(settings.store.redis_timeout_seconds)}
+    told = {"GOPHER_REDIS_URL": url, "GOPHER_REDIS_TIMEOUT": str(settings.store.redis_timeout_seconds)}
+    return Processes(
+        [argument for section in sections for argument in config.arguments_for(section)],
+        kept | told,
+        count=settings.worker.processes,
+        grace_seconds=settings.worker.grace_seconds,
+        is_hopeless=lambda status: status == EXIT_BAD_APP,
+        on_ready=on_ready,
+    )
 
 
 def _abandon() -> None:

@@ -88,7 +88,7 @@ local function check_token(id, job)
   if job.state == 'processing' and token == 0 then
     -- Nobody can settle it: with a token of nobody and no lease left, the reaper takes it back.
     if mends then
-      redis.call('hset', job_key(id), 'token', redis.call('hincrby', counters_key, 'token', 1), 'attempt', job.attempt or 1)
+      redis.call('hset', job_key(id), 'token', redis.call('hincrby', counters_key, 'token', 1), 'attempt', math.max(1, tonumber(job.attempt)))
       redis.call('zadd', base .. 'processing', now, id)
     end
     add('TOKENLESS_RUNNING', id, 'processing with no lease token', mends)

@@ -31,7 +31,7 @@ local function requeue(id)
   if REQUEUED[job.state] then
     -- The deadline of the first generation does not bind the next: the operator wants it run.
     redis.call('hdel', job_key(id), 'finished_ms', 'failure', 'cancel_reason', 'cancel_grace_ms', 'deadline_ms')
-    redis.call('hset', job_key(id), 'spent', job.attempt or 0, 'crashes', 0)
+    redis.call('hset', job_key(id), 'spent', job.attempt, 'crashes', 0)
     redis.call('hincrby', job_key(id), 'generation', 1)
   end
   redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now)

@@ -45,6 +45,8 @@ local function read_job(id)
   for i, name in ipairs(JOB_FIELDS) do
     job[name] = values[i] or nil
   end
+  -- A damaged record must not stop those who sweep over many.
+  job.attempt = job.attempt or '0'
   return job
 end
 
