@@ -18,7 +18,8 @@ from gopher.edge import methods
 from gopher.edge.grpc_server import GrpcServer, Limits
 from gopher.edge.health import Health
 from gopher.edge.methods import Services
-from gopher.edge.rest import RestServer
+from gopher.edge.rest import RestServer, operations
+from gopher.edge.rest_calls import Bounds
 from gopher.errors import StartError, StoreError
 from gopher.runtime.signals import watch_signals
 from gopher.service.admin import Admin
@@ -77,7 +78,7 @@ class Server:
             reflected=[*methods.SERVICES, methods.HEALTH] if settings.reflection else [],
             on_stop=self._health.stop,
         )
-        self._rest = RestServer(settings.http_address, self._health) if settings.http_address else None
+        self._rest = _rest(settings.http_address, services, settings.max_message_bytes) if settings.http_address else None
         self._grace_seconds = settings.grace_seconds
         self._aborting = trio.CancelScope()
 
@@ -94,10 +95,13 @@ class Server:
         with self._aborting:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._readiness.run)
-                http = await nursery.start(self._rest.run) if self._rest else None
-                async with trio.open_nursery() as serving:
-                    task_status.started(Addresses(await serving.start(self._grpc.run), http))
-                # HTTP goes last: until here it has told that the server stops.
+                async with trio.open_nursery() as answering:
+                    http = await answering.start(self._rest.run) if self._rest else None
+                    async with trio.open_nursery() as serving:
+                        task_status.started(Addresses(await serving.start(self._grpc.run), http))
+                    # HTTP goes last: until here it has told that the server stops.
+                    if self._rest:
+                        self._rest.stop()
                 nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
@@ -109,6 +113,10 @@ class Server:
         """Stop without the grace."""
         _log.warning("server.aborted")
         self._aborting.cancel(reason="told to abort")
+
+
+def _rest(address: str, services: Services, max_bytes: int) -> RestServer:
+    return RestServer(address, operations(services), services.health, Bounds(body_bytes=max_bytes))
 
 
 def _services(settings: ServerConfig, store: Store, health: Health) -> Services:

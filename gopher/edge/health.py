@@ -43,6 +43,16 @@ class Health:
         """Say, for good, that the server is stopping; every Watch is told, and ends."""
         self.report(STOPPING)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server stops, for good."""
+        return self.fault == STOPPING
+
+    async def wait_stopping(self) -> None:
+        """Return once the server stops."""
+        while not self.is_stopping:
+            await self._changed.wait()
+
     async def check(self, request: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
         """Return whether a service is served.
 

@@ -74,7 +74,7 @@ class Method(ABC):
 
     def refuse(self, error: Exception) -> Reply:
         """Return the reply for what a handler raised."""
-        error = _sole(error)
+        error = sole(error)
         if isinstance(error, GopherError) and row_of(error).code is not grpc.StatusCode.INTERNAL:
             return to_status(error)
         error_id = secrets.token_hex(8)
@@ -271,7 +271,7 @@ class BatchedMethod(Method, Generic[RequestT]):
         return self.refuse(answer) if isinstance(answer, GopherError) else answer.SerializeToString()
 
 
-def _sole(error: Exception) -> Exception:
+def sole(error: Exception) -> Exception:
     """Unwrap groups of one: a nursery inside the handler, or `except*`, has put them around the handler's error."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -1,34 +1,66 @@
-"""HTTP: whether this server serves, as JSON, by Starlette on Hypercorn's Trio worker.
+"""HTTP: jobs for those without gRPC, and whether this server serves, as JSON, by Starlette on Hypercorn's Trio worker.
 
+- `/api/...`: the operations of `rest_jobs`, `rest_admin` and `events`, answered by the services that answer gRPC.
+- `GET /openapi.json`: what they take and answer.
 - `GET /healthz`: 200 while the process lives.
 - `GET /readyz`, `GET /health`: 200 while it serves, 503 with the reason while it does not.
+
+How a request is served, in reading order: `rest_drain` and `rest_guard`, `rest_calls`, `rest_parsing` into `rest_bodies`, a service,
+`rest_answers` or `rest_errors`.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 from functools import partial
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+import grpc
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from gopher.edge import openapi
+from gopher.edge.events import Events
 from gopher.edge.grpc_server import require_free
+from gopher.edge.rest_admin import AdminOperations
+from gopher.edge.rest_calls import GET, Bounds
+from gopher.edge.rest_drain import Drain
+from gopher.edge.rest_errors import HttpError, refusal
+from gopher.edge.rest_jobs import JobOperations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypercorn.config import Sockets
     from starlette.requests import Request
+    from starlette.responses import Response
 
     from gopher.edge.health import Health
+    from gopher.edge.methods import Services
+    from gopher.edge.rest_calls import Operation
 
-GRACE_SECONDS: Final = 1.0
-"""How long a stop lets requests finish; chosen: each is answered at once."""
-READ_SECONDS: Final = 10
-"""How long a client may take to send a request."""
+GRACE_SECONDS: Final = 2.0
+"""How long a stop lets requests finish; chosen: nearly each is answered at once, and one that waits may be repeated."""
+STALL_MS: Final = 10_000
+"""How long a client may take nothing of what is sent to it; as for gRPC's streams."""
+
+
+def operations(services: Services) -> list[Operation]:
+    """Return every operation there is."""
+    # `jobs/types` has to be looked for before `jobs/{job_id}`.
+    return [
+        *AdminOperations(services.queues, services.admin).operations(),
+        *JobOperations(services.jobs).operations(),
+        Events(services.watch, services.health),
+    ]
 
 
 class RestServer:
@@ -36,12 +68,17 @@ class RestServer:
 
     Args:
         address: `HOST:PORT`; port 0 picks a free one.
+        operations: What is served beside health.
         health: The state of this server.
+        bounds: What clients may send.
     """
 
-    def __init__(self, address: str, health: Health) -> None:
+    def __init__(self, address: str, operations: Sequence[Operation], health: Health, bounds: Bounds | None = None) -> None:
         self._address = address
+        self._operations = operations
         self._health = health
+        self._bounds = bounds or Bounds()
+        self._document = openapi.document(operations, version("gopher-jobs"))
         self._stopping = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -51,19 +88,13 @@ class RestServer:
             StartError: The address cannot be used.
         """
         await require_free(self._address)
-        config = Config()
+        config = _Config()
         config.bind = [self._address]
         config.graceful_timeout = GRACE_SECONDS
-        config.read_timeout = READ_SECONDS
+        config.keep_alive_timeout = self._bounds.head_seconds
         config.include_server_header = False
         config.errorlog = logging.getLogger("hypercorn.error")
-        app = Starlette(
-            routes=[
-                Route("/healthz", self._live),
-                Route("/readyz", self._ready),
-                Route("/health", self._ready),
-            ]
-        )
+        app = Drain(self._app())
         trigger = self._stopping.wait
         serving = partial(serve, app, config, shutdown_trigger=trigger)  # type: ignore[arg-type]  # Starlette's types are looser
         # While the server serves.
@@ -72,8 +103,35 @@ class RestServer:
             task_status.started(url.removeprefix("http://"))
 
     def stop(self) -> None:
-        """Begin to stop; `run` returns when the last request is answered."""
+        """Begin to stop; `run` returns when the last request is answered, at the latest when the grace is over."""
         self._stopping.set()
+
+    def _app(self) -> Starlette:
+        routes = [
+            Route("/healthz", self._live),
+            Route("/readyz", self._ready),
+            Route("/health", self._ready),
+            Route(openapi.PATH, self._tell_document),
+        ]
+        by_path: dict[str, dict[str, Operation]] = {}
+        for each in self._operations:
+            by_path.setdefault(each.path, {})[each.method] = each
+        routes += [self._route(path, by_method) for path, by_method in by_path.items()]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse_route})
+        app.router.redirect_slashes = False
+        return app
+
+    def _route(self, path: str, by_method: dict[str, Operation]) -> Route:
+        async def respond(request: Request) -> Response:
+            operation = by_method.get(request.method)
+            if operation is None:
+                raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(by_method)})
+            return await operation.answer(request, self._bounds, self._health)
+
+        route = Route(path, respond)
+        # Every method is ours to answer: Starlette would add HEAD, and look for `jobs/types` among the jobs.
+        route.methods = None
+        return route
 
     async def _live(self, _request: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
@@ -83,3 +141,36 @@ class RestServer:
         if fault is None:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "unavailable", "reason": fault}, status_code=HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def _tell_document(self, _request: Request) -> JSONResponse:
+        return JSONResponse(self._document)
+
+
+class _Config(Config):
+    """Hypercorn's settings, but for one that it lacks: a client that takes nothing is cut off.
+
+    It sends under a shield, so that else such a client would keep its connection for ever, and the process from ending. A client
+    that sends nothing is bounded elsewhere: its request by `keep_alive_timeout`, its body by `Bounds`.
+    """
+
+    def create_sockets(self) -> Sockets:
+        """Return the listening sockets; the accepted ones inherit the setting."""
+        sockets = super().create_sockets()
+        for each in sockets.insecure_sockets:
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_MS)
+        return sockets
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:  # noqa: ASYNC124 - else Starlette would use a thread
+    """Answer a request for a path or with a method that there is not."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is entered for this class only
+    path = request.url.path[:256]
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", GET)
+        message = f"{path} does not take {request.method}; it takes {allowed}"
+        code, reason = grpc.StatusCode.UNIMPLEMENTED, "METHOD_NOT_ALLOWED"
+    else:
+        message = f"there is nothing at {path}; {openapi.PATH} tells what there is"
+        code, reason = grpc.StatusCode.NOT_FOUND, "PATH_NOT_FOUND"
+    return refusal(HttpError(HTTPStatus(error.status_code), code, reason, message, error.headers))

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30.0
 
 @asynccontextmanager
 async def serving(health: Health) -> AsyncIterator[str]:
-    server = RestServer("127.0.0.1:0", health)
+    server = RestServer("127.0.0.1:0", [], health)
     with trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             yield await nursery.start(server.run)
@@ -88,6 +88,6 @@ async def test_busy_port_is_told_in_one_line() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
 
         with pytest.raises(StartError) as caught:
-            await RestServer(address, Health([])).run()
+            await RestServer(address, [], Health([])).run()
 
     assert caught.value.message == f"cannot listen on {address}: address already in use"

@@ -1,0 +1,217 @@
+"""The events of a job as a stream that a browser's `EventSource` reads (SSE).
+
+The first event holds the whole job as it stands, the last one too; each in between tells of one change. Nothing is replayed: a
+client that comes back is told the whole job, which holds what it missed, and its `Last-Event-ID` is looked at for one thing only.
+When that is the job's end, and the job has not moved since, there is nothing to tell: the answer is 204, at which an `EventSource`
+stops to come back. An id is made of the event's moment, attempt and state, so it is the same whichever server sends it.
+
+While nothing changes a comment is sent now and then, so that no proxy takes the stream for dead and a reader that has gone is
+noticed. An error in mid-stream is told as an event of the type `cut`.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, ClassVar, Final
+
+import grpc
+import msgspec
+import trio
+from starlette.responses import Response
+
+from gopher_pb.v1 import job_service_pb2 as pb
+
+from gopher.edge import rest_errors
+from gopher.edge.rest_answers import JobChange, Refusal, job_change
+from gopher.edge.rest_bodies import Query
+from gopher.edge.rest_calls import GET, Operation, parameter
+from gopher.edge.rest_errors import HttpError
+from gopher.edge.rest_parsing import decode_query
+from gopher.wire.status import ServerStoppingError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from gopher.edge.health import Health
+    from gopher.edge.rest_calls import Bounds
+    from gopher.errors import GopherError
+    from gopher.service.watch import Watch
+
+KEEP_ALIVE_SECONDS: Final = 15.0
+"""Chosen: proxies commonly cut what was silent for 30 or 60 s."""
+MAX_STREAMS: Final = 1000
+"""Chosen: a stream costs a connection and a task; gRPC lets in 4,096 calls."""
+MEDIA_TYPE: Final = "text/event-stream"
+
+
+class Events(Operation):
+    """The operation.
+
+    Args:
+        watch: The service.
+        health: Tells when the server stops.
+        keep_alive_seconds: Between two comments.
+    """
+
+    media_type = MEDIA_TYPE
+    other_statuses: ClassVar[Mapping[HTTPStatus, str]] = {
+        HTTPStatus.NO_CONTENT: "The client knows the end already, by its `Last-Event-ID`."
+    }
+
+    def __init__(self, watch: Watch, health: Health, *, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
+        super().__init__(
+            GET,
+            "/api/v1/jobs/{job_id}/events",
+            "Follow a job: server-sent events, each with a change as its data, until the job is final.",
+            query_type=Query,
+            body_type=None,
+            answer_type=JobChange,
+            status=HTTPStatus.OK,
+        )
+        self._watch = watch
+        self._health = health
+        self._keep_alive_seconds = keep_alive_seconds
+        self._places = trio.CapacityLimiter(MAX_STREAMS)
+
+    async def respond(self, request: Request, bounds: Bounds) -> Response:  # noqa: ARG002 - no body is read
+        """Return what streams the events once it is awaited.
+
+        Raises:
+            GopherError: The request is refused.
+        """
+        query = decode_query(Query, request.query_params.multi_items())
+        if not self._places.available_tokens:
+            raise HttpError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "TOO_MANY_STREAMS",
+                f"{MAX_STREAMS} streams are open already; try again later",
+            )
+        wanted = pb.WatchJobRequest(namespace=query.namespace, job_id=parameter(request))
+        return _Stream(self, wanted, request.headers.get("last-event-id", ""))
+
+    async def serve(self, wanted: pb.WatchJobRequest, last_id: str, receive: Receive, send: Send) -> None:
+        """Stream the events of a job until it is final, the client goes, or the server stops."""
+        writer = _Writer(send, last_id)
+        # While the client listens.
+        async with self._places, trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, receive, writer, nursery.cancel_scope)
+            nursery.start_soon(self._keep_alive, writer)
+            nursery.start_soon(self._until_stop, writer, nursery.cancel_scope)
+            try:
+                await self._watch.watch_job(wanted, writer.tell)
+            except* Exception as group:  # noqa: BLE001 - the interceptor: nothing a handler raises may end the server
+                await writer.cut(rest_errors.known(group, self.path))
+            await writer.end()
+            nursery.cancel_scope.cancel()
+
+    async def _keep_alive(self, writer: _Writer) -> None:
+        while True:
+            await trio.sleep(self._keep_alive_seconds)
+            await writer.say(b": the job goes on\n\n")
+
+    async def _until_stop(self, writer: _Writer, scope: trio.CancelScope) -> None:
+        await self._health.wait_stopping()
+        await writer.cut(ServerStoppingError())
+        await writer.end()
+        scope.cancel()
+
+
+class _Stream(Response):
+    """The answer: Starlette awaits it to have it sent."""
+
+    def __init__(self, events: Events, wanted: pb.WatchJobRequest, last_id: str) -> None:
+        super().__init__()
+        self._events = events
+        self._wanted = wanted
+        self._last_id = last_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Stream the events."""
+        await self._events.serve(self._wanted, self._last_id, receive, send)
+
+
+class _Writer:
+    """Writes one stream. Until the first event is known nothing is written, so that a refusal still is an answer with its status.
+
+    Attributes:
+        has_ended: Whether nothing more is written.
+
+    Args:
+        send: Of ASGI.
+        last_id: The client's `Last-Event-ID`.
+    """
+
+    def __init__(self, send: Send, last_id: str) -> None:
+        self._send = send
+        self._last_id = last_id
+        self._lock = trio.Lock()
+        self._has_begun = False
+        self.has_ended = False
+
+    async def tell(self, message: pb.WatchJobResponse) -> None:
+        """Write an event."""
+        change = job_change(message.event)
+        event_id = f"{message.event.event_time.ToMilliseconds()}-{change.attempt}-{change.state}"
+        if not self._has_begun:
+            if change.state.is_final and event_id == self._last_id:
+                await self._answer(Response(status_code=HTTPStatus.NO_CONTENT))
+                return
+            await self._begin()
+        await self.say(f"id: {event_id}\n".encode() + _data(change))
+
+    async def cut(self, error: GopherError) -> None:
+        """Say why the stream ends before the job does."""
+        if self._has_begun:
+            await self.say(b"event: cut\n" + _data(Refusal(rest_errors.fault_of(error))))
+        else:
+            await self._answer(rest_errors.refusal(error))
+
+    async def say(self, text: bytes) -> None:
+        """Write a part of the stream, if it has begun and not ended."""
+        async with self._lock:
+            if self._has_begun and not self.has_ended:
+                await self._send({"type": "http.response.body", "body": text, "more_body": True})
+
+    async def end(self) -> None:
+        """End the stream."""
+        async with self._lock:
+            if self._has_begun and not self.has_ended:
+                self.has_ended = True
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self) -> None:
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-accel-buffering", b"no"),  # nginx would hold events back
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        async with self._lock:
+            self._has_begun = True
+            await self._send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
+
+    async def _answer(self, response: Response) -> None:
+        """Answer as a whole: there is no stream."""
+        async with self._lock:
+            if not self.has_ended:
+                self._has_begun = self.has_ended = True
+                await self._send(
+                    {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+                )
+                await self._send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
+
+
+def _data(body: msgspec.Struct) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+async def _until_gone(receive: Receive, writer: _Writer, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    # Hypercorn says so at the end of every stream too, and a cancel there would keep it from closing the connection.
+    if not writer.has_ended:
+        scope.cancel()

@@ -1,0 +1,341 @@
+"""What REST answers: each body as declared here, and told of in the OpenAPI document. Every key is always there; unset is null."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gopher.job import JobState, Outcome, Priority
+from gopher.wire import convert
+from gopher.wire.shape import job_object, moment
+
+if TYPE_CHECKING:
+    from gopher_pb.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+    from gopher_pb.v1 import job_service_pb2 as pb
+
+
+class FieldFault(Struct, frozen=True):
+    """One fault of one field of the request."""
+
+    field: str
+    reason: str
+    message: str
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """Why a request was refused.
+
+    `code` is the name of a gRPC code and `reason` says more; both are the same over gRPC. `retry_after_seconds` is null where a
+    repeat is of no use.
+    """
+
+    code: str
+    reason: str
+    message: str
+    metadata: dict[str, str] = {}
+    details: list[FieldFault] = []
+    retry_after_seconds: float | None = None
+
+
+class Refusal(Struct, frozen=True):
+    """The answer to a request that was refused."""
+
+    error: Fault
+
+
+class SeedReceipt(Struct, frozen=True):
+    """The job is stored."""
+
+    job_id: str
+    status: JobState
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """The job is stored; `deduplicated` when its request id was used before with the same body: this is the first answer."""
+
+    job_id: str
+    status: JobState
+    deduplicated: bool
+
+
+class BatchReceipt(Struct, frozen=True, kw_only=True):
+    """What became of one job of a batch: either `error` is null, or `job_id` and `status` are."""
+
+    job_id: str | None = None
+    status: JobState | None = None
+    deduplicated: bool = False
+    error: Fault | None = None
+
+
+class BatchReceipts(Struct, frozen=True):
+    """As many results as the batch has jobs, in its order."""
+
+    results: list[BatchReceipt]
+
+
+class Deleted(Struct, frozen=True):
+    """The job is no more."""
+
+    job_id: str
+
+
+class JobFailure(Struct, frozen=True, kw_only=True):
+    """Why an attempt, or the whole job, failed; `code` is the name of a gRPC code."""
+
+    code: str
+    reason: str
+    message: str
+
+
+class JobAttempt(Struct, frozen=True, kw_only=True):
+    """One run of the handler that has ended."""
+
+    number: int
+    outcome: Outcome
+    worker: str
+    start_time: str | None
+    end_time: str | None
+    failure: JobFailure | None
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """A job. `job_id` and `status` say again what `id` and `state` say; moments are RFC 3339 in UTC."""
+
+    id: str
+    job_id: str
+    namespace: str
+    queue: str
+    type: str
+    priority: Priority
+    state: JobState
+    status: JobState
+    content_type: str
+    payload: Raw
+    payload_base64: str | None
+    labels: dict[str, str]
+    max_attempts: int | None
+    backoff_initial_seconds: float | None
+    backoff_max_seconds: float | None
+    backoff_multiplier: float | None
+    timeout_seconds: float | None
+    retention_seconds: float | None
+    run_time: str | None
+    deadline: str | None
+    unique_key: str | None
+    request_id: str | None
+    parent_id: str | None
+    root_id: str | None
+    submit_time: str | None
+    enqueue_time: str | None
+    start_time: str | None
+    end_time: str | None
+    attempt: int
+    crash_count: int
+    worker: str | None
+    lease_expire_time: str | None
+    cancel_requested: bool
+    cancel_reason: str | None
+    progress: float | None
+    progress_message: str | None
+    result: Raw
+    failure: JobFailure | None
+    attempts: list[JobAttempt]
+    generation: int
+
+
+class JobPage(Struct, frozen=True):
+    """A page of jobs; the token is null on the last page."""
+
+    jobs: list[JobView]
+    next_page_token: str | None
+
+
+class JobChange(Struct, frozen=True, kw_only=True):
+    """One event of a job; `job` is the whole job in the first and in the last, null in between."""
+
+    job_id: str
+    state: JobState
+    attempt: int
+    event_time: str | None
+    cancel_requested: bool
+    progress: float
+    progress_message: str
+    job: JobView | None
+
+
+class QueueView(Struct, frozen=True, kw_only=True):
+    """A queue: waiting jobs by priority, jobs kept now by state, totals since it was created."""
+
+    name: str
+    paused: bool
+    enqueued: dict[str, int]
+    jobs: dict[str, int]
+    oldest_wait_seconds: float | None
+    submitted_total: int
+    completed_total: int
+    failed_total: int
+    cancelled_total: int
+    retried_total: int
+
+
+class QueueList(Struct, frozen=True):
+    """The queues, by name."""
+
+    queues: list[QueueView]
+
+
+class RedisView(Struct, frozen=True, kw_only=True):
+    """How Redis is; 0 for `max_memory_bytes` means no limit."""
+
+    version: str
+    used_memory_bytes: int
+    max_memory_bytes: int
+    connected_clients: int
+    uptime_seconds: float
+
+
+class StatsView(Struct, frozen=True, kw_only=True):
+    """The figures of a namespace and of Redis."""
+
+    queues: list[QueueView]
+    worker_count: int
+    slot_count: int
+    busy_slot_count: int
+    redis: RedisView
+
+
+class Purged(Struct, frozen=True):
+    """How many jobs were removed."""
+
+    queue: str
+    purged: int
+
+
+class Requeued(Struct, frozen=True):
+    """How many dead letters got new attempts."""
+
+    requeued: int
+
+
+class WorkerView(Struct, frozen=True, kw_only=True):
+    """A worker that lives."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    queues: dict[str, int]
+    types: list[str]
+    slot_count: int
+    busy_slot_count: int
+    start_time: str | None
+    heartbeat_time: str | None
+    draining: bool
+    stuck_job_ids: list[str]
+
+
+class WorkerList(Struct, frozen=True):
+    """The workers that live, by id."""
+
+    workers: list[WorkerView]
+
+
+class TypeView(Struct, frozen=True):
+    """A type that some worker has registered, and whether one that lives handles it."""
+
+    type: str
+    served: bool
+
+
+class TypeList(Struct, frozen=True):
+    """The types known, by name."""
+
+    types: list[TypeView]
+
+
+def job_view(message: job_pb2.Job) -> JobView:
+    """Return a job."""
+    shape = job_object(convert.job_from_message(message))
+    raw = {key: Raw(msgspec.json.encode(shape[key])) for key in ("payload", "result")}
+    return msgspec.convert(shape | raw, JobView)
+
+
+def job_page(reply: pb.ListJobsResponse | admin_service_pb2.ListFailedJobsResponse) -> JobPage:
+    """Return a page of jobs."""
+    return JobPage([job_view(job) for job in reply.jobs], reply.next_page_token or None)
+
+
+def job_change(event: job_pb2.JobEvent) -> JobChange:
+    """Return one event of a job."""
+    return JobChange(
+        job_id=event.job_id,
+        state=convert.STATE_OF[event.state],
+        attempt=event.attempt,
+        event_time=moment(convert.to_ms(event.event_time)),
+        cancel_requested=event.cancel_requested,
+        progress=event.progress,
+        progress_message=event.progress_message,
+        job=job_view(event.job) if event.HasField("job") else None,
+    )
+
+
+def queue_view(queue: queue_service_pb2.Queue) -> QueueView:
+    """Return a queue."""
+    enqueued = {"high": queue.enqueued_high, "normal": queue.enqueued_normal, "low": queue.enqueued_low}
+    return QueueView(
+        name=queue.name,
+        paused=queue.paused,
+        enqueued=enqueued,
+        jobs={
+            JobState.SCHEDULED.value: queue.scheduled,
+            JobState.ENQUEUED.value: sum(enqueued.values()),
+            JobState.PROCESSING.value: queue.processing,
+            JobState.RETRYING.value: queue.retrying,
+            JobState.COMPLETED.value: queue.completed,
+            JobState.FAILED.value: queue.failed,
+            JobState.CANCELLED.value: queue.cancelled,
+        },
+        oldest_wait_seconds=convert.to_ms(queue.oldest_wait) / 1000 if queue.HasField("oldest_wait") else None,
+        submitted_total=queue.submitted_total,
+        completed_total=queue.completed_total,
+        failed_total=queue.failed_total,
+        cancelled_total=queue.cancelled_total,
+        retried_total=queue.retried_total,
+    )
+
+
+def stats_view(reply: admin_service_pb2.GetStatsResponse) -> StatsView:
+    """Return the figures."""
+    return StatsView(
+        queues=[queue_view(queue) for queue in reply.queues],
+        worker_count=reply.worker_count,
+        slot_count=reply.slot_count,
+        busy_slot_count=reply.busy_slot_count,
+        redis=RedisView(
+            version=reply.redis.version,
+            used_memory_bytes=reply.redis.used_memory_bytes,
+            max_memory_bytes=reply.redis.max_memory_bytes,
+            connected_clients=reply.redis.connected_clients,
+            uptime_seconds=convert.to_ms(reply.redis.uptime) / 1000,
+        ),
+    )
+
+
+def worker_view(worker: admin_service_pb2.Worker) -> WorkerView:
+    """Return a worker."""
+    return WorkerView(
+        id=worker.id,
+        host=worker.host,
+        pid=worker.pid,
+        version=worker.version,
+        queues=dict(worker.queues),
+        types=list(worker.types),
+        slot_count=worker.slot_count,
+        busy_slot_count=worker.busy_slot_count,
+        start_time=moment(convert.to_ms(worker.start_time)),
+        heartbeat_time=moment(convert.to_ms(worker.heartbeat_time)),
+        draining=worker.draining,
+        stuck_job_ids=list(worker.stuck_job_ids),
+    )

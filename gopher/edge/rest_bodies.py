@@ -1,0 +1,243 @@
+"""What REST takes: the query and the body of each request, as declared here, checked, and told of in the OpenAPI document.
+
+A request is decoded into one of these, and whatever does not fit is refused by name. What fits is made into the message that the
+same call takes over gRPC; what is checked there alone (sizes in bytes, the words of a label) is refused under the names used here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import Meta, Raw, Struct, field
+
+from gopher_pb.v1 import job_pb2
+from gopher_pb.v1 import job_service_pb2 as pb
+
+from gopher.errors import InvalidRequestError, Violation, invalid
+from gopher.job import BYTES_CONTENT_TYPE, JobState, Priority
+from gopher.service.admin import MAX_JOB_IDS
+from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_BATCH, MAX_GRACE_MS, MAX_PAGE_SIZE
+from gopher.wire.check import MAX_LABELS, MAX_TEXT_BYTES
+from gopher.wire.convert import PRIORITY_NUMBER
+from gopher.wire.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
+
+if TYPE_CHECKING:
+    from gopher.errors import GopherError
+
+NAME_PATTERN: Final = r"^[a-z][a-z0-9_.-]{0,63}$"
+ID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
+"""A UUIDv7 in lower case."""
+SHORTEST_SECONDS: Final = 0.001
+MAX_RETRIES: Final = 99
+"""One less than the most attempts."""
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
+Moment = Annotated[datetime, Meta(tz=True)]
+BackoffSeconds = Annotated[float, Meta(ge=SHORTEST_SECONDS, le=MAX_BACKOFF_MS / 1000)]
+
+_NANOS: Final = 1_000_000_000
+_REST_NAMES: Final = {
+    "retry_policy.max_attempts": "retries",
+    "retry_policy.initial_backoff": "backoff_initial_seconds",
+    "retry_policy.max_backoff": "backoff_max_seconds",
+    "retry_policy.backoff_multiplier": "backoff_multiplier",
+    "timeout": "timeout_seconds",
+    "run_time": "execute_at",
+    "delay": "delay_seconds",
+    "retention": "retention_seconds",
+    "grace": "grace_seconds",
+}
+"""Path of a field in the proto -> its name in REST, where they differ."""
+
+
+class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The query that every request may have."""
+
+    namespace: Annotated[Name, Meta(description="Where names are unique.")] = "default"
+
+
+class PageQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which page of a list."""
+
+    queue: Annotated[Name | None, Meta(description="Only jobs of this queue.")] = None
+    type: Annotated[Name | None, Meta(description="Only jobs of this type.")] = None
+    page_size: Annotated[
+        int, Meta(ge=1, le=MAX_PAGE_SIZE, description="A page may hold fewer jobs, and even none, before the last.")
+    ] = DEFAULT_PAGE_SIZE
+    page_token: Annotated[str, Meta(description="`next_page_token` of the page before.")] = ""
+
+
+class JobsQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs to list."""
+
+    state: Annotated[JobState | None, Meta(description="Only jobs in this state.")] = None
+    label: Annotated[
+        list[Annotated[str, Meta(extra_json_schema={"pattern": "="})]],
+        Meta(max_length=MAX_LABELS, description="KEY=VALUE; repeated: all must match."),
+    ] = []
+
+
+class NoBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A request that says all in its path: `{}` or nothing."""
+
+
+class SeedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job, in the four words of the original."""
+
+    type: Annotated[Name, Meta(description="Which handler.")]
+    payload: Annotated[Raw, Meta(description="Any JSON; null if left out.")] = field(default_factory=Raw)
+    priority: Priority = Priority.NORMAL
+    retries: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_RETRIES)] | None,
+        Meta(description="Attempts after the first. Null: what the handler declares."),
+    ] = None
+
+    def spec(self) -> pb.JobSpec:
+        """Return the message."""
+        spec = pb.JobSpec(type=self.type, payload=bytes(self.payload), priority=PRIORITY_NUMBER[self.priority])
+        if self.retries is not None:
+            spec.retry_policy.max_attempts = self.retries + 1
+        return spec
+
+
+class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job as its submitter describes it. What is null or left out is what the handler declares, or the default."""
+
+    payload_base64: Annotated[bytes | None, Meta(description="In place of `payload`: bytes that are no JSON, in base64.")] = (
+        None
+    )
+    queue: Name = "default"
+    labels: Annotated[dict[str, str], Meta(max_length=MAX_LABELS)] = {}
+    backoff_initial_seconds: BackoffSeconds | None = None
+    backoff_max_seconds: BackoffSeconds | None = None
+    backoff_multiplier: Annotated[float, Meta(ge=1, le=MAX_BACKOFF_MULTIPLIER)] | None = None
+    timeout_seconds: Annotated[
+        Annotated[float, Meta(ge=SHORTEST_SECONDS, le=MAX_TIMEOUT_MS / 1000)] | None,
+        Meta(description="Longest run of one attempt; waiting does not count."),
+    ] = None
+    execute_at: Annotated[
+        Moment | None, Meta(description="Not started before; a moment in the past means now. `run_time` of the job.")
+    ] = None
+    delay_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_DELAY_MS / 1000)] | None,
+        Meta(description="Not started before this long after the submit; excludes `execute_at`."),
+    ] = None
+    deadline: Annotated[Moment | None, Meta(description="Not started after, and a running attempt is ended then.")] = None
+    unique_key: Annotated[Text | None, Meta(description="At most one job that is not final holds it, per queue.")] = None
+    request_id: Annotated[Text | None, Meta(description="Makes the submit repeatable for 24 hours, per queue.")] = None
+    retention_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_RETENTION_MS / 1000)] | None,
+        Meta(description="How long the job is kept once completed or cancelled. Null: 1 hour."),
+    ] = None
+
+    def spec(self) -> pb.JobSpec:
+        """Return the message.
+
+        Raises:
+            InvalidRequestError: There are two payloads.
+        """
+        spec = super().spec()
+        if self.payload_base64 is not None:
+            if spec.payload not in {b"", b"null"}:
+                raise invalid("payload_base64", "CONFLICT", "must not be set together with payload")
+            spec.payload, spec.content_type = self.payload_base64, BYTES_CONTENT_TYPE
+        spec.queue = self.queue
+        spec.labels.update(self.labels)
+        spec.unique_key = self.unique_key or ""
+        spec.request_id = self.request_id or ""
+        self._add_backoff(spec)
+        self._add_times(spec)
+        return spec
+
+    def _add_backoff(self, spec: pb.JobSpec) -> None:
+        policy = job_pb2.RetryPolicy(
+            initial_backoff=_duration(self.backoff_initial_seconds),
+            max_backoff=_duration(self.backoff_max_seconds),
+            backoff_multiplier=self.backoff_multiplier or 0,
+        )
+        if policy.ByteSize():
+            spec.retry_policy.MergeFrom(policy)
+
+    def _add_times(self, spec: pb.JobSpec) -> None:
+        times = pb.JobSpec(
+            timeout=_duration(self.timeout_seconds),
+            run_time=_timestamp(self.execute_at),
+            delay=_duration(self.delay_seconds),
+            deadline=_timestamp(self.deadline),
+            retention=_duration(self.retention_seconds),
+        )
+        spec.MergeFrom(times)
+
+
+class BatchBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Up to 1,000 jobs, each accepted or refused by itself."""
+
+    jobs: Annotated[list[JobBody], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class UnreadBatch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A batch whose jobs are still to be decoded, so that one which does not fit is refused alone."""
+
+    jobs: list[Raw]
+
+
+class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to cancel."""
+
+    reason: Annotated[Text, Meta(description="For people.")] = ""
+    grace_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_GRACE_MS / 1000)] | None,
+        Meta(description="How long the handler's cleanup may take. Null: 5 s."),
+    ] = None
+    wait: Annotated[bool, Meta(description="Answer only when the job is final; 504 if that takes longer than 30 s.")] = False
+
+    def grace(self) -> Duration | None:
+        """Return the grace as a message; None if unset."""
+        return _duration(self.grace_seconds)
+
+
+class PurgeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What destroys names what it destroys."""
+
+    confirm: Annotated[str, Meta(description="Must repeat the queue's name.")] = ""
+
+
+class RequeueBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters get new attempts; all that match, or only those named."""
+
+    queue: Name | None = None
+    type: Name | None = None
+    job_ids: Annotated[list[Annotated[str, Meta(extra_json_schema={"pattern": ID_PATTERN})]], Meta(max_length=MAX_JOB_IDS)] = []
+
+
+def in_rest_names(error: GopherError) -> GopherError:
+    """Return the error with each field named as REST names it; a field of a job stands without what holds the job."""
+    if not isinstance(error, InvalidRequestError):
+        return error
+    return InvalidRequestError(*(_renamed(each) for each in error.violations))
+
+
+def _renamed(violation: Violation) -> Violation:
+    head, dot, rest = violation.field.partition(".")
+    path = rest if dot and head.startswith("job") else violation.field
+    text = violation.description.replace("run_time", "execute_at").replace("initial_backoff", "backoff_initial_seconds")
+    return Violation(_REST_NAMES.get(path, path), violation.reason, text)
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    whole, nanos = divmod(round(seconds * _NANOS), _NANOS)
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message

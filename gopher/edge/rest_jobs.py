@@ -1,0 +1,169 @@
+"""The operations on jobs: the original's two, and those of `/api/v1/jobs`."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from gopher_pb.v1 import job_pb2
+from gopher_pb.v1 import job_service_pb2 as pb
+
+from gopher.edge.rest_answers import (
+    BatchReceipt,
+    BatchReceipts,
+    Deleted,
+    JobPage,
+    JobView,
+    Receipt,
+    SeedReceipt,
+    job_page,
+    job_view,
+)
+from gopher.edge.rest_bodies import BatchBody, CancelBody, JobBody, JobsQuery, NoBody, Query, SeedBody, UnreadBatch
+from gopher.edge.rest_calls import DELETE, GET, POST, Call
+from gopher.edge.rest_errors import fault_of
+from gopher.edge.rest_parsing import decode_body
+from gopher.errors import InvalidRequestError, invalid
+from gopher.service.jobs import MAX_BATCH
+from gopher.wire.convert import STATE_NUMBER, STATE_OF
+from gopher.wire.status import from_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from msgspec import Raw
+
+    from gopher.edge.rest_calls import Operation
+    from gopher.service.jobs import Jobs
+
+
+class JobOperations:
+    """Answers them.
+
+    Args:
+        jobs: The service.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def operations(self) -> list[Operation]:
+        """Return the operations."""
+        created = HTTPStatus.CREATED
+        jobs, job = "/api/v1/jobs", "/api/v1/jobs/{job_id}"
+        return [
+            Call(
+                POST,
+                "/api/jobs",
+                "Submit a job, as the original did.",
+                self._submit_seed,
+                query=Query,
+                body=SeedBody,
+                answer=SeedReceipt,
+                status=created,
+            ),
+            Call(GET, "/api/jobs/{job_id}", "Look at a job.", self._get, query=Query, body=NoBody, answer=JobView),
+            Call(POST, jobs, "Submit a job.", self._submit, query=Query, body=JobBody, answer=Receipt, status=created),
+            Call(GET, jobs, "List jobs, page by page.", self._list, query=JobsQuery, body=NoBody, answer=JobPage),
+            Call(
+                POST,
+                f"{jobs}/batch",
+                "Submit up to 1,000 jobs, each accepted or refused by itself.",
+                self._submit_batch,
+                query=Query,
+                body=UnreadBatch,
+                told_body=BatchBody,
+                answer=BatchReceipts,
+            ),
+            Call(GET, job, "Look at a job.", self._get, query=Query, body=NoBody, answer=JobView),
+            Call(
+                DELETE,
+                job,
+                "Remove a job that is not processing, for good.",
+                self._delete,
+                query=Query,
+                body=NoBody,
+                answer=Deleted,
+            ),
+            Call(POST, f"{job}/cancel", "End a job as cancelled.", self._cancel, query=Query, body=CancelBody, answer=JobView),
+            Call(
+                POST,
+                f"{job}/retry",
+                "Give a failed or cancelled job new attempts, or start a waiting one now.",
+                self._retry,
+                query=Query,
+                body=NoBody,
+                answer=JobView,
+            ),
+        ]
+
+    async def _submit_seed(self, _name: str, query: Query, body: SeedBody) -> SeedReceipt:
+        receipt = await self._jobs.submit_job(pb.SubmitJobRequest(namespace=query.namespace, job=body.spec()))
+        return SeedReceipt(receipt.job_id, STATE_OF[receipt.state])
+
+    async def _submit(self, _name: str, query: Query, body: JobBody) -> Receipt:
+        receipt = await self._jobs.submit_job(pb.SubmitJobRequest(namespace=query.namespace, job=body.spec()))
+        return Receipt(job_id=receipt.job_id, status=STATE_OF[receipt.state], deduplicated=receipt.deduplicated)
+
+    async def _submit_batch(self, _name: str, query: Query, body: UnreadBatch) -> BatchReceipts:
+        if not 1 <= len(body.jobs) <= MAX_BATCH:
+            raise invalid("jobs", "BATCH_SIZE", f"must be 1 to {MAX_BATCH}, got {len(body.jobs)}")
+        read = [_read(raw) for raw in body.jobs]
+        specs = [each for each in read if isinstance(each, pb.JobSpec)]
+        request = pb.SubmitJobsRequest(namespace=query.namespace, jobs=specs)
+        stored = iter((await self._jobs.submit_jobs(request)).results if specs else [])
+        return BatchReceipts([_batch_receipt(next(stored)) if isinstance(each, pb.JobSpec) else each for each in read])
+
+    async def _get(self, job_id: str, query: Query, _body: NoBody) -> JobView:
+        reply = await self._jobs.get_job(pb.GetJobRequest(namespace=query.namespace, job_id=job_id))
+        return job_view(reply.job)
+
+    async def _list(self, _name: str, query: JobsQuery, _body: NoBody) -> JobPage:
+        request = pb.ListJobsRequest(
+            namespace=query.namespace,
+            queue=query.queue or "",
+            state=job_pb2.JOB_STATE_UNSPECIFIED if query.state is None else STATE_NUMBER[query.state],
+            type=query.type or "",
+            labels=_labels(query.label),
+            page_size=query.page_size,
+            page_token=query.page_token,
+        )
+        return job_page(await self._jobs.list_jobs(request))
+
+    async def _cancel(self, job_id: str, query: Query, body: CancelBody) -> JobView:
+        request = pb.CancelJobRequest(
+            namespace=query.namespace, job_id=job_id, reason=body.reason, grace=body.grace(), wait=body.wait
+        )
+        return job_view((await self._jobs.cancel_job(request)).job)
+
+    async def _retry(self, job_id: str, query: Query, _body: NoBody) -> JobView:
+        reply = await self._jobs.retry_job(pb.RetryJobRequest(namespace=query.namespace, job_id=job_id))
+        return job_view(reply.job)
+
+    async def _delete(self, job_id: str, query: Query, _body: NoBody) -> Deleted:
+        await self._jobs.delete_job(pb.DeleteJobRequest(namespace=query.namespace, job_id=job_id))
+        return Deleted(job_id)
+
+
+def _read(raw: Raw) -> pb.JobSpec | BatchReceipt:
+    """Return the message of one job of a batch, or why it is refused."""
+    try:
+        return decode_body(JobBody, bytes(raw)).spec()
+    except InvalidRequestError as error:
+        return BatchReceipt(error=fault_of(error))
+
+
+def _batch_receipt(result: pb.SubmitJobsResult) -> BatchReceipt:
+    if result.HasField("error"):
+        return BatchReceipt(error=fault_of(from_status(result.error)))
+    return BatchReceipt(job_id=result.job_id, status=STATE_OF[result.state], deduplicated=result.deduplicated)
+
+
+def _labels(pairs: Iterable[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise invalid("label", "LABELS", f"must be KEY=VALUE, got {pair[:64]!r}")
+        labels[key] = value
+    return labels
