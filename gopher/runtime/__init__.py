@@ -6,7 +6,7 @@ Reading order:
 - `claimer` -> `runner` -> `settler`: take jobs, run each, write outcomes. `executors` is how a handler runs; `subprocesses` and
   `child` are the two ends of one that runs in a process of its own.
 - `scopes`: what runs now. `keeper`: the thread that keeps its leases.
-- `promoter`, `reaper`, `listener`: due jobs, lost leases and ended retentions, what Redis tells its workers.
+- `promoter`, `scheduler`, `reaper`, `listener`: due jobs, cron, lost leases and ended retentions, what Redis tells its workers.
 - `processes`: the parent of several worker processes. `signals`, `apps`: SIGTERM; finding the application.
 
 It knows neither gRPC nor Redis. Every long-lived task has `async def run()`, which loops over `tick()`; tests call `tick()`.
