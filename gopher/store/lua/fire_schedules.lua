@@ -18,13 +18,9 @@ local function carry_out(name, revision, expected, fire_ms, makes, next_ms, due,
     return {'STALE'}
   end
   local is_new = tonumber(fire_ms) > tonumber(known[4] or 0)
-  -- First of all the time is spent: cut short, a firing is lost, but it is never there twice.
-  if is_new then
-    redis.call('hset', schedule_key(name), 'next_ms', next_ms, 'last_fire_ms', fire_ms)
-  else
-    redis.call('hset', schedule_key(name), 'next_ms', next_ms)
-  end
   put_due(name, due)
+  -- The time is spent before the job is made: cut short, a firing is lost, but it is never there twice.
+  redis.call('hset', schedule_key(name), 'next_ms', next_ms, 'due_ms', due, 'last_fire_ms', is_new and fire_ms or known[4])
   if makes == '0' or not is_new then
     return {'PASSED'}
   end

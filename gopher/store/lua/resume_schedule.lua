@@ -22,6 +22,6 @@ if known[1] ~= ARGV[2] then
   return {'STALE'}
 end
 put_due(name, ARGV[4])
-redis.call('hset', schedule_key(name), 'next_ms', ARGV[3])
+redis.call('hset', schedule_key(name), 'next_ms', ARGV[3], 'due_ms', ARGV[4])
 redis.call('hdel', schedule_key(name), 'paused')
 return {'OK'}

@@ -29,7 +29,7 @@ for i = 1, #record, 2 do
 end
 put_due(name, is_paused and '' or ARGV[3])
 redis.call('hset', schedule_key(name), 'updated_ms', now_ms(), 'revision', new_revision(), 'next_ms', ARGV[2],
-  unpack(ARGV, 4))
+  'due_ms', ARGV[3], unpack(ARGV, 4))
 if #dropped > 0 then
   redis.call('hdel', schedule_key(name), unpack(dropped))
 end
