@@ -56,9 +56,16 @@ class Cron:
     def __init__(self, expression: str, time_zone: str) -> None:
         self._zone = zone(time_zone)
         self._fields = _fields_of(expression)
+        # Schedules share expressions and fire together, and then all ask the same.
+        self._last_answer: tuple[int, int | None] | None = None
 
     def after(self, moment_ms: int) -> int | None:
         """Return the first moment after the given one at which it fires; None if there is none within 50 years."""
+        if self._last_answer is None or self._last_answer[0] != moment_ms:
+            self._last_answer = moment_ms, self._walk(moment_ms)
+        return self._last_answer[1]
+
+    def _walk(self, moment_ms: int) -> int | None:
         start = datetime.fromtimestamp(moment_ms // 1000, self._zone)
         for fires_at in CronSim(self._fields, start):
             fires_ms = int(fires_at.timestamp()) * 1000

@@ -105,9 +105,12 @@ def plan(schedule: DueSchedule, now_ms: int) -> Iterator[Firing]:
     def is_due(fire_ms: int) -> bool:
         return due_ms(schedule.name, fire_ms, schedule.jitter_ms) <= now_ms
 
-    times = expression.last(CATCH_UP_LIMIT, schedule.next_ms - 1, now_ms)
-    # Redis says that the next time is due, whatever this machine thinks of the zone.
-    due_times = list(takewhile(is_due, times)) or [schedule.next_ms]
+    following_ms = expression.after(schedule.next_ms)
+    # Redis says that the next time is due, whatever this machine thinks of the zone; nearly always it is the only one.
+    due_times = [schedule.next_ms]
+    if following_ms is not None and following_ms <= now_ms:
+        times = expression.last(CATCH_UP_LIMIT, schedule.next_ms - 1, now_ms)
+        due_times = list(takewhile(is_due, times)) or due_times
     makes = _made_up_for(schedule, due_times, now_ms)
     expected_ms = schedule.next_ms
     for fire_ms in makes or due_times[-1:]:

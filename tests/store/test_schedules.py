@@ -350,3 +350,19 @@ async def test_list_pages_by_queue_and_name(timed: Rig) -> None:
     assert found == [(queue, name) for queue in ("b", "default") for name in ("one", "three", "two")]
     page, _ = await timed.store.schedules.page(timed.namespace, queue="b", size=9, cursor=None)
     assert [each.name for each in page] == ["one", "three", "two"]
+
+
+async def test_schedulers_are_told_of_what_is_due_earlier_and_of_nothing_else(timed: Rig) -> None:
+    """The first schedule, an earlier one and a resumed one are announced; a later one and a pause are not."""
+    heard: list[tuple[str, list[str]]] = []
+    await timed.store.control.listen(timed.namespace, timed.queue, lambda word, rest: heard.append((word, rest)))
+
+    await create(timed, cron="0 9 * * *", name="nine")
+    await create(timed, cron="0 10 * * *", name="ten")
+    await create(timed, cron="30 8 * * *")
+    await timed.store.schedules.pause(timed.namespace, timed.queue, "nightly")
+    await timed.store.schedules.resume(timed.namespace, timed.queue, "nightly")
+    await timed.store.schedules.pause(timed.namespace, timed.queue, "nightly")
+
+    half, nine = START_MS + 30 * MINUTE_MS, START_MS + 60 * MINUTE_MS
+    assert heard == [("schedule", [str(each)]) for each in (nine, half, half)]
