@@ -72,7 +72,11 @@ class Scheduler:
             How long to sleep, in seconds.
         """
         due = await self._schedules.due(self._namespace, self._queue)
-        firings = [firing for schedule in due.schedules for firing in self._plan(schedule, due.now_ms)]
+        firings: list[Firing] = []
+        for schedule in due.schedules:
+            firings += self._plan(schedule, due.now_ms)
+            # Catching up can take ms a schedule, and handlers want to run meanwhile.
+            await trio.lowlevel.checkpoint()
         if firings:
             for job_id in await self._schedules.fire(self._namespace, self._queue, firings):
                 if job_id is not None:

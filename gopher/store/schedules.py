@@ -37,6 +37,8 @@ LIMIT: Final = 1000
 """Schedules a queue at most, chosen: a list reads their names at once."""
 _PAGE_BYTES: Final = 1 << 19
 _RESUME_TRIES: Final = 5
+_FIRINGS: Final = 50
+"""A script call at most, chosen: each copies a payload, and a call is to stay within some ms."""
 
 
 class DueSchedule(NamedTuple):
@@ -194,8 +196,9 @@ class Schedules:
             ScheduleNotFoundError: There is none of this name.
         """
         for _ in range(_RESUME_TRIES):
-            schedule = await self.get(namespace, queue, name)
+            # The revision first: a change between the two makes it stale, and not the time wrong.
             revision = await self._link.call("HGET", keys.schedule(namespace, queue, name), "revision")
+            schedule = await self.get(namespace, queue, name)
             args = [name, revision or 0, *await self._times_of(schedule)]
             (word,) = await self._resume(self._link, [keys.settings(namespace, queue)], args)
             if word != b"STALE":
@@ -245,8 +248,8 @@ class Schedules:
         """
         number = await self._registry.queue_number(namespace, queue)
         made: list[str | None] = []
-        for start in range(0, len(firings), BATCH):
-            args = [word for firing in firings[start : start + BATCH] for word in self._words(firing, number)]
+        for start in range(0, len(firings), _FIRINGS):
+            args = [word for firing in firings[start : start + _FIRINGS] for word in self._words(firing, number)]
             for word, *rest in await self._fire(self._link, [keys.settings(namespace, queue)], args):
                 made.append(rest[0].decode() if word == b"FIRED" else None)
         return made

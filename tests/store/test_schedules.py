@@ -366,3 +366,21 @@ async def test_schedulers_are_told_of_what_is_due_earlier_and_of_nothing_else(ti
 
     half, nine = START_MS + 30 * MINUTE_MS, START_MS + 60 * MINUTE_MS
     assert heard == [("schedule", [str(each)]) for each in (nine, half, half)]
+
+
+async def test_resume_goes_by_what_the_schedule_says_when_it_resumes(timed: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update that comes in the middle of a resume is heeded: the next time is that of the new expression."""
+    await create(timed)
+    await timed.store.schedules.pause(timed.namespace, timed.queue, "nightly")
+    times_of, updates = timed.store.schedules._times_of, [minutely(cron="0 12 * * *")]
+
+    async def interrupted(schedule: NewSchedule) -> tuple[int, int]:
+        times = await times_of(schedule)
+        if updates:
+            await timed.store.schedules.update(timed.namespace, updates.pop())
+        return times
+
+    monkeypatch.setattr(timed.store.schedules, "_times_of", interrupted)
+    resumed = await timed.store.schedules.resume(timed.namespace, timed.queue, "nightly")
+
+    assert (resumed.paused, resumed.next_ms) == (False, START_MS + 4 * 60 * MINUTE_MS)
