@@ -90,6 +90,15 @@ class QueueNotFoundError(NotFoundError):
         super().__init__(f"queue {queue!r} does not exist", queue=queue)
 
 
+class ScheduleNotFoundError(NotFoundError):
+    """The queue has no schedule of this name."""
+
+    reason = "SCHEDULE_NOT_FOUND"
+
+    def __init__(self, queue: str, name: str) -> None:
+        super().__init__(f"queue {queue!r} has no schedule {name!r}", queue=queue, schedule=name)
+
+
 class AlreadyExistsError(RequestError):
     """Something else holds what the request would create."""
 
@@ -116,6 +125,15 @@ class UniqueKeyHeldError(AlreadyExistsError):
 
     def __init__(self, unique_key: str, job_id: str) -> None:
         super().__init__(f"unique key {unique_key!r} is held by job {job_id}", unique_key=unique_key, job_id=job_id)
+
+
+class ScheduleExistsError(AlreadyExistsError):
+    """The queue has a schedule of this name already."""
+
+    reason = "SCHEDULE_EXISTS"
+
+    def __init__(self, queue: str, name: str) -> None:
+        super().__init__(f"queue {queue!r} has a schedule {name!r} already: update it, or use another name", schedule=name)
 
 
 class PreconditionError(RequestError):
@@ -164,6 +182,15 @@ class ConfirmationError(PreconditionError):
         super().__init__(f"this deletes jobs for good: set confirm={queue!r} to go ahead", queue=queue)
 
 
+class ScheduleOverlapError(PreconditionError):
+    """The schedule's last job has not ended, and its overlap policy is to skip."""
+
+    reason = "OVERLAP"
+
+    def __init__(self, name: str, job_id: str) -> None:
+        super().__init__(f"schedule {name!r} skips: its job {job_id} has not ended", schedule=name, job_id=job_id)
+
+
 class StaleAttemptError(PreconditionError):
     """The lease token is not that of the job's current attempt; nothing was changed."""
 
@@ -177,6 +204,15 @@ class TooManyQueuesError(RequestError):
 
     def __init__(self, queue: str) -> None:
         super().__init__(f"queue {queue!r} cannot be created: the namespace has 65,536 queues already", queue=queue)
+
+
+class TooManySchedulesError(RequestError):
+    """The queue holds as many schedules as it may."""
+
+    reason = "TOO_MANY_SCHEDULES"
+
+    def __init__(self, queue: str, limit: int) -> None:
+        super().__init__(f"queue {queue!r} has {limit} schedules already: delete some, or use another queue", queue=queue)
 
 
 class CallExpiredError(RequestError):

@@ -1,7 +1,8 @@
 """Tells which keys of a namespace would stay for ever: a second opinion on the store, which reads Redis by itself.
 
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or an index
-all of whose entries have such a record, or a unique key held by a job that is not final.
+all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
+of schedules.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     if name == "deadlines":
         strays = [job_id for job_id in _members(connection, key) if not connection.exists(f"{base}job:{job_id}")]
         return f"holds {strays}, which do not exist" if strays else None
+    if name == "schedules":
+        lost = [each for each in _members(connection, key) if not connection.exists(f"{base}schedule:{each}")]
+        return f"holds {lost}, which do not exist" if lost else None
+    if kind == "schedule":
+        return None if connection.zscore(base + "schedules", rest) is not None else "the schedule is not in schedules"
     if kind == "unique":
         index = _index_of(connection, base, str(connection.get(key)))
         return None if index in INDEXES - FINAL else "is held by a job that is final or gone"

@@ -41,6 +41,16 @@ COMMANDS: Final = {
     ),
 }
 
+SCHEDULE_COMMANDS: Final = (
+    ("create", "gopher.cli.schedules:create", "Submit a job again and again, when a cron expression says so."),
+    ("list", "gopher.cli.schedules:list_schedules", "List schedules."),
+    ("pause", "gopher.cli.schedules:pause", "Keep a schedule from firing."),
+    ("resume", "gopher.cli.schedules:resume", "Let a paused schedule fire again."),
+    ("trigger", "gopher.cli.schedules:trigger", "Make a job of a schedule now."),
+    ("delete", "gopher.cli.schedules:delete", "Remove a schedule, for good."),
+    ("preview", "gopher.cli.schedules:preview", "Show when a schedule fires next, or when a cron expression would."),
+)
+
 Rest = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
 
@@ -76,6 +86,10 @@ def make_app() -> App:
     for title, commands in COMMANDS.items():
         for name, path, text in commands:
             app.command(path, name=name, help=text, group=groups[title], help_epilogue="")
+    schedule = App(name="schedule", help="Submit jobs by the clock.", group=groups["Jobs"], help_epilogue="")
+    for name, path, text in SCHEDULE_COMMANDS:
+        schedule.command(path, name=name, help=text)
+    app.command(schedule)
     admin = App(name="admin", help="Prove that all is in order.", group=groups["Operations"], help_epilogue="")
     admin.command("gopher.cli.admin:audit", name="audit", help="Prove that every job stands in exactly one place.")
     app.command(admin)

@@ -27,6 +27,7 @@ from gopher.service.jobs import Jobs
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.readiness import Readiness
+from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
 from gopher.store.store import Store
 from gopher.telemetry import log, tracing
@@ -128,7 +129,14 @@ def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
         accept_unknown_types=settings.accept_unknown_types,
         max_payload_bytes=settings.max_payload_bytes,
     )
-    return Services(jobs=jobs, watch=Watch(store), queues=queues, admin=Admin(store, queues, pages), health=health)
+    schedules = Schedules(
+        store,
+        pages,
+        accept_unknown_types=settings.accept_unknown_types,
+        max_payload_bytes=settings.max_payload_bytes,
+    )
+    admin = Admin(store, queues, pages)
+    return Services(jobs=jobs, watch=Watch(store), queues=queues, schedules=schedules, admin=admin, health=health)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@
         job_id = client.submit("email", {"to": "a@example.com"}, priority="high")
         print(client.result(job_id, wait=30))
 
-In reading order: `values` (what comes back), `submission` (what goes out), `calls` and `operations` (the rpcs), `dialogues` (what
+In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations` and `schedules` (the rpcs), `dialogues` (what
 takes more than one call), `channel` (errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and
 `trio_client`.
 """
@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from gopher.client.calls import Receipt
 from gopher.client.channel import CallEndedError, ServerUnreachableError
 from gopher.client.dialogues import SubmitManyError
+from gopher.client.schedules import ScheduleOptions
 from gopher.client.submission import JobItem, SubmitOptions
 from gopher.client.sync import Client
 from gopher.client.values import AuditFinding, AuditReport, JobEvent, JobType, Queue, RedisStats, Stats, Worker
+from gopher.schedule import Schedule
 
 if TYPE_CHECKING:
     from gopher.client.aio import AsyncClient
@@ -38,6 +40,8 @@ __all__ = [
     "Queue",
     "Receipt",
     "RedisStats",
+    "Schedule",
+    "ScheduleOptions",
     "ServerUnreachableError",
     "Stats",
     "SubmitManyError",

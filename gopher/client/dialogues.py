@@ -146,17 +146,17 @@ def _spec_of_item(item: Mapping[str, object], field: str) -> job_service_pb2.Job
 # --- looking --------------------------------------------------------------------------------------------------------------------
 
 
-def list_all(page_of: calls.PageOf, limit: int | None) -> Dialogue[list[Job]]:
-    """Return the jobs of all pages, at most `limit`; None: all there are."""
-    jobs: list[Job] = []
+def list_all(page_of: Callable[[int, str], calls.Call[tuple[list[T], str]]], limit: int | None) -> Dialogue[list[T]]:
+    """Return what is on all pages, at most `limit`; None: all there is."""
+    found: list[T] = []
     token = ""
-    while limit is None or len(jobs) < limit:
-        size = PAGE_JOBS if limit is None else min(PAGE_JOBS, limit - len(jobs))
+    while limit is None or len(found) < limit:
+        size = PAGE_JOBS if limit is None else min(PAGE_JOBS, limit - len(found))
         page, token = yield from ask(page_of(size, token))
-        jobs += page
+        found += page
         if not token:
             break
-    return jobs
+    return found
 
 
 def wait(namespace: str, job_id: str, wait_seconds: float | None, now: Callable[[], float] = time.monotonic) -> Dialogue[Job]:

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2
 from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import job_service_pb2 as job_pb
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
+from gopher_pb.v1 import schedule_service_pb2 as schedule_pb
 
 from gopher.edge.interceptors import BatchedMethod, StreamMethod, UnaryMethod
 from gopher.telemetry import tracing
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from gopher.service.admin import Admin
     from gopher.service.jobs import Jobs
     from gopher.service.queues import Queues
+    from gopher.service.schedules import Schedules
     from gopher.service.watch import Watch
 
 JOBS: Final = "gopher.v1.JobService"
 QUEUES: Final = "gopher.v1.QueueService"
+SCHEDULES: Final = "gopher.v1.ScheduleService"
 ADMIN: Final = "gopher.v1.AdminService"
 HEALTH: Final = "grpc.health.v1.Health"
-SERVICES: Final = (JOBS, QUEUES, ADMIN)
+SERVICES: Final = (JOBS, QUEUES, SCHEDULES, ADMIN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class Services:
     jobs: Jobs
     watch: Watch
     queues: Queues
+    schedules: Schedules
     admin: Admin
     health: Health
 
@@ -51,6 +55,7 @@ class Services:
         return [
             *self._job_methods(calls, streams),
             *self._queue_methods(calls),
+            *self._schedule_methods(calls),
             *self._admin_methods(calls, streams),
             UnaryMethod(f"/{HEALTH}/Check", health_pb2.HealthCheckRequest, calls, self.health.check),
             # It ends by itself when the server stops, having said so.
@@ -87,6 +92,21 @@ class Services:
             UnaryMethod(path + "PauseQueue", queue_pb.PauseQueueRequest, calls, queues.pause_queue),
             UnaryMethod(path + "ResumeQueue", queue_pb.ResumeQueueRequest, calls, queues.resume_queue),
             UnaryMethod(path + "PurgeQueue", queue_pb.PurgeQueueRequest, calls, queues.purge_queue),
+        ]
+
+    def _schedule_methods(self, calls: trio.Nursery) -> list[Method]:
+        path = f"/{SCHEDULES}/"
+        schedules = self.schedules
+        return [
+            UnaryMethod(path + "CreateSchedule", schedule_pb.CreateScheduleRequest, calls, schedules.create_schedule),
+            UnaryMethod(path + "GetSchedule", schedule_pb.GetScheduleRequest, calls, schedules.get_schedule),
+            UnaryMethod(path + "ListSchedules", schedule_pb.ListSchedulesRequest, calls, schedules.list_schedules),
+            UnaryMethod(path + "UpdateSchedule", schedule_pb.UpdateScheduleRequest, calls, schedules.update_schedule),
+            UnaryMethod(path + "DeleteSchedule", schedule_pb.DeleteScheduleRequest, calls, schedules.delete_schedule),
+            UnaryMethod(path + "PauseSchedule", schedule_pb.PauseScheduleRequest, calls, schedules.pause_schedule),
+            UnaryMethod(path + "ResumeSchedule", schedule_pb.ResumeScheduleRequest, calls, schedules.resume_schedule),
+            UnaryMethod(path + "TriggerSchedule", schedule_pb.TriggerScheduleRequest, calls, schedules.trigger_schedule),
+            UnaryMethod(path + "ListScheduleTimes", schedule_pb.ListScheduleTimesRequest, calls, schedules.list_schedule_times),
         ]
 
     def _admin_methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:

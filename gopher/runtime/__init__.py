@@ -7,7 +7,7 @@ Reading order:
   speaks asyncio; `subprocesses` and `child` are the two ends of one that runs in a process of its own.
 - `suspects`: jobs that may be what kills their workers, kept apart. `slots`: the Trio tasks that attempts run in.
 - `scopes`: what runs now. `keeper`: the thread that keeps its leases.
-- `promoter`, `reaper`, `listener`: due jobs, lost leases and ended retentions, what Redis tells its workers.
+- `promoter`, `scheduler`, `reaper`, `listener`: due jobs, cron, lost leases and ended retentions, what Redis tells its workers.
 - `processes`: the parent of several worker processes. `signals`, `apps`: SIGTERM; finding the application.
 
 It knows neither gRPC nor Redis. Every long-lived task has `async def run()`, which loops over `tick()`; tests call `tick()`.

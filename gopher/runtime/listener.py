@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gopher.runtime.claimer import Claimer
     from gopher.runtime.promoter import Promoter
+    from gopher.runtime.scheduler import Scheduler
     from gopher.runtime.scopes import Scopes
     from gopher.store.events import Control
 
@@ -22,6 +23,7 @@ class Listener:
         queue: Whose messages.
         claimer: Is woken.
         promoter: Is woken.
+        scheduler: Is woken.
         scopes: Ends jobs.
     """
 
@@ -30,6 +32,7 @@ class Listener:
     queue: str
     claimer: Claimer
     promoter: Promoter
+    scheduler: Scheduler
     scopes: Scopes
 
     async def start(self) -> None:
@@ -43,6 +46,8 @@ class Listener:
                 self.claimer.wake(self.queue)
             case "due", _:
                 self.promoter.wake()
+            case "schedule", _:
+                self.scheduler.wake()
             case "cancel", [job_id, token, grace_ms, *_]:
                 self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
             case _:
@@ -53,3 +58,4 @@ class Listener:
         """Do what may have been missed while the connection was down; cancels are found by the keeper."""
         self.claimer.wake(self.queue)
         self.promoter.wake()
+        self.scheduler.wake()

@@ -2,9 +2,9 @@
 
 While it serves:
 
-    listener, promoter, reaper     for each queue, hear and keep time
-    claimer -> runner -> settler   take jobs, run them, write their outcomes
-    keeper (an OS thread)          keeps the leases
+    listener, promoter, scheduler, reaper     for each queue, hear and keep time
+    claimer -> runner -> settler              take jobs, run them, write their outcomes
+    keeper (an OS thread)                     keeps the leases
 
 Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
 left to write; go.
@@ -29,6 +29,7 @@ from gopher.runtime.listener import Listener
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
 from gopher.runtime.runner import Runner
+from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import CancelReason, Scopes
 from gopher.runtime.settler import Settler
 from gopher.runtime.slots import Slots
@@ -193,12 +194,14 @@ class Supervisor:
             queue=queue,
             sweep_seconds=min(_LONGEST_SWEEP_SECONDS, plan.lease_seconds / 3),
         )
+        scheduler = Scheduler(self._store.schedules, namespace=plan.namespace, queue=queue)
         listener = Listener(
             control=self._store.control,
             namespace=plan.namespace,
             queue=queue,
             claimer=self._claimer,
             promoter=promoter,
+            scheduler=scheduler,
             scopes=self._scopes,
         )
         await listener.start()
@@ -206,6 +209,7 @@ class Supervisor:
         self._claimer.add_source(QueueSource(queue, weight, settler))
         await services.start(settler.run)
         await services.start(promoter.run)
+        await services.start(scheduler.run)
         await services.start(reaper.run)
 
     async def _finish(self) -> None:

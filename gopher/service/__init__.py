@@ -5,6 +5,7 @@ In reading order:
 - `jobs`: submit, get, list, cancel, retry, delete.
 - `watch`: wait for a job's end, follow its changes.
 - `queues`: look at queues and steer them.
+- `schedules`: keep cron schedules and steer them.
 - `admin`: figures, workers, types, dead letters, the audit.
 - `pages`: the page tokens of the lists.
 - `readiness`: whether Redis is there and set up so that no job is lost.

@@ -11,14 +11,16 @@ import binascii
 import hmac
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from gopher_pb.v1 import admin_service_pb2, job_service_pb2
+from gopher_pb.v1 import admin_service_pb2, job_service_pb2, schedule_service_pb2
 
 from gopher.errors import InvalidRequestError, invalid
 
 if TYPE_CHECKING:
     from gopher.store.registry import Registry
 
-ListRequest: TypeAlias = job_service_pb2.ListJobsRequest | admin_service_pb2.ListFailedJobsRequest
+ListRequest: TypeAlias = (
+    job_service_pb2.ListJobsRequest | admin_service_pb2.ListFailedJobsRequest | schedule_service_pb2.ListSchedulesRequest
+)
 
 SIGNATURE_BYTES: Final = 16
 

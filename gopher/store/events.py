@@ -158,7 +158,7 @@ class Control:
     async def listen(self, namespace: str, queue: str, receive: Callable[[str, list[str]], None]) -> None:
         """Have every message of a queue handed to `receive`, as its word and what follows, until the link closes.
 
-        The words: `wake`; `due` with the moment in ms; `cancel` with job id, token, grace in ms and reason.
+        The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason.
         """
 
         def parse(message: bytes) -> None:

@@ -69,6 +69,16 @@ def unique(namespace: str, name: str, unique_key: str) -> str:
     return f"{queue(namespace, name)}unique:{unique_key}"
 
 
+def schedules(namespace: str, name: str) -> str:
+    """Return the key of the schedules of a queue: a sorted set of names by the moment they are due, ms; `inf` for those paused."""
+    return queue(namespace, name) + "schedules"
+
+
+def schedule(namespace: str, name: str, schedule_name: str) -> str:
+    """Return the key of a schedule's record: a hash."""
+    return f"{queue(namespace, name)}schedule:{schedule_name}"
+
+
 def events(namespace: str, name: str) -> str:
     """Return the channel of a queue's changes, read by servers."""
     return queue(namespace, name) + "events"

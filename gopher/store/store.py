@@ -10,6 +10,7 @@ from gopher.store.lifecycle import Lifecycle
 from gopher.store.link import Link
 from gopher.store.query import Query
 from gopher.store.registry import Registry
+from gopher.store.schedules import Schedules
 
 if TYPE_CHECKING:
     from gopher.job import Job
@@ -30,6 +31,7 @@ class Store:
         """Connects and keeps the connection until cancelled; see `Link.run`."""
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
+        self.schedules = Schedules(self.link, self.registry)
         self.query = Query(self.link, self.registry)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)

@@ -6,5 +6,6 @@ In reading order:
   exit codes derive from it.
 - `check`: what a field must hold, and the collector that names every fault of a message at once.
 - `submission`: a `JobSpec`, checked, becomes a `NewJob`.
-- `convert`: every other value becomes a message, and back. Here and in `submission` alone a `Duration` or `Timestamp` turns into ms.
+- `schedules`: a schedule, there and back.
+- `convert`: every other value becomes a message, and back. Here, in `submission` and in `schedules` alone a `Duration` or `Timestamp` turns into ms.
 """

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gopher_pb.v1 import job_pb2
 
-from gopher.job import Attempt, Job, JobState, Outcome, Priority
+from gopher.job import Attempt, Job, JobState, NewJob, Outcome, Priority
 from gopher.wire.status import failure_from_status, failure_to_status
 
 STATE_NUMBER: Final = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
@@ -48,7 +48,7 @@ def job_to_message(job: Job) -> job_pb2.Job:
         payload=job.payload,
         content_type=job.content_type,
         labels=job.labels,
-        retry_policy=_policy_to_message(job),
+        retry_policy=policy_to_message(job),
         timeout=duration(job.timeout_ms),
         run_time=timestamp(job.run_ms),
         deadline=timestamp(job.deadline_ms),
@@ -77,7 +77,8 @@ def job_to_message(job: Job) -> job_pb2.Job:
     )
 
 
-def _policy_to_message(job: Job) -> job_pb2.RetryPolicy | None:
+def policy_to_message(job: NewJob) -> job_pb2.RetryPolicy | None:
+    """Return what was said of retries; None when nothing was."""
     said = (job.max_attempts, job.backoff_initial_ms, job.backoff_max_ms, job.backoff_multiplier)
     if all(each is None for each in said):
         return None

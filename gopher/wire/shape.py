@@ -1,4 +1,4 @@
-"""A job as one JSON object: what `gopher ... --json` prints and what REST's `jobs/{id}` answers.
+"""A job, or a schedule, as one JSON object: what `gopher ... --json` prints and what REST answers.
 
 Every key is always there; what is unset is null. `id` and `state` are also given as `job_id` and `status`, the words of the REST
 answer to a submit. Moments are RFC 3339 in UTC with ms, lengths of time are seconds. A payload that is JSON stands decoded in
@@ -17,21 +17,35 @@ from gopher.job import JSON_CONTENT_TYPE
 from gopher.wire.status import CODE_BY_NUMBER
 
 if TYPE_CHECKING:
-    from gopher.job import Attempt, Failure, Job, JsonValue
+    from gopher.job import Attempt, Failure, Job, JsonValue, NewJob
+    from gopher.schedule import Schedule
 
 
 def job_object(job: Job) -> dict[str, JsonValue]:
     """Return the job as a JSON object."""
-    is_json = job.content_type == JSON_CONTENT_TYPE
     return {
         "id": job.id,
         "job_id": job.id,
         "namespace": job.namespace,
+        **_description_of(job),
+        "state": job.state.value,
+        "status": job.state.value,
+        "run_time": moment(job.run_ms),
+        "deadline": moment(job.deadline_ms),
+        "unique_key": job.unique_key,
+        "request_id": job.request_id,
+        "parent_id": job.parent_id,
+        "root_id": job.root_id,
+        **_progress_of(job),
+    }
+
+
+def _description_of(job: NewJob) -> dict[str, JsonValue]:
+    is_json = job.content_type == JSON_CONTENT_TYPE
+    return {
         "queue": job.queue,
         "type": job.type,
         "priority": job.priority.value,
-        "state": job.state.value,
-        "status": job.state.value,
         "content_type": job.content_type,
         "payload": _decoded(job.payload) if is_json else None,
         "payload_base64": None if is_json else base64.b64encode(job.payload).decode("ascii"),
@@ -42,13 +56,29 @@ def job_object(job: Job) -> dict[str, JsonValue]:
         "backoff_multiplier": job.backoff_multiplier,
         "timeout_seconds": _seconds(job.timeout_ms),
         "retention_seconds": _seconds(job.retention_ms),
-        "run_time": moment(job.run_ms),
-        "deadline": moment(job.deadline_ms),
-        "unique_key": job.unique_key,
-        "request_id": job.request_id,
-        "parent_id": job.parent_id,
-        "root_id": job.root_id,
-        **_progress_of(job),
+    }
+
+
+def schedule_object(schedule: Schedule) -> dict[str, JsonValue]:
+    """Return the schedule as a JSON object; `job` describes the jobs that it makes."""
+    return {
+        "name": schedule.name,
+        "namespace": schedule.namespace,
+        "queue": schedule.job.queue,
+        "cron": schedule.cron,
+        "time_zone": schedule.time_zone,
+        "jitter_seconds": schedule.jitter_ms / 1000,
+        "overlap": schedule.overlap.value,
+        "catch_up": schedule.catch_up.value,
+        "paused": schedule.paused,
+        "create_time": moment(schedule.created_ms),
+        "update_time": moment(schedule.updated_ms),
+        "next_fire_time": moment(schedule.next_ms),
+        "last_fire_time": moment(schedule.last_fire_ms),
+        "last_job_id": schedule.last_job_id,
+        "fired_total": schedule.fired_total,
+        "skipped_total": schedule.skipped_total,
+        "job": _description_of(schedule.job),
     }
 
 

@@ -92,6 +92,7 @@ TABLE: Final = (
         public_message="redis has reached its maxmemory; jobs drain, but none can be added now",
     ),
     Row(errors.TooManyQueuesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
+    Row(errors.TooManySchedulesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(SlowReaderError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7, retry_after_seconds=1.0),
     Row(errors.PayloadMismatchError, grpc.StatusCode.INVALID_ARGUMENT, 1),
     Row(errors.ResultInvalidError, grpc.StatusCode.INVALID_ARGUMENT, 1),

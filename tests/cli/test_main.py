@@ -87,6 +87,9 @@ def test_command_has_the_options_of_all(command: str, capsys: pytest.CaptureFixt
         ["types"],
         ["health"],
         ["admin", "audit"],
+        ["schedule", "create", "s", "@daily", "email"],
+        ["schedule", "list"],
+        *(["schedule", verb, "s"] for verb in ("pause", "resume", "trigger", "delete", "preview")),
     ],
     ids=" ".join,
 )

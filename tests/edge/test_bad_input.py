@@ -11,7 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from gopher_pb.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+from gopher_pb.v1 import admin_service_pb2, job_pb2, queue_service_pb2, schedule_service_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.cli.server import Server
@@ -121,6 +121,12 @@ async def test_late_but_well_formed_times_are_no_fault(channel: grpc.Channel, na
     assert (code, reason) == (PRECONDITION, "UNKNOWN_JOB_TYPE")
 
 
+def scheduled(cron: str) -> schedule_service_pb2.CreateScheduleRequest:
+    schedule = schedule_service_pb2.ScheduleSpec(name="nightly", cron=cron, job=spec())
+    return schedule_service_pb2.CreateScheduleRequest(schedule=schedule)
+
+
+CRONS: Final = ["* * *", "61 * * * *", "0 0 30 2 *", "*/0 * * * *", "*" * 4096, "@every 1ms"]
 OTHERS: Final[dict[str, tuple[str, bytes | Message, grpc.StatusCode, str]]] = {
     "B1": ("JobService/SubmitJob", b"\xff\xff\xff\xff", INVALID, "MALFORMED_MESSAGE"),
     "B2": ("JobService/SubmitJob", b"\x0a\x80", INVALID, "MALFORMED_MESSAGE"),
@@ -133,6 +139,7 @@ OTHERS: Final[dict[str, tuple[str, bytes | Message, grpc.StatusCode, str]]] = {
     "B7": ("JobService/SubmitJob", b"x" * 2 * 1024 * 1024, EXHAUSTED, "RESOURCE_EXHAUSTED"),
     "B31": ("JobService/SubmitJob", pb.SubmitJobRequest(namespace="a:b", job=spec()), INVALID, "BAD_NAME"),
     "B31-get": ("JobService/GetJob", pb.GetJobRequest(namespace="a:b", job_id=UNKNOWN), INVALID, "BAD_NAME"),
+    **{f"B46-{cron[:12]}": ("ScheduleService/CreateSchedule", scheduled(cron), INVALID, "BAD_CRON") for cron in CRONS},
     "B51": ("JobService/GetJob", pb.GetJobRequest(job_id=UNKNOWN), NOT_FOUND, "JOB_NOT_FOUND"),
     "B51-cancel": ("JobService/CancelJob", pb.CancelJobRequest(job_id=UNKNOWN), NOT_FOUND, "JOB_NOT_FOUND"),
     "B51-id": ("JobService/CancelJob", pb.CancelJobRequest(job_id="../x"), INVALID, "BAD_ID"),

@@ -9,7 +9,7 @@ import trio
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from gopher_pb.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2
+from gopher_pb.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, schedule_service_pb2
 
 from gopher.edge import methods, reflection
 from gopher.edge.health import Health
@@ -20,6 +20,7 @@ from gopher.service.admin import Admin
 from gopher.service.jobs import Jobs
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
+from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
 from gopher.store.store import Store
 from gopher.telemetry import tracing
@@ -30,14 +31,16 @@ if TYPE_CHECKING:
 
     from gopher.edge.interceptors import Method
 
-FILES = (admin_service_pb2, job_service_pb2, queue_service_pb2)
+FILES = (admin_service_pb2, job_service_pb2, queue_service_pb2, schedule_service_pb2)
 
 
 def services() -> Services:
     store = Store("redis://127.0.0.1:1")
     pages, watch, queues = Pages(store.registry), Watch(store), Queues(store)
     jobs = Jobs(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
-    return Services(jobs=jobs, watch=watch, queues=queues, admin=Admin(store, queues, pages), health=Health([]))
+    schedules = Schedules(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
+    admin = Admin(store, queues, pages)
+    return Services(jobs=jobs, watch=watch, queues=queues, schedules=schedules, admin=admin, health=Health([]))
 
 
 async def table() -> Sequence[Method]:

@@ -11,6 +11,7 @@ from gopher.errors import StoreUnavailableError
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.listener import Listener
 from gopher.runtime.promoter import Promoter
+from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.slots import Slots
 from tests.runtime.parts import Parts
 from tests.waiting import PATIENCE_SECONDS, until
@@ -245,6 +246,7 @@ async def listen(parts: Parts, bench: Bench) -> None:
         queue="default",
         claimer=parts.claimer,
         promoter=promoter,
+        scheduler=Scheduler(parts.store.schedules, namespace=parts.namespace, queue="default"),
         scopes=bench.scopes,
     )
     await listener.start()

@@ -15,6 +15,7 @@ from gopher.service.admin import Admin
 from gopher.service.jobs import Jobs
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
+from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
 from gopher.store import codec, keys
 from gopher.store.lifecycle import Settlement
@@ -42,6 +43,8 @@ class Rig:
         self.admin = Admin(store, self.queues, pages)
         self.jobs = Jobs(store, pages, accept_unknown_types=False, max_payload_bytes=1024)
         self.lax_jobs = Jobs(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
+        self.schedules = Schedules(store, pages, accept_unknown_types=False, max_payload_bytes=1024)
+        self.lax_schedules = Schedules(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
         self._claims = itertools.count()
 
     async def submit(self, **fields: object) -> str:

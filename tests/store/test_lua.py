@@ -13,7 +13,9 @@ import redis
 import trio
 
 from gopher.errors import StoreError, StoreFullError
-from gopher.job import Move, Priority
+from gopher.job import Move, NewJob, Priority
+from gopher.runtime.scheduler import Scheduler
+from gopher.schedule import NewSchedule
 from gopher.store.leases import Leases
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.store import Store
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
-ADD: Final = {"submit", "name_queue"}
+ADD: Final = {"submit", "name_queue", "create_schedule"}
 """What a full Redis refuses."""
 
 KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time')([a-z]+)', *(.)")
@@ -65,14 +67,19 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
-    turn_clocks(store.lifecycle, store.audit)
+    turn_clocks(store.lifecycle, store.audit, store.schedules)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
 
 
+def nightly(rig: Rig) -> NewSchedule:
+    return NewSchedule(name="nightly", cron="@daily", job=NewJob(type="report", queue=rig.queue, labels={"team": "a"}))
+
+
 async def fill(rig: Rig) -> list[str]:
-    """Submit jobs of every kind, and make a unique key leak."""
+    """Submit jobs of every kind, make a schedule, and make a unique key leak."""
+    await rig.store.schedules.create(rig.namespace, nightly(rig))
     await rig.call("SET", "unique:leak", UNKNOWN_ID)
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
@@ -105,7 +112,21 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.store.query.list_jobs(rig.namespace, size=3)
     assert [finding.repaired for finding in await rig.audit(repair=True)] == [True]
     assert await rig.audit() == []
+    await drain_schedules(rig)
     await lifecycle.purge(rig.namespace, rig.queue)
+
+
+async def drain_schedules(rig: Rig) -> None:
+    """Call every script of schedules but the one that adds."""
+    schedules, where = rig.store.schedules, (rig.namespace, rig.queue)
+    await schedules.update(rig.namespace, nightly(rig))
+    await schedules.pause(*where, "nightly")
+    await schedules.resume(*where, "nightly")
+    await schedules.trigger(*where, "nightly")
+    await rig.set_clock(int((await schedules.get(*where, "nightly")).next_ms or 0))
+    assert await Scheduler(schedules, namespace=rig.namespace, queue=rig.queue).tick() == 0
+    assert (await schedules.get(*where, "nightly")).skipped_total == 1
+    await schedules.delete(*where, "nightly")
 
 
 @pytest.mark.parametrize("path", sorted(LUA_DIRECTORY.rglob("*.lua")), ids=lambda path: path.stem)
@@ -126,7 +147,7 @@ def test_script_hides_no_failed_write_and_decodes_no_payload(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_script_runs_in_a_full_redis_unless_it_adds(name: str) -> None:
-    """Every script but those that add jobs or queues carries allow-oom, so that a full Redis still drains."""
+    """Every script but those that add jobs, queues or schedules carries allow-oom, so that a full Redis still drains."""
     flags = Script.load(name).text.splitlines()[0].partition("flags=")[2].split(",")
 
     assert ("allow-oom" in flags) == (name not in ADD)
@@ -156,7 +177,7 @@ async def open_rig_on_all_slots(cluster: RedisServer, namespace: str, nursery: t
 async def test_full_redis_refuses_jobs_and_drains(
     redis_server: RedisServer, namespace: str, nursery: trio.Nursery, called: set[str]
 ) -> None:
-    """At maxmemory a submit and a new queue are refused as such, and every other script works."""
+    """At maxmemory a submit, a new queue and a new schedule are refused as such, and every other script works."""
     rig = await open_rig(redis_server.url, namespace, nursery)
     ids = await fill(rig)
     called.clear()
@@ -164,6 +185,8 @@ async def test_full_redis_refuses_jobs_and_drains(
 
     with pytest.raises(StoreFullError):
         await rig.store.lifecycle.pause(namespace, "new")
+    with pytest.raises(StoreFullError):
+        await rig.store.schedules.create(namespace, nightly(rig))
     refusal = await refusal_of_a_submit(rig)
     await drain(rig, redis_server.url)
 

@@ -9,6 +9,7 @@
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
+-- include: lib/cancel.lua
 local id, reason, grace_ms = ARGV[1], ARGV[2], ARGV[3]
 local now = now_ms()
 local job = read_job(id)
@@ -22,14 +23,6 @@ end
 if job.state == 'completed' or job.state == 'failed' then
   return {'TERMINAL', job.state}
 end
-if job.state == 'processing' then
-  redis.call('hset', job_key(id), 'cancel_reason', reason, 'cancel_grace_ms', grace_ms)
-  redis.call('spublish', base .. 'control', 'cancel ' .. id .. ' ' .. job.token .. ' ' .. grace_ms .. ' ' .. reason)
-  note_change(id, 'processing', job.attempt, 'cancel')
-  publish_changes(now)
-  return {'OK', 'processing'}
-end
-finish(id, 'cancelled', now, job, 'cancel_reason', reason)
-redis.call('zrem', waiting_index(job), id)
+local after = cancel_job(id, job, reason, grace_ms, now)
 publish_changes(now)
-return {'OK', 'cancelled'}
+return {'OK', after}
