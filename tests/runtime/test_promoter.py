@@ -10,6 +10,7 @@ from gopher.job import JobState
 from gopher.runtime.claimer import Claimer
 from gopher.runtime.listener import Listener
 from gopher.runtime.promoter import Promoter
+from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import Scopes
 from tests.runtime.parts import submit
 from tests.waiting import until_async
@@ -58,7 +59,13 @@ async def test_promoter_is_woken_by_an_earlier_job(store: Store, namespace: str,
         store.lifecycle, Scopes(), namespace=namespace, worker="w", slots=1, lease_seconds=30.0, poll_seconds=3600.0
     )
     listener = Listener(
-        control=store.control, namespace=namespace, queue="default", claimer=claimer, promoter=promoter, scopes=Scopes()
+        control=store.control,
+        namespace=namespace,
+        queue="default",
+        claimer=claimer,
+        promoter=promoter,
+        scheduler=Scheduler(store.schedules, namespace=namespace, queue="default"),
+        scopes=Scopes(),
     )
     await listener.start()
     await nursery.start(promoter.run)
