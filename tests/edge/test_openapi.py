@@ -193,7 +193,7 @@ async def test_query_parameters_are_the_ones_told(rest: Rest) -> None:
         parameters = each.about["parameters"]
         assert isinstance(parameters, list)
         names = [str(said["name"]) for said in parameters if isinstance(said, dict) and said["in"] == "query"]
-        samples = {"page_size": "1", "page_token": "", "state": "failed", "label": "a=b"}
+        samples = {"page_size": "1", "page_token": "", "state": "failed", "label": "a=b", "namespace": rest.namespace}
         query = "&".join(f"{name}={samples.get(name, 'default')}" for name in names)
         answer = await send(
             rest.address, each.method, each.path.replace("{job_id}", UNKNOWN_ID).replace("{queue}", "q") + f"?{query}"
