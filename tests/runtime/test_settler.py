@@ -138,11 +138,11 @@ async def test_settler_repeats_a_flush_whose_reply_was_lost(line: Line) -> None:
 async def test_settler_gives_up_an_outcome_that_cannot_be_written(line: Line) -> None:
     """A job whose record is damaged holds up nobody else's outcome: it is told of, and left to the reaper."""
     good, bad, last = await line.claim(3)
-    await line.store.link.call("HDEL", f"{keys.queue(line.namespace, 'default')}job:{bad.job.id}", "attempt")
+    await line.store.link.call("HDEL", f"{keys.queue(line.namespace, 'default')}job:{bad.job.id}", "submitted_ms")
 
     with structlog.testing.capture_logs() as logs:
         line.complete(good)
-        line.settler.put_nowait(bad, Settlement(bad.job.id, bad.job.token, Move.SNOOZE, Outcome.CANCELLED))
+        line.settler.put_nowait(bad, Settlement(bad.job.id, bad.job.token, Move.RELEASE, Outcome.CANCELLED))
         line.complete(last)
         await line.settler.tick()
 

@@ -207,6 +207,18 @@ async def test_reap_ends_a_job_in_a_crash_loop_at_the_third_loss(rig: Rig) -> No
     assert isinstance(await rig.try_submit(unique_key="k"), SubmitReceipt)
 
 
+async def test_reap_is_not_stopped_by_a_damaged_record(rig: Rig) -> None:
+    """A record that lacks what every record has does not keep the queue's other jobs from being taken back."""
+    damaged, sound = await rig.submit(), await rig.submit()
+    await rig.claim(2)
+    await rig.call("HDEL", f"job:{damaged}", "attempt", "submitted_ms")
+    await rig.advance(LEASE_MS + 1)
+
+    taken = await rig.reap()
+
+    assert set(taken) == {damaged, sound}
+
+
 async def test_reap_counts_crashes_apart_from_failures(rig: Rig) -> None:
     """A failed attempt between two losses neither counts as a crash nor forgives one."""
     job_id = await rig.submit()

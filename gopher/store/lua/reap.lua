@@ -27,7 +27,7 @@ local function take_back(id, job)
   elseif crashes >= max_crashes then
     finish(id, 'failed', now, job, 'token', token, 'crashes', crashes, 'failure', CRASH_LOOP)
   else
-    redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms, id)
+    redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms or now, id)
     redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST)
     if job.deadline_ms then
       announce_due(deadlines_key, tonumber(job.deadline_ms))

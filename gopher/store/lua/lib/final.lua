@@ -46,7 +46,7 @@ local function read_job(id)
     job[name] = values[i] or nil
   end
   -- A damaged record must not stop those who sweep over many.
-  job.attempt = job.attempt or '0'
+  job.attempt = tonumber(job.attempt or '') and job.attempt or '0'
   return job
 end
 
