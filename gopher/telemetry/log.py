@@ -55,6 +55,7 @@ def start(level: Literal["debug", "info", "warning", "error"], form: Literal["js
 def _escape_line_ends(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Keep each text value on its line; the traceback of an error is made later and keeps its lines."""
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
+        # A traceback handed over as text is meant to have lines.
+        if key != "exception" and isinstance(value, str) and not value.isprintable():
             event[key] = repr(value)[1:-1]
     return event
