@@ -191,12 +191,6 @@ class ScheduleOverlapError(PreconditionError):
         super().__init__(f"schedule {name!r} skips: its job {job_id} has not ended", schedule=name, job_id=job_id)
 
 
-class StaleAttemptError(PreconditionError):
-    """The lease token is not that of the job's current attempt; nothing was changed."""
-
-    reason = "STALE_ATTEMPT"
-
-
 class TooManyQueuesError(RequestError):
     """The namespace has used up its 65,536 queue numbers."""
 

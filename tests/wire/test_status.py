@@ -31,7 +31,6 @@ EXAMPLES = [
     errors.JobStateError("j1", "processing", "cancel it first"),
     errors.UnknownTypeError("email"),
     errors.ConfirmationError("q"),
-    errors.StaleAttemptError("the attempt is over"),
     errors.TooManyQueuesError("q"),
     errors.CallExpiredError("too late"),
     errors.StoreUnavailableError("gone"),
