@@ -66,6 +66,7 @@ class Move(StrEnum):
     BURY = "bury"  # the attempt failed and none follows
     SNOOZE = "snooze"  # the handler asked to be run later
     RELEASE = "release"  # a draining worker gives it back unspent
+    PARK = "park"  # the breaker of its handler is open: it waits, unspent, until that is closed
     ACKNOWLEDGE_CANCEL = "acknowledge_cancel"  # the cancelled task tree has ended
     CANCEL = "cancel"  # asked for; a processing job only gets the mark
     EXPIRE = "expire"  # the deadline passed before a worker took it
@@ -85,6 +86,7 @@ TRANSITIONS: Final[dict[tuple[JobState, Move], JobState]] = {
     (JobState.PROCESSING, Move.BURY): JobState.FAILED,
     (JobState.PROCESSING, Move.SNOOZE): JobState.SCHEDULED,
     (JobState.PROCESSING, Move.RELEASE): JobState.ENQUEUED,
+    (JobState.PROCESSING, Move.PARK): JobState.ENQUEUED,
     (JobState.PROCESSING, Move.ACKNOWLEDGE_CANCEL): JobState.CANCELLED,
     (JobState.PROCESSING, Move.CANCEL): JobState.PROCESSING,
     (JobState.PROCESSING, Move.RECOVER): JobState.ENQUEUED,
@@ -99,7 +101,7 @@ TRANSITIONS: Final[dict[tuple[JobState, Move], JobState]] = {
 """(state, move) -> next state. What is not listed is refused and changes nothing.
 
 A retry or snooze with no delay still passes through its waiting state; the promoter moves it on at once. When a cancel was asked
-for, RETRY, SNOOZE, RELEASE, RECOVER and CRASH all end in `cancelled`: cancelled work is never run again.
+for, RETRY, SNOOZE, RELEASE, PARK, RECOVER and CRASH all end in `cancelled`: cancelled work is never run again.
 """
 
 
@@ -168,6 +170,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
         delay_ms: Not claimable before this long after the submit, ms; excludes `run_ms`.
         deadline_ms: Moment after which it is not started and its attempt is ended, ms since the epoch.
         unique_key: At most one job that is not final holds it, per queue.
+        limit_key: Whose share of the limits per key it takes, as that of a tenant; with None it takes none.
         request_id: Makes the submit repeatable, per queue.
         retention_ms: How long it is kept once completed or cancelled, ms.
         parent_id: Job that submitted this one.
@@ -190,6 +193,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     delay_ms: int | None = None
     deadline_ms: int | None = None
     unique_key: str | None = None
+    limit_key: str | None = None
     request_id: str | None = None
     retention_ms: int | None = None
     parent_id: str | None = None
@@ -214,6 +218,7 @@ class Job(NewJob, frozen=True, kw_only=True):
         worker: Id of the worker of the last attempt.
         lease_ms: When the lease ends; None unless processing.
         cancel_reason: Why a cancel was asked for; None when none was.
+        parked_by: What holds the enqueued job back, as `rate:email`, `concurrency:email:KEY`, `breaker:smtp`; None when nothing does.
         progress: 0 to 1, as the handler last said; None when it said nothing.
         progress_message: Text beside it.
         result: What the handler returned, bytes of JSON.
@@ -235,6 +240,7 @@ class Job(NewJob, frozen=True, kw_only=True):
     worker: str | None = None
     lease_ms: int | None = None
     cancel_reason: str | None = None
+    parked_by: str | None = None
     progress: float | None = None
     progress_message: str | None = None
     result: bytes | None = None

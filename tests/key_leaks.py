@@ -2,7 +2,7 @@
 
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
-of schedules.
+of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import redis
 
 PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "page_secret"})
-PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters"})
+PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits"})
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
 INDEXES: Final = FINAL | {"scheduled", "enqueued:high", "enqueued:normal", "enqueued:low", "processing", "retrying"}
 
@@ -52,6 +52,12 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     if name in INDEXES:
         strays = [job_id for job_id in _members(connection, key) if _index_of(connection, base, job_id) != name]
         return f"holds {strays}, which stand elsewhere or nowhere" if strays else None
+    if kind == "parked":
+        return _fault_of_parked(connection, base, name, rest)
+    if name.startswith("limit:concurrency:"):
+        counted = cast("set[str]", connection.smembers(key))
+        strays = [each for each in counted if connection.hget(f"{base}job:{each}", "state") != "processing"]
+        return f"counts {strays}, which do not run" if strays else None
     if name == "deadlines":
         strays = [job_id for job_id in _members(connection, key) if not connection.exists(f"{base}job:{job_id}")]
         return f"holds {strays}, which do not exist" if strays else None
@@ -66,11 +72,22 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     return None if connection.ttl(key) >= 0 else "no TTL, and not known as permanent"
 
 
+def _fault_of_parked(connection: redis.Redis, base: str, name: str, rest: str) -> str | None:
+    if not rest:
+        return None
+    strays = [job_id for job_id in _members(connection, base + name) if _index_of(connection, base, job_id) != name]
+    if strays:
+        return f"holds {strays}, which stand elsewhere or nowhere"
+    return None if connection.zscore(base + "parked", rest.rpartition(":")[0]) is not None else "nobody would ask again"
+
+
 def _members(connection: redis.Redis, key: str) -> list[str]:
     return cast("list[str]", connection.zrange(key, 0, -1))
 
 
 def _index_of(connection: redis.Redis, base: str, job_id: str) -> str:
     """Return the index that the record of a job names."""
-    state, priority = cast("list[str | None]", connection.hmget(f"{base}job:{job_id}", "state", "priority"))
-    return f"enqueued:{priority or 'normal'}" if state == "enqueued" else str(state)
+    record = connection.hmget(f"{base}job:{job_id}", "state", "priority", "parked_by")
+    state, priority, parked_by = cast("list[str | None]", record)
+    line = f"parked:{parked_by}" if parked_by else "enqueued"
+    return f"{line}:{priority or 'normal'}" if state == "enqueued" else str(state)

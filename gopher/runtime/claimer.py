@@ -164,11 +164,11 @@ class Claimer:
             source.lease_until = time.monotonic() + self._lease_seconds
         wakes = source.wakes
         self._unanswered = source
-        jobs = None
+        claim = None
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
         self._claiming = trio.CancelScope(shield=True)
         with self._claiming:
-            jobs = await self._lifecycle.claim(
+            claim = await self._lifecycle.claim(
                 self._namespace,
                 source.name,
                 worker=self._worker,
@@ -177,10 +177,11 @@ class Claimer:
                 claim_id=source.claim_id,
             )
         source.claim_id = self._unanswered = None
+        jobs = () if claim is None else claim.jobs
         # A wake-up that overtook this reply in our own process must not be lost.
-        source.is_drained = (jobs is None or len(jobs) < count) and source.wakes == wakes
+        source.is_drained = len(jobs) < count and source.wakes == wakes
         suspects = []
-        for job in jobs or ():
+        for job in jobs:
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
             if is_suspect(job):

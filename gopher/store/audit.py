@@ -7,15 +7,17 @@ some milliseconds.
 
 The findings, by kind:
 
-- MISSING_INDEX: the record stands in no index; or it waits with a deadline and is not in the index of deadlines.
+- MISSING_INDEX: the record stands in no index; or it waits with a deadline and is not in the index of deadlines; or it runs under
+  a concurrency limit that does not count it; or a limit holds jobs back and is not among those to be asked again.
 - DOUBLE_INDEX: it stands in several.
-- STATE_MISMATCH: it stands in one, but not in that of its state; or its state is none; or it is in deadlines and has none.
+- STATE_MISMATCH: it stands in one, but not in that of its state; or its state is none; or it is in deadlines and has none; or it
+  counts as running under a limit and does not.
 - ORPHAN_ID: an index has an id that has no record.
 - LEASELESS_RUNNING: it is processing with no lease, so that nobody would ever take it back.
 - TOKENLESS_RUNNING: it is processing with no lease token, so that nobody can settle it.
 - UNIQUE_LEAK: a unique key is held by a job that has ended or never asked for it; or a job that has not ended lacks its key.
-- COUNTER_DRIFT: a lease token is greater than the queue has counted to, so that tokens would be given twice. No count of jobs can
-  drift: those are the lengths of the indexes.
+- COUNTER_DRIFT: a lease token is greater than the queue has counted to, so that tokens would be given twice; or the count of parked
+  jobs, which stand in any number of lines, is not that of their lines. No other count can drift: those are the lengths of the indexes.
 - NO_TTL: a key that remembers a request or a claim would never go away.
 """
 
@@ -95,6 +97,7 @@ class Audit:
         self._registry = registry
         self._audit = Script.load("audit")
         self._audit_unique = Script.load("audit_unique")
+        self._audit_parked = Script.load("audit_parked")
 
     async def run(self, namespace: str, *, repair: bool, report: Callable[[AuditProgress], Awaitable[None]]) -> None:
         """Check every job and every index of a namespace, while work goes on.
@@ -112,6 +115,7 @@ class Audit:
         for queue in sorted(queues.union(await self._registry.queues(namespace))):
             for key in (*(key for _, _, key in keys.indexes(namespace, queue)), keys.deadlines(namespace, queue)):
                 await self._walk_index(namespace, queue, key, tally, repair=repair)
+            await tally.add(queue, await self._audit_parked(self._link, [keys.settings(namespace, queue)], [int(repair)]))
 
     async def _walk_keys(self, namespace: str, tally: _Tally, *, repair: bool) -> set[str]:
         """Check all keys there are; return the queues that have any."""
@@ -134,6 +138,12 @@ class Audit:
             await tally.add(queue, findings, checked)
         if uniques:
             await tally.add(queue, await self._audit_unique(self._link, settings, [int(repair), *uniques]))
+        held_back = [name for name in names if name.startswith(("parked:", "limit:concurrency:"))]
+        if held_back:
+            await tally.add(queue, await self._audit_parked(self._link, settings, [int(repair), *held_back]))
+        for name in held_back:
+            if name.startswith("parked:"):
+                await self._walk_index(namespace, queue, keys.queue(namespace, queue) + name, tally, repair=repair)
         fleeting = [name for name in names if name.startswith(("request:", "claim:"))]
         await self._check_ends(namespace, queue, fleeting, tally, repair=repair)
 

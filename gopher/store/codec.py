@@ -38,6 +38,7 @@ _OPTIONAL = (
     "timeout_ms",
     "deadline_ms",
     "unique_key",
+    "limit_key",
     "request_id",
     "retention_ms",
     "parent_id",
@@ -115,6 +116,7 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         run_ms=reader.number("run_ms"),
         deadline_ms=reader.number("deadline_ms"),
         unique_key=reader.text("unique_key"),
+        limit_key=reader.text("limit_key"),
         request_id=reader.text("request_id"),
         retention_ms=reader.number("retention_ms"),
         parent_id=reader.text("parent_id"),
@@ -131,6 +133,7 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         worker=reader.text("worker"),
         lease_ms=lease_ms if state is JobState.PROCESSING else None,
         cancel_reason=reader.text("cancel_reason"),
+        parked_by=reader.text("parked_by"),
         progress=float(progress) if progress is not None else None,
         progress_message=reader.text("progress_message"),
         result=record.get(b"result"),
@@ -194,7 +197,7 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
     return tuple(kept)
 
 
-_RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms"})
+_RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms", b"held"})
 
 
 class ClaimedJob:
@@ -222,7 +225,7 @@ class ClaimedJob:
 
     @property
     def is_plain(self) -> bool:
-        """Whether its end concerns nothing but itself: it has no deadline, unique key or retention of its own."""
+        """Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit."""
         return self._record.keys().isdisjoint(_RARE)
 
     @property

@@ -59,6 +59,21 @@ def indexes(namespace: str, name: str) -> list[tuple[JobState, Priority | None, 
     return found
 
 
+def parked(namespace: str, name: str) -> str:
+    """Return the key of what holds jobs back: a sorted set of names by the moment from which to ask again, ms or `inf`."""
+    return queue(namespace, name) + "parked"
+
+
+def parked_line(by: str, priority: Priority) -> str:
+    """Return the name of a line of the jobs that are held back, without the queue's prefix: as `enqueued`, below `parked`."""
+    return f"parked:{by}:{priority.value}"
+
+
+def limits(namespace: str, name: str) -> str:
+    """Return the key of the rules of a queue's limits: a hash by type; `declared:TYPE` is what a handler says, `*` the queue."""
+    return queue(namespace, name) + "limits"
+
+
 def deadlines(namespace: str, name: str) -> str:
     """Return the key of the waiting jobs that have a deadline: a sorted set of ids by that moment, ms."""
     return queue(namespace, name) + "deadlines"

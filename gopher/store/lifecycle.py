@@ -21,6 +21,7 @@ from gopher.errors import (
     UniqueKeyHeldError,
 )
 from gopher.job import MAX_CRASHES, JobState, Move, NewJob, Outcome
+from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
 from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
@@ -37,8 +38,35 @@ if TYPE_CHECKING:
 _BATCHES_UNDER_WAY: Final = 4
 """Of one submit call; chosen: enough to keep Redis busy, few enough to leave it to others."""
 _REQUEST_TTL_MS: Final = 24 * 3600 * 1000
-PRIORITY_CYCLE: Final = "hnhlnh"
-"""3:2:1 by smooth weighted round robin. Source: nginx, upstream round robin (Igor Sysoev, 2012)."""
+PRIORITY_CYCLE: Final = PriorityRatio().cycle()
+
+
+class Bound(NamedTuple):
+    """What a worker sets to the jobs of a type that it claims: the arguments of `claim.lua`.
+
+    Attributes:
+        type: Of the jobs.
+        by: `breaker:NAME` or `bulkhead:TYPE`; several types may share one.
+        room: How many more it takes, >= 0.
+        ask_again_ms: From when those that do not fit are to be offered to claims again, ms since the epoch by the clock of Redis.
+    """
+
+    type: str
+    by: str
+    room: int
+    ask_again_ms: int
+
+
+class Claim(NamedTuple):
+    """What a claim gave.
+
+    Attributes:
+        jobs: In the order in which to start them.
+        refused: Names of the claim's own bounds that held jobs back.
+    """
+
+    jobs: list[ClaimedJob]
+    refused: tuple[str, ...]
 
 
 class Settlement(NamedTuple):
@@ -50,7 +78,7 @@ class Settlement(NamedTuple):
         move: complete, retry, bury, snooze, release or acknowledge_cancel.
         outcome: How the attempt ended.
         delay_ms: Of retry and snooze; else 0.
-        result: JSON, of complete; else empty.
+        result: JSON, of complete; the name of what holds the job back, of park; else empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
         plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else empty.
     """
@@ -179,8 +207,8 @@ class Lifecycle:
             answers[place] = read_answer(job_id, job, reply)
 
     async def claim(
-        self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str
-    ) -> list[ClaimedJob] | None:
+        self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str, bounds: Sequence[Bound] = ()
+    ) -> Claim | None:
         """Take the next jobs, each with a lease.
 
         Args:
@@ -190,20 +218,23 @@ class Lifecycle:
             count: 1 to 100.
             lease_ms: How long the leases stand unless extended.
             claim_id: The same id again gives the same jobs: for a call whose reply was lost.
+            bounds: What this worker takes fewer jobs of.
 
         Returns:
-            At most `count` jobs, in the order in which to start them; None when the queue is paused.
+            At most `count` jobs; None when the queue is paused.
 
         Cancellation:
             The jobs may have been claimed; the next claim under the same id gives them.
         """
-        reply = await self._claim(
-            self._link, [keys.settings(namespace, queue)], [worker, count, lease_ms, claim_id, PRIORITY_CYCLE]
-        )
+        args: list[codec.Field] = [worker, count, lease_ms, claim_id, PRIORITY_CYCLE]
+        for bound in bounds:
+            args += bound
+        reply = await self._claim(self._link, [keys.settings(namespace, queue)], args)
         if reply[0] == b"PAUSED":
             return None
         now_ms = reply[1]
-        return [ClaimedJob(entry, now_ms) for entry in reply[2:]]
+        refused = tuple(reply[2].decode().split()) if reply[2] else ()
+        return Claim([ClaimedJob(entry, now_ms) for entry in reply[3:]], refused)
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
         """Write the outcomes of at most 100 attempts.
@@ -295,11 +326,12 @@ class Lifecycle:
             Some may have been removed.
         """
         total = 0
+        removed: int
         while True:
-            _, removed = await self._purge(self._link, [keys.settings(namespace, queue)], [BATCH])
-            if removed == 0:
-                return total
+            _, removed, has_more = await self._purge(self._link, [keys.settings(namespace, queue)], [BATCH])
             total += removed
+            if not has_more:
+                return total
 
     async def pause(self, namespace: str, queue: str) -> None:
         """Stop claims from a queue; one not yet used is created."""

@@ -14,6 +14,7 @@ import msgspec
 
 from gopher.errors import JobNotFoundError, QueueNotFoundError, StoreError, invalid
 from gopher.job import JobState, Priority
+from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
 from gopher.store.scripts import Script
 
@@ -40,7 +41,9 @@ class QueueStats:
     Attributes:
         name: Of the queue.
         paused: Whether nothing is claimed from it.
-        enqueued: Jobs in each line.
+        ratio: Of claims to the three priorities.
+        enqueued: Jobs in each line; without the parked ones.
+        parked: Enqueued jobs that a limit or a breaker holds back.
         counts: Jobs kept now, by state.
         oldest_wait_ms: How long the job at the head of a line has waited, the longest of the three; None when all are empty.
         submitted_total: Since the queue was created, as are the other totals.
@@ -52,7 +55,9 @@ class QueueStats:
 
     name: str
     paused: bool
+    ratio: PriorityRatio
     enqueued: dict[Priority, int]
+    parked: int
     counts: dict[JobState, int]
     oldest_wait_ms: int | None
     submitted_total: int
@@ -154,17 +159,29 @@ class Query:
             InvalidRequestError: BAD_PAGE_TOKEN, the cursor is none of ours.
         """
         listing = _Listing(size, type, labels or {})
+        begin = None if cursor is None else _begin(cursor, state)
         queues = await self.queues(namespace) if queue is None else [queue]
-        for start in _starts(queues, state, cursor):
-            place: _Place | None = start
-            while place is not None:
-                if listing.scans_left <= 0:
-                    return listing.jobs, _encode_place(place).decode()
-                # Once the page is full it is read on all the same, to learn whether anything follows.
-                before, place = place, await self._read(namespace, place, listing)
-                if place == before:
-                    return listing.jobs, _encode_place(before).decode()
+        for name in queues:
+            if begin is not None and name < begin.queue:
+                continue
+            for start in _starts(name, await self._index_names(namespace, name, state), begin):
+                place: _Place | None = start
+                while place is not None:
+                    if listing.scans_left <= 0:
+                        return listing.jobs, _encode_place(place).decode()
+                    # Once the page is full it is read on all the same, to learn whether anything follows.
+                    before, place = place, await self._read(namespace, place, listing)
+                    if place == before:
+                        return listing.jobs, _encode_place(before).decode()
         return listing.jobs, None
+
+    async def _index_names(self, namespace: str, queue: str, state: JobState | None) -> list[str]:
+        """Return the indexes of a queue that jobs in a state may stand in, in the order in which a list walks them."""
+        names = [name for name, of in _INDEXES.items() if state in {None, of}]
+        if state in {None, JobState.ENQUEUED}:
+            held_back = await self._link.call("ZRANGE", keys.parked(namespace, queue), 0, -1)
+            names += sorted(keys.parked_line(by.decode(), priority) for by in held_back for priority in Priority)
+        return names
 
     async def queue_stats(self, namespace: str, queue: str) -> QueueStats:
         """Return the figures of a queue.
@@ -173,10 +190,10 @@ class Query:
             QueueNotFoundError: Nobody has used it.
         """
         indexes = keys.indexes(namespace, queue)
-        known, paused, counted, (seconds, micros), *rest = await self._ask(
+        known, (paused, cycle), counted, (seconds, micros), *rest = await self._ask(
             [
                 ("HEXISTS", keys.queues(namespace), queue),
-                ("HEXISTS", keys.settings(namespace, queue), "paused"),
+                ("HMGET", keys.settings(namespace, queue), "paused", "cycle"),
                 ("HGETALL", keys.counters(namespace, queue)),
                 ("TIME",),
                 *(("ZCARD", key) for _, _, key in indexes),
@@ -191,12 +208,16 @@ class Query:
             counts[state] += count
             if priority is not None:
                 enqueued[priority] = count
+        parked = int(counted.get(b"parked", 0))
+        counts[JobState.ENQUEUED] += parked
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         waits = [max(0, now_ms - int(head[0][1])) for head in rest[len(indexes) :] if head]
         return QueueStats(
             name=queue,
-            paused=bool(paused),
+            paused=paused is not None,
+            ratio=PriorityRatio() if cycle is None else PriorityRatio.of_cycle(cycle.decode()),
             enqueued=enqueued,
+            parked=parked,
             counts=counts,
             oldest_wait_ms=max(waits, default=None),
             submitted_total=int(counted.get(b"submitted_total", 0)),
@@ -238,7 +259,7 @@ class Query:
                 return place
             listing.scans_left -= 1
             # A record that is gone or says otherwise has moved on since its id was read.
-            if record.get(b"state") == _INDEXES[place.index_name].value.encode():
+            if record.get(b"state") == _state_of(place.index_name).value.encode():
                 listing.consider(codec.from_record(namespace, place.queue, job_id, record, int(float(score))))
             place = place._replace(score=score, job_id=job_id)
         return place if len(entries) == count else None
@@ -281,17 +302,33 @@ class _Listing:
         self._bytes_left -= len(job.payload) + len(job.result or b"")
 
 
-def _starts(queues: list[str], state: JobState | None, cursor: str | None) -> Iterator[_Place]:
-    """Yield where to read on, then the beginning of each index that follows."""
-    names = [name for name, of in _INDEXES.items() if state in {None, of}]
-    if cursor is None:
-        yield from (_Place(queue, name) for queue in queues for name in names)
-        return
+def _state_of(index_name: str) -> JobState:
+    """Return the state of the jobs of an index; that of the parked lines, of which there are any number, is enqueued."""
+    return _INDEXES.get(index_name, JobState.ENQUEUED)
+
+
+def _begin(cursor: str, state: JobState | None) -> _Place:
+    """Return the place that a cursor stands for."""
     try:
         place = _decode_place(cursor)
-        at = names.index(place.index_name)
     except ValueError as error:
         raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one") from error
-    yield place
-    yield from (_Place(place.queue, name) for name in names[at + 1 :])
-    yield from (_Place(queue, name) for queue in queues if queue > place.queue for name in names)
+    is_index = place.index_name in _INDEXES or place.index_name.startswith("parked:")
+    if not is_index or state not in {None, _state_of(place.index_name)}:
+        raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one")
+    return place
+
+
+def _starts(queue: str, names: list[str], begin: _Place | None) -> Iterator[_Place]:
+    """Yield where to read on in a queue, then the beginning of each index that follows."""
+    if begin is None or begin.queue != queue:
+        yield from (_Place(queue, name) for name in names)
+        return
+    order = list(_INDEXES)
+
+    def rank(name: str) -> tuple[int, str]:
+        return (order.index(name), "") if name in _INDEXES else (len(order), name)
+
+    yield begin
+    # A parked line whose last job has gone meanwhile is not among the names any more.
+    yield from (_Place(queue, name) for name in names if rank(name) > rank(begin.index_name))

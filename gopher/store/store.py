@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gopher.store.audit import Audit
 from gopher.store.events import Control, Events
 from gopher.store.lifecycle import Lifecycle
+from gopher.store.limits import LimitRules
 from gopher.store.link import Link
 from gopher.store.query import Query
 from gopher.store.registry import Registry
@@ -32,6 +33,7 @@ class Store:
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.schedules = Schedules(self.link, self.registry)
+        self.limits = LimitRules(self.link, self.registry)
         self.query = Query(self.link, self.registry)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)

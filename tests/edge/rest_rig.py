@@ -138,9 +138,11 @@ class Rest:
 
     async def claim(self, queue: str = "default", claim_id: str = "claim") -> codec.ClaimedJob:
         """Take the next job, as a worker would."""
-        jobs = await self.store.lifecycle.claim(self.namespace, queue, worker="w1", count=1, lease_ms=60_000, claim_id=claim_id)
-        assert jobs
-        return jobs[0]
+        claim = await self.store.lifecycle.claim(
+            self.namespace, queue, worker="w1", count=1, lease_ms=60_000, claim_id=claim_id
+        )
+        assert claim is not None
+        return claim.jobs[0]
 
     async def settle(self, job: codec.ClaimedJob, move: Move, *, queue: str = "default", delay_ms: int = 0) -> None:
         """End an attempt, as a worker would."""

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gopher.job import Job
-    from gopher.store.codec import ClaimedJob
-    from gopher.store.lifecycle import Settlement
+    from gopher.store.lifecycle import Bound, Claim, Settlement
     from gopher.store.store import Store
     from tests.runtime.rig import Bench
 
@@ -45,14 +44,16 @@ class WilfulLifecycle(Lifecycle):
         self.gate.set()
 
     async def claim(
-        self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str
-    ) -> list[ClaimedJob] | None:
+        self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str, bounds: Sequence[Bound] = ()
+    ) -> Claim | None:
         self.claims.append((queue, claim_id))
         await self.gate.wait()
-        jobs = await super().claim(namespace, queue, worker=worker, count=count, lease_ms=lease_ms, claim_id=claim_id)
+        claim = await super().claim(
+            namespace, queue, worker=worker, count=count, lease_ms=lease_ms, claim_id=claim_id, bounds=bounds
+        )
         self._maybe_lose()
         self.before_reply()
-        return jobs
+        return claim
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
         self.settles.append(len(settlements))

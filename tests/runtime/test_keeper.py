@@ -84,11 +84,11 @@ class Desk:
     async def claim(self, count: int = 1) -> list[RunningAttempt]:
         await submit(self.store, self.namespace, count)
         until = time.monotonic() + self.lease_seconds
-        jobs = await self.store.lifecycle.claim(
+        claim = await self.store.lifecycle.claim(
             self.namespace, "default", worker="w", count=count, lease_ms=round(self.lease_seconds * 1000), claim_id="claim"
         )
-        assert jobs is not None
-        attempts = [RunningAttempt(job, "default", until) for job in jobs]
+        assert claim is not None
+        attempts = [RunningAttempt(job, "default", until) for job in claim.jobs]
         for attempt in attempts:
             self.scopes.add(attempt)
         return attempts
@@ -160,9 +160,11 @@ async def test_keeper_tells_the_displaced_attempt_from_its_successor(desk: Desk)
     """A job that the worker has lost and claimed again has one lease: that of the later attempt, which is kept."""
     (former,) = await desk.claim()
     await lose_lease(desk.store, await desk.store.query.get(desk.namespace, former.job.id))
-    jobs = await desk.store.lifecycle.claim(desk.namespace, "default", worker="w", count=1, lease_ms=30_000, claim_id="claim-2")
-    assert jobs is not None
-    latter = attempt_of(jobs[0])
+    claim = await desk.store.lifecycle.claim(
+        desk.namespace, "default", worker="w", count=1, lease_ms=30_000, claim_id="claim-2"
+    )
+    assert claim is not None
+    latter = attempt_of(claim.jobs[0])
     desk.scopes.add(latter)
 
     desk.keeper.tick()

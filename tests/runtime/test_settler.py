@@ -37,11 +37,11 @@ class Line:
         await submit(self.store, self.namespace, count)
         attempts: list[RunningAttempt] = []
         while len(attempts) < count:
-            jobs = await self.store.lifecycle.claim(
+            claim = await self.store.lifecycle.claim(
                 self.namespace, "default", worker="w", count=100, lease_ms=60_000, claim_id=f"claim-{len(attempts)}"
             )
-            assert jobs
-            attempts += [attempt_of(job) for job in jobs]
+            assert claim
+            attempts += [attempt_of(job) for job in claim.jobs]
         for attempt in attempts:
             self.scopes.add(attempt)
         return attempts

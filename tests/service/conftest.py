@@ -53,11 +53,11 @@ class Rig:
         return (await self.lax_jobs.submit_job(request)).job_id
 
     async def claim(self, queue: str = "default", count: int = 1) -> list[ClaimedJob]:
-        jobs = await self.store.lifecycle.claim(
+        claim = await self.store.lifecycle.claim(
             self.namespace, queue, worker="w1", count=count, lease_ms=60_000, claim_id=f"claim-{next(self._claims)}"
         )
-        assert jobs is not None
-        return jobs
+        assert claim is not None
+        return claim.jobs
 
     async def settle(self, job: ClaimedJob, move: Move, outcome: Outcome = Outcome.SUCCEEDED) -> None:
         is_failure = outcome is Outcome.RAISED

@@ -17,6 +17,7 @@ AFTER = {
     Move.BURY: JobState.FAILED,
     Move.SNOOZE: JobState.SCHEDULED,
     Move.RELEASE: JobState.ENQUEUED,
+    Move.PARK: JobState.ENQUEUED,
     Move.ACKNOWLEDGE_CANCEL: JobState.CANCELLED,
 }
 
@@ -38,6 +39,7 @@ class ModelJob:
     crashes: int = 0
     generation: int = 0
     is_cancel_wanted: bool = False
+    is_parked: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -53,6 +55,7 @@ class ModelQueue:
         requests: Request id -> id of its job and body.
         claims: Worker -> id of its last claim that gave jobs, and those jobs with their tokens.
         totals: Counters, by the name that QueueStats gives them.
+        ask_breaker_ms: From when claims take the jobs that the breaker has parked.
     """
 
     now_ms: int
@@ -63,6 +66,7 @@ class ModelQueue:
     last_token: int = 0
     cursor: int = 0
     is_paused: bool = False
+    ask_breaker_ms: int = 0
 
     def count(self, name: str) -> None:
         self.totals[name] = self.totals.get(name, 0) + 1
@@ -78,6 +82,7 @@ class ModelQueue:
         kept_ms = DEFAULT_RETENTION_MS if job.retention_ms is None else job.retention_ms
         job.score = self.now_ms + (FAILED_RETENTION_MS if state is JobState.FAILED else kept_ms)
         job.state = state
+        job.is_parked = False
         self.count(f"{state}_total")
 
     def enqueue(self, job: ModelJob) -> None:
@@ -114,7 +119,7 @@ class ModelQueue:
                 self.finish(job, JobState.FAILED)
                 continue
             self.last_token += 1
-            job.state, job.score = JobState.PROCESSING, self.now_ms + lease_ms
+            job.state, job.score, job.is_parked = JobState.PROCESSING, self.now_ms + lease_ms, False
             job.token, job.attempt = self.last_token, job.attempt + 1
             taken.append((job.id, job.token, job.attempt))
         if taken:
@@ -122,7 +127,10 @@ class ModelQueue:
         return taken
 
     def _next(self, count: int) -> list[ModelJob]:
-        lines = {letter: [j for j in self.in_state(JobState.ENQUEUED) if j.priority is p] for letter, p in LETTERS.items()}
+        waiting = self.in_state(JobState.ENQUEUED)
+        parked = [j for j in waiting if j.is_parked and self.ask_breaker_ms <= self.now_ms]
+        ready = parked + [j for j in waiting if not j.is_parked]
+        lines = {letter: [j for j in ready if j.priority is p] for letter, p in LETTERS.items()}
         is_mixed = sum(bool(line) for line in lines.values()) > 1
         found: list[ModelJob] = []
         at = self.cursor
@@ -151,6 +159,9 @@ class ModelQueue:
             return after.value
         job.state = after
         job.score = job.enqueued_ms if move is Move.RELEASE else self.now_ms + delay_ms
+        if move is Move.PARK:
+            job.score = job.enqueued_ms = self.now_ms
+            job.is_parked, self.ask_breaker_ms = True, self.now_ms + delay_ms
         if move is Move.RETRY:
             self.count("retried_total")
         else:

@@ -9,12 +9,12 @@ import trio
 
 from gopher.job import Failure, JobState, Move, NewJob, Outcome
 from gopher.store import codec, keys
-from gopher.store.lifecycle import Settlement
+from gopher.store.lifecycle import Bound, Claim, Settlement
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.submission import SubmitReceipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from gopher.errors import GopherError
     from gopher.job import Job
@@ -29,6 +29,7 @@ DELAY_MS: Final = 60_000
 DEADLINE_MS: Final = 120_000
 FAILURE: Final = codec.encode_failure(Failure(reason="HANDLER_RAISED", message="no"))
 
+BREAKER: Final = "breaker:smtp"
 NOW: Final = (LUA_DIRECTORY / "lib" / "now.lua").read_text(encoding="utf-8").rstrip("\n")
 TURNED_NOW: Final = """
 local function now_ms()
@@ -44,6 +45,7 @@ OUTCOMES: Final = {
     Move.BURY: Outcome.RAISED,
     Move.SNOOZE: Outcome.SUCCEEDED,
     Move.RELEASE: Outcome.CANCELLED,
+    Move.PARK: Outcome.RAISED,
     Move.ACKNOWLEDGE_CANCEL: Outcome.CANCELLED,
 }
 
@@ -102,18 +104,36 @@ class Rig:
         return answer.job_id
 
     async def claim(
-        self, count: int = 1, *, worker: str = "worker", claim_id: str | None = None, lease_ms: int = LEASE_MS
+        self,
+        count: int = 1,
+        *,
+        worker: str = "worker",
+        claim_id: str | None = None,
+        lease_ms: int = LEASE_MS,
+        bounds: Sequence[Bound] = (),
     ) -> list[ClaimedJob]:
-        jobs = await self.store.lifecycle.claim(
+        return (await self.try_claim(count, worker=worker, claim_id=claim_id, lease_ms=lease_ms, bounds=bounds)).jobs
+
+    async def try_claim(
+        self,
+        count: int = 1,
+        *,
+        worker: str = "worker",
+        claim_id: str | None = None,
+        lease_ms: int = LEASE_MS,
+        bounds: Sequence[Bound] = (),
+    ) -> Claim:
+        claim = await self.store.lifecycle.claim(
             self.namespace,
             self.queue,
             worker=worker,
             count=count,
             lease_ms=lease_ms,
             claim_id=claim_id or f"claim-{next(self._claims)}",
+            bounds=bounds,
         )
-        assert jobs is not None, "the queue is paused"
-        return jobs
+        assert claim is not None, "the queue is paused"
+        return claim
 
     async def settle(
         self, job_id: str, token: int, move: Move, *, outcome: Outcome | None = None, delay_ms: int = 0, result: bytes = b"null"
@@ -121,6 +141,8 @@ class Rig:
         outcome = outcome or OUTCOMES[move]
         failure = FAILURE if outcome is Outcome.RAISED else b""
         settlement = Settlement(job_id, token, move, outcome, delay_ms, b"", failure)
+        if move is Move.PARK:
+            settlement = settlement._replace(result=BREAKER.encode())
         if move is Move.COMPLETE:
             settlement = settlement._replace(result=result, plain_attempt=await self._plain_attempt(job_id))
         (word,) = await self.store.lifecycle.settle(self.namespace, self.queue, [settlement])
@@ -128,7 +150,7 @@ class Rig:
 
     async def _plain_attempt(self, job_id: str) -> int | str:
         """Return what the runner says of a job whose record it had with the claim."""
-        found = await self.call("HMGET", f"job:{job_id}", "attempt", "deadline_ms", "unique_key", "retention_ms")
+        found = await self.call("HMGET", f"job:{job_id}", "attempt", "deadline_ms", "unique_key", "retention_ms", "held")
         attempt, *rare = found
         return "" if any(value is not None for value in rare) else int(attempt or 0)
 

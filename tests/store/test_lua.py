@@ -14,9 +14,11 @@ import trio
 
 from gopher.errors import StoreError, StoreFullError
 from gopher.job import Move, NewJob, Priority
+from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.runtime.scheduler import Scheduler
 from gopher.schedule import NewSchedule
 from gopher.store.leases import Leases
+from gopher.store.lifecycle import Bound
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.store import Store
 from tests.redis_server import RedisServer
@@ -67,7 +69,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
-    turn_clocks(store.lifecycle, store.audit, store.schedules)
+    turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -84,6 +86,7 @@ async def fill(rig: Rig) -> list[str]:
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
     ids += [await rig.submit(labels={"n": str(at)}) for at in range(9)]
+    ids += [await rig.submit(type="limited", limit_key="k", priority=Priority.LOW) for _ in range(3)]
     return [*ids, await rig.submit(delay_ms=DELAY_MS, **when), await rig.submit(deadline_ms=rig.now_ms + 1)]
 
 
@@ -113,6 +116,7 @@ async def drain(rig: Rig, url: str) -> None:
     assert [finding.repaired for finding in await rig.audit(repair=True)] == [True]
     assert await rig.audit() == []
     await drain_schedules(rig)
+    await drain_limits(rig)
     await lifecycle.purge(rig.namespace, rig.queue)
 
 
@@ -127,6 +131,20 @@ async def drain_schedules(rig: Rig) -> None:
     assert await Scheduler(schedules, namespace=rig.namespace, queue=rig.queue).tick() == 0
     assert (await schedules.get(*where, "nightly")).skipped_total == 1
     await schedules.delete(*where, "nightly")
+
+
+async def drain_limits(rig: Rig) -> None:
+    """Call every script of limits, and the claims, moves and checks that they change."""
+    rules, where = rig.store.limits, (rig.namespace, rig.queue)
+    everything = Limits(rate=RateLimit(1), rate_per_key=RateLimit(9, burst=9), concurrency=1, concurrency_per_key=1)
+    for job_type in ("limited", "*"):
+        await rules.set_limits(*where, job_type, everything)
+    await rules.set_ratio(*where, PriorityRatio(high=1))
+    for _ in range(2):
+        await rig.claim(9, bounds=[Bound("limited", "bulkhead:limited", 1, 0)])
+    await rules.ask_again(*where, ["rate:limited"])
+    for job_type in ("limited", "*"):
+        await rules.set_limits(*where, job_type, None)
 
 
 @pytest.mark.parametrize("path", sorted(LUA_DIRECTORY.rglob("*.lua")), ids=lambda path: path.stem)

@@ -21,7 +21,7 @@ from gopher.job import JobState, Move, Priority
 from gopher.store import keys
 from gopher.store.submission import SubmitReceipt
 from tests.store.model import AFTER, DEFAULT_RETENTION_MS, ModelJob, ModelQueue
-from tests.store.rig import LEASE_MS, START_MS
+from tests.store.rig import BREAKER, LEASE_MS, START_MS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -136,10 +136,10 @@ class Machine(RuleBasedStateMachine):
         expected = self.model.claim(worker, claim_id, count, LEASE_MS)
 
         async def try_claim() -> list[tuple[str, int, int]] | None:
-            jobs = await self.rig.store.lifecycle.claim(
+            claim = await self.rig.store.lifecycle.claim(
                 self.rig.namespace, self.rig.queue, worker=worker, count=count, lease_ms=LEASE_MS, claim_id=claim_id
             )
-            return None if jobs is None else [(job.id, job.token, job.attempt) for job in jobs]
+            return None if claim is None else [(job.id, job.token, job.attempt) for job in claim.jobs]
 
         assert self.on_trio(try_claim) == expected
         self.leases += [(job_id, token) for job_id, token, _ in expected or ()]
@@ -261,11 +261,16 @@ class Machine(RuleBasedStateMachine):
     async def read_jobs(self) -> dict[str, tuple[object, ...]]:
         """Return each job as its record and the index of its state tell it."""
         found: dict[str, tuple[object, ...]] = {}
-        for state, _, key in keys.indexes(self.rig.namespace, self.rig.queue):
+        prefix = keys.queue(self.rig.namespace, self.rig.queue)
+        indexes: list[tuple[JobState, str, str | None]] = [
+            (state, key, None) for state, _, key in keys.indexes(self.rig.namespace, self.rig.queue)
+        ]
+        indexes += [(JobState.ENQUEUED, prefix + keys.parked_line(BREAKER, priority), BREAKER) for priority in Priority]
+        for state, key, parked_by in indexes:
             for job_id, score in await self.rig.store.link.call("ZRANGE", key, 0, -1, "WITHSCORES"):
                 job = await self.rig.get(job_id.decode())
                 is_cancel_wanted = job.cancel_reason is not None
-                assert job.state is state
+                assert (job.state, job.parked_by) == (state, parked_by)
                 found[job.id] = (state, score, job.attempt, job.token, job.crashes, job.generation, is_cancel_wanted)
         return found
 

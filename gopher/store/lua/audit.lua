@@ -43,9 +43,16 @@ local function home_of(job)
   return nil
 end
 
-local function places_of(id)
-  local places = {}
-  for _, name in ipairs(INDEXES) do
+-- Of the parked lines, which are as many as there are limits, those that are suspected.
+local function places_of(id, home)
+  local places, names = {}, {unpack(INDEXES)}
+  if string.sub(found_in, 1, 7) == 'parked:' then
+    names[#names + 1] = found_in
+  end
+  if home and string.sub(home, 1, 7) == 'parked:' and home ~= found_in then
+    names[#names + 1] = home
+  end
+  for _, name in ipairs(names) do
     if redis.call('zscore', base .. name, id) then
       places[#places + 1] = name
     end
@@ -65,7 +72,8 @@ local function kind_of(job, places, home)
 end
 
 local function check_place(id, job)
-  local places, home = places_of(id), home_of(job)
+  local home = home_of(job)
+  local places = places_of(id, home)
   local kind = kind_of(job, places, home)
   if not kind then
     return
@@ -73,6 +81,9 @@ local function check_place(id, job)
   if mends and home then
     if not redis.call('zscore', base .. home, id) then
       redis.call('zadd', base .. home, score_of(job), id)
+    end
+    if job.state == 'enqueued' and job.parked_by then
+      redis.call('zadd', parked_key, 'nx', now, job.parked_by)
     end
     for _, name in ipairs(places) do
       if name ~= home then
@@ -131,6 +142,18 @@ local function check_deadline(id, job)
   end
 end
 
+-- A place under a limit that was lost lets one too many run, and is given back by nobody.
+local function check_held(id, job)
+  for by in string.gmatch(job.state == 'processing' and job.held or '', '[^\n]+') do
+    if redis.call('sismember', limit_key(by), id) == 0 then
+      if mends then
+        redis.call('sadd', limit_key(by), id)
+      end
+      add('MISSING_INDEX', id, 'processing under ' .. by .. ', not counted there', mends)
+    end
+  end
+end
+
 local function check_orphan(id)
   local places = places_of(id)
   if redis.call('zscore', deadlines_key, id) then
@@ -166,6 +189,7 @@ for at = 3, #ARGV do
     check_token(id, job)
     check_unique(id, job)
     check_deadline(id, job)
+    check_held(id, job)
   end
 end
 return reply

@@ -20,6 +20,9 @@ release_unique(id, job.unique_key)
 redis.call('unlink', job_key(id))
 redis.call('zrem', deadlines_key, id)
 redis.call('zrem', waiting_index(job), id)
+if job.parked_by then
+  redis.call('hincrby', counters_key, 'parked', -1)
+end
 note_change(id, 'deleted', job.attempt)
 publish_changes(now_ms())
 return {'OK'}

@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-oom
 -- Reads a stretch of an index, from behind the place where the last stretch ended; entries may have come and gone meanwhile.
 -- KEYS[1] settings of the queue
--- ARGV[1] name of the index: a state, or enqueued:PRIORITY
+-- ARGV[1] name of the index: a state, enqueued:PRIORITY or parked:BY:PRIORITY
 -- ARGV[2] score of the last entry read, or '' to begin
 -- ARGV[3] id of the last entry read
 -- ARGV[4] how many at most

@@ -39,14 +39,17 @@ for _, state in ipairs({'scheduled', 'retrying'}) do
   end
   moved = moved + #due
 end
-if enqueued > 0 then
+-- Jobs of a limit that is to be asked again are not moved: who claims asks, and takes what it lets start.
+if enqueued > 0 or redis.call('zcount', parked_key, '-inf', now) > 0 then
   wake_workers()
 end
 publish_changes(now)
 
 local next_ms = -1
-for _, index in ipairs({base .. 'scheduled', base .. 'retrying', deadlines_key}) do
-  local head = redis.call('zrange', index, 0, 0, 'withscores')
+for _, index in ipairs({base .. 'scheduled', base .. 'retrying', deadlines_key, parked_key}) do
+  -- What is due already was moved, or there was more of it than a call moves; of the limits, claims were told.
+  local from = index == parked_key and '(' .. string.format('%d', now) or '-inf'
+  local head = redis.call('zrangebyscore', index, from, '(inf', 'withscores', 'limit', 0, 1)
   if head[2] then
     local wait = math.max(0, tonumber(head[2]) - now)
     if next_ms < 0 or wait < next_ms then

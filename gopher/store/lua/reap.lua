@@ -14,7 +14,7 @@ local LOST = '{"reason":"WORKER_LOST","message":"the lease ended with no outcome
 local CRASH_LOOP = '{"reason":"CRASH_LOOP","message":"every worker that ran the job was lost with it","code":10}'
 local processing_key = base .. 'processing'
 local reply = {'OK', 0, 0}
-local enqueued = false
+local enqueued, is_awaited = false, false
 local FINAL = {completed = true, failed = true, cancelled = true}
 
 local function take_back(id, job)
@@ -35,6 +35,9 @@ local function take_back(id, job)
     end
     enqueued = true
     note_change(id, 'enqueued', job.attempt)
+  end
+  if job.held and let_go(id, job.held, now) then
+    is_awaited = true
   end
   reply[#reply + 1] = id
 end
@@ -66,7 +69,7 @@ for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
     reply[3] = reply[3] + #over
   end
 end
-if enqueued then
+if enqueued or is_awaited then
   wake_workers()
 end
 publish_changes(now)

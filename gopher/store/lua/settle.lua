@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Writes the outcomes of attempts, each fenced by its lease token.
 -- KEYS[1] settings of the queue
--- ARGV[1..] an outcome: id of the job, token, move (complete, retry, bury, snooze, release, acknowledge_cancel), outcome,
---   delay in ms, result or '', failure or '', and, when the job is completed and has no deadline, unique key or retention of its
---   own, the number of the attempt, else ''
+-- ARGV[1..] an outcome: id of the job, token, move (complete, retry, bury, snooze, release, park, acknowledge_cancel), outcome,
+--   delay in ms, result or '' (of park: what holds the job back, BREAKER:NAME), failure or '', and, when the job is completed, has no
+--   deadline, unique key or retention of its own and counts under no limit, the number of the attempt, else ''
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
 --   nothing was changed
 -- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled
@@ -16,7 +16,7 @@ local completed, expiry = {}, now + DEFAULT_RETENTION_MS
 local woken = false
 
 local NEXT_STATE = {complete = 'completed', retry = 'retrying', bury = 'failed', snooze = 'scheduled', release = 'enqueued',
-  acknowledge_cancel = 'cancelled'}
+  park = 'enqueued', acknowledge_cancel = 'cancelled'}
 local AGAIN = {retrying = true, scheduled = true, enqueued = true}
 
 local function wait_again(id, job, state, delay_ms, failure)
@@ -35,6 +35,17 @@ local function wait_again(id, job, state, delay_ms, failure)
     redis.call('hincrby', counters_key, 'retried_total', 1)
     note_change(id, state, job.attempt)
   end
+end
+
+-- What holds it back is asked again when the delay is over. Behind the others: one that fails each probe must not keep them from theirs.
+local function park(id, job, delay_ms, by)
+  local due = now + delay_ms
+  announce_due(parked_key, due)
+  redis.call('zadd', parked_index(by, job.priority), now, id)
+  redis.call('zadd', parked_key, due, by)
+  redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now, 'parked_by', by, 'attempt', job.attempt - 1)
+  redis.call('hincrby', counters_key, 'parked', 1)
+  note_change(id, 'enqueued', job.attempt - 1)
 end
 
 local function give_back(id, job)
@@ -76,11 +87,13 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   if job.cancel_reason and AGAIN[state] then
     state = 'cancelled'
   end
-  if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' then
+  if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' and move ~= 'park' then
     keep_attempt(id, job.attempt, outcome, job, now, failure)
   end
   if state == 'completed' then
     finish(id, state, now, job, 'result', result)
+  elseif state == 'enqueued' and move == 'park' then
+    park(id, job, tonumber(delay_ms), result)
   elseif state == 'enqueued' then
     give_back(id, job)
   elseif AGAIN[state] then
@@ -93,6 +106,9 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   if job.deadline_ms and AGAIN[state] then
     announce_due(deadlines_key, tonumber(job.deadline_ms))
     redis.call('zadd', deadlines_key, job.deadline_ms, id)
+  end
+  if job.held and let_go(id, job.held, now) then
+    woken = true
   end
   ended[#ended + 1] = id
   return state

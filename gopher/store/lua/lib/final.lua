@@ -1,4 +1,5 @@
 -- Ends a job: needs lib/queue.lua. Dead letters are kept for 30 days (chosen: a month's holiday), the rest as their job says.
+-- include: lib/parked.lua
 -- include: lib/unique.lua
 local FAILED_RETENTION_MS = 2592000000
 local DEFAULT_RETENTION_MS = 3600000
@@ -18,6 +19,9 @@ local function finish(id, state, now, job, ...)
   if job.deadline_ms then
     redis.call('zrem', deadlines_key, id)
   end
+  if job.parked_by then
+    note_unparked(id)
+  end
   release_unique(id, job.unique_key)
   redis.call('hincrby', counters_key, state .. '_total', 1)
   note_change(id, state, job.attempt)
@@ -33,7 +37,7 @@ local function keep_attempt(id, number, outcome, job, now, failure)
 end
 
 local JOB_FIELDS = {'state', 'priority', 'token', 'attempt', 'crashes', 'worker', 'started_ms', 'submitted_ms',
-  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason'}
+  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held'}
 
 -- Reads what the moves need; nil when there is no such job.
 local function read_job(id)
@@ -53,7 +57,7 @@ end
 -- The index that a waiting job stands in.
 local function waiting_index(job)
   if job.state == 'enqueued' then
-    return enqueued_key(job.priority)
+    return job.parked_by and parked_index(job.parked_by, job.priority) or enqueued_key(job.priority)
   end
   return base .. job.state
 end

@@ -1,0 +1,67 @@
+#!lua flags=allow-oom
+-- Proves that what holds jobs back is known, so that claims ask it again; and that of running jobs it counts none that does not run.
+-- KEYS[1] settings of the queue
+-- ARGV[1] 1 to mend, 0 to look
+-- ARGV[2..] names of keys: parked:BY:PRIORITY or limit:concurrency:TYPE
+-- Returns: a list of {kind, id or '', detail, 1 if mended or 0}
+-- Moves: none
+-- include: lib/now.lua
+-- include: lib/queue.lua
+-- include: lib/parked.lua
+local mends = ARGV[1] == '1'
+local now = now_ms()
+local reply = {}
+
+local function add(kind, id, detail)
+  reply[#reply + 1] = {kind, id, detail, mends and 1 or 0}
+end
+
+local function check_line(by, name)
+  if redis.call('exists', base .. name) == 1 and not redis.call('zscore', parked_key, by) then
+    if mends then
+      redis.call('zadd', parked_key, now, by)
+    end
+    add('MISSING_INDEX', '', name .. ' holds jobs, and nobody would ask ' .. by .. ' again')
+  end
+end
+
+local function check_running(by)
+  for _, id in ipairs(redis.call('smembers', limit_key(by))) do
+    local job = redis.call('hmget', job_key(id), 'state', 'held')
+    if job[1] ~= 'processing' or not string.find('\n' .. (job[2] or '') .. '\n', '\n' .. by .. '\n', 1, true) then
+      if mends then
+        redis.call('srem', limit_key(by), id)
+        ask_again(by, now)
+      end
+      add('STATE_MISMATCH', id, 'state ' .. (job[1] or 'none') .. ', counted as running under ' .. by)
+    end
+  end
+end
+
+local function check_count()
+  local counted, found = tonumber(redis.call('hget', counters_key, 'parked') or 0), 0
+  for _, by in ipairs(redis.call('zrange', parked_key, 0, -1)) do
+    for _, priority in ipairs({'high', 'normal', 'low'}) do
+      found = found + redis.call('zcard', parked_index(by, priority))
+    end
+  end
+  if counted ~= found then
+    if mends then
+      redis.call('hset', counters_key, 'parked', found)
+    end
+    add('COUNTER_DRIFT', '', found .. ' jobs are parked, counted are ' .. counted)
+  end
+end
+
+for at = 2, #ARGV do
+  local line, by = string.match(ARGV[at], '^parked:(.+):%a+$'), string.match(ARGV[at], '^limit:(concurrency:.+)$')
+  if line then
+    check_line(line, ARGV[at])
+  elseif by then
+    check_running(by)
+  end
+end
+if #ARGV == 1 then
+  check_count()
+end
+return reply
