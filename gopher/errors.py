@@ -90,6 +90,15 @@ class QueueNotFoundError(NotFoundError):
         super().__init__(f"queue {queue!r} does not exist", queue=queue)
 
 
+class BreakerNotFoundError(NotFoundError):
+    """No handler of the namespace has declared a breaker of this name."""
+
+    reason = "BREAKER_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"breaker {name!r} does not exist", breaker=name)
+
+
 class ScheduleNotFoundError(NotFoundError):
     """The queue has no schedule of this name."""
 

@@ -104,6 +104,16 @@ def control(namespace: str, name: str) -> str:
     return queue(namespace, name) + "control"
 
 
+def breakers(namespace: str) -> str:
+    """Return the key of the names of the breakers known: a set."""
+    return f"gopher:{namespace}:breakers"
+
+
+def breaker(namespace: str, name: str) -> str:
+    """Return the key of a breaker: a hash. Its permits, reports and channel begin with it."""
+    return f"gopher:{{{namespace}:breaker:{name}}}"
+
+
 def queues(namespace: str) -> str:
     """Return the key of the queues known: a hash, name -> number and #number -> name."""
     return f"gopher:{namespace}:queues"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gopher.store.audit import Audit
+from gopher.store.breakers import Breakers
 from gopher.store.events import Control, Events
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.limits import LimitRules
@@ -34,6 +35,7 @@ class Store:
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.schedules = Schedules(self.link, self.registry)
         self.limits = LimitRules(self.link, self.registry)
+        self.breakers = Breakers(self.link)
         self.query = Query(self.link, self.registry)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)
