@@ -6,16 +6,10 @@ from typing import TYPE_CHECKING, Final, TypedDict
 
 from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, JSON_CONTENT_TYPE, NewJob, Priority
 from gopher.retry import MAX_ATTEMPTS_LIMIT
+from gopher.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
 from gopher.wire import check
-from gopher.wire.check import DAY_MS, Faults
+from gopher.wire.check import Faults
 from gopher.wire.convert import PRIORITY_NUMBER
-
-DEFAULT_MAX_PAYLOAD_BYTES: Final = 256 * 1024
-MAX_BACKOFF_MS: Final = 7 * DAY_MS
-MAX_BACKOFF_MULTIPLIER: Final = 10
-MAX_TIMEOUT_MS: Final = 30 * DAY_MS
-MAX_DELAY_MS: Final = 3650 * DAY_MS
-MAX_RETENTION_MS: Final = 30 * DAY_MS
 
 _PRIORITY_OF: Final = {0: Priority.NORMAL} | {number: priority for priority, number in PRIORITY_NUMBER.items()}
 
