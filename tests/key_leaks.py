@@ -2,7 +2,7 @@
 
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
-of schedules.
+of schedules. An outbox is a leak: somebody must have delivered what it held.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     if name == "deadlines":
         strays = [job_id for job_id in _members(connection, key) if not connection.exists(f"{base}job:{job_id}")]
         return f"holds {strays}, which do not exist" if strays else None
+    if name == "outbox":
+        return f"holds {cast('list[str]', connection.hkeys(key))}, which nobody has delivered"
     if name == "schedules":
         lost = [each for each in _members(connection, key) if not connection.exists(f"{base}schedule:{each}")]
         return f"holds {lost}, which do not exist" if lost else None

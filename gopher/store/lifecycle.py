@@ -24,8 +24,9 @@ from gopher.job import MAX_CRASHES, JobState, Move, NewJob, Outcome
 from gopher.store import codec, keys
 from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
+from gopher.store.outbox import Child, add_children, log_dropped
 from gopher.store.scripts import Script
-from gopher.store.submission import BATCH, add_submission, batched, read_answer
+from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batched, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 _BATCHES_UNDER_WAY: Final = 4
 """Of one submit call; chosen: enough to keep Redis busy, few enough to leave it to others."""
-_REQUEST_TTL_MS: Final = 24 * 3600 * 1000
 PRIORITY_CYCLE: Final = "hnhlnh"
 """3:2:1 by smooth weighted round robin. Source: nginx, upstream round robin (Igor Sysoev, 2012)."""
 
@@ -53,6 +53,7 @@ class Settlement(NamedTuple):
         result: JSON, of complete; else empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
         plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else empty.
+        children: Of complete, the jobs that the attempt has submitted.
     """
 
     job_id: str
@@ -63,6 +64,7 @@ class Settlement(NamedTuple):
     result: bytes = b""
     failure: bytes = b""
     plain_attempt: int | str = ""
+    children: tuple[Child, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class Lifecycle:
             raise failures[0]
 
     async def _submit_batch(self, settings: str, number: int, batch: Batch, answers: Answers) -> None:
-        args: list[codec.Field] = [_REQUEST_TTL_MS]
+        args: list[codec.Field] = [REQUEST_TTL_MS]
         ids = [self._ids.new(number) for _ in batch]
         for job_id, (_, job) in zip(ids, batch, strict=True):
             add_submission(args, job_id, job)
@@ -206,16 +208,22 @@ class Lifecycle:
         return [ClaimedJob(entry, now_ms) for entry in reply[2:]]
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
-        """Write the outcomes of at most 100 attempts.
+        """Write the outcomes of at most 100 attempts, and with each of those that completed their job all its children.
+
+        Those children that `outbox.parted` leaves are only kept: `Outbox.deliver` hands them to their queues.
 
         Returns:
             An entry a settlement, in order: the new state, or `ALREADY`, `STALE_LEASE` or `NOT_FOUND`, which changed nothing.
         """
         args: list[codec.Field] = []
         for settlement in settlements:
-            args += settlement
+            args += settlement[:-1]
+            if settlement.children:
+                add_children(args, settlement.children, queue)
         replies = await self._settle(self._link, [keys.settings(namespace, queue)], args)
-        return [reply.decode() for reply in replies]
+        for refusal in replies[len(settlements) :]:
+            log_dropped(queue, *refusal)
+        return [reply.decode() for reply in replies[: len(settlements)]]
 
     async def report(self, namespace: str, queue: str, job_id: str, token: int, progress: float, text: str) -> bool:
         """Keep how far a running attempt has come.

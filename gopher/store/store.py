@@ -8,6 +8,7 @@ from gopher.store.audit import Audit
 from gopher.store.events import Control, Events
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.link import Link
+from gopher.store.outbox import Outbox
 from gopher.store.query import Query
 from gopher.store.registry import Registry
 from gopher.store.schedules import Schedules
@@ -31,6 +32,7 @@ class Store:
         """Connects and keeps the connection until cancelled; see `Link.run`."""
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
+        self.outbox = Outbox(self.link, self.registry)
         self.schedules = Schedules(self.link, self.registry)
         self.query = Query(self.link, self.registry)
         self.events = Events(self.link, self.registry)

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from gopher.job import JobState, Move, Outcome
+from gopher.runtime.relay import Relay
 from gopher.runtime.scopes import Scopes
 from gopher.runtime.settler import Settler
 from gopher.store import keys
@@ -30,7 +31,10 @@ class Line:
         self.namespace = namespace
         self.lifecycle = WilfulLifecycle(store)
         self.scopes = Scopes()
-        self.settler = Settler(self.lifecycle, self.scopes, namespace=namespace, queue="default", on_change=lambda: None)
+        self.relay = Relay(store.outbox, namespace=namespace, queue="default", sweep_seconds=3600)
+        self.settler = Settler(
+            self.lifecycle, self.scopes, namespace=namespace, queue="default", relay=self.relay, on_change=lambda: None
+        )
 
     async def claim(self, count: int) -> list[RunningAttempt]:
         """Submit jobs and claim them."""

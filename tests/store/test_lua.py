@@ -67,7 +67,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
-    turn_clocks(store.lifecycle, store.audit, store.schedules)
+    turn_clocks(store.lifecycle, store.audit, store.schedules, store.outbox)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -80,6 +80,7 @@ def nightly(rig: Rig) -> NewSchedule:
 async def fill(rig: Rig) -> list[str]:
     """Submit jobs of every kind, make a schedule, and make a unique key leak."""
     await rig.store.schedules.create(rig.namespace, nightly(rig))
+    await rig.store.registry.add_types(rig.namespace, ["email"])
     await rig.call("SET", "unique:leak", UNKNOWN_ID)
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
@@ -101,7 +102,9 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.cancel(jobs[0].id)
     moves = [Move.ACKNOWLEDGE_CANCEL, Move.COMPLETE, Move.BURY, Move.RETRY, Move.SNOOZE, Move.RELEASE]
     for job, move in zip(jobs, moves, strict=False):
-        await rig.settle(job.id, job.token, move)
+        children = [await rig.child(job.id, job.token)] if move is Move.COMPLETE else []
+        await rig.settle(job.id, job.token, move, children=children)
+    assert await rig.sweep_outbox() == []
     await rig.requeue(jobs[0].id)
     await lifecycle.delete(rig.namespace, jobs[2].id)
     await lifecycle.pause(rig.namespace, rig.queue)
