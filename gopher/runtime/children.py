@@ -70,7 +70,7 @@ def new_child(job_type: str, payload: Payload, options: JobOptions) -> NewJob:
     Raises:
         InvalidRequestError: It names every fault, by option.
     """
-    said = _read({"type": job_type, **options})
+    said = _read(job_type, options)
     faults = Faults()
     default_type = BYTES_CONTENT_TYPE if isinstance(payload, bytes | bytearray | memoryview) else JSON_CONTENT_TYPE
     content_type = check.content_type(faults, "content_type", said.content_type or default_type)
@@ -106,10 +106,10 @@ _PATH_OF: Final = re.compile(r"(?:Object contains unknown field `(\w+)`)|.* - at
 NumberT = TypeVar("NumberT", int, float)
 
 
-def _read(options: Mapping[str, object]) -> _Options:
+def _read(job_type: str, options: Mapping[str, object]) -> _Options:
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        return msgspec.convert(given, _Options)
+        return msgspec.convert({**given, "type": job_type}, _Options)
     except msgspec.ValidationError as error:
         found = _PATH_OF.match(str(error))
         unknown, field = found.groups() if found is not None else (None, None)
