@@ -65,7 +65,8 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     if kind == "unique":
         index = _index_of(connection, base, str(connection.get(key)))
         return None if index in INDEXES - FINAL else "is held by a job that is final or gone"
-    return None if connection.ttl(key) >= 0 else "no TTL, and not known as permanent"
+    # One that has come to its end since it was found has none either, and is no leak.
+    return None if connection.ttl(key) != -1 else "no TTL, and not known as permanent"
 
 
 def _members(connection: redis.Redis, key: str) -> list[str]:
