@@ -17,7 +17,6 @@ import gopher
 from gopher.errors import InvalidRequestError, TooManyChildrenError, UnknownTypeError
 from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
 from gopher.job import Move, NewJob, Priority
-from gopher.runtime import children
 from gopher.runtime.children import MAX_CHILDREN, new_child
 from gopher.runtime.scopes import CancelReason
 from gopher.store.outbox import _words_of
@@ -221,9 +220,8 @@ async def test_attempt_has_a_bound_of_children(bench: Bench) -> None:
     assert b"at most 1,000 jobs: let its children submit the rest" in settlement.result
 
 
-async def test_attempt_has_a_bound_of_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_attempt_has_a_bound_of_bytes(bench: Bench) -> None:
     """All children of an attempt together stay within what one call may carry."""
-    monkeypatch.setattr(children, "MAX_CHILDREN_BYTES", 1 << 20)
 
     @bench.handler
     async def work(job: JobContext, payload: object) -> str:
