@@ -103,7 +103,7 @@ def new_child(job_type: str, payload: Payload, options: JobOptions) -> NewJob:
 
 
 _PATH_OF: Final = re.compile(r"(?:Object contains unknown field `(\w+)`)|.* - at `\$\.(\w+).*`", re.DOTALL)
-NumberT = TypeVar("NumberT", int, float)
+ValueT = TypeVar("ValueT", int, float)
 
 
 def _read(job_type: str, options: Mapping[str, object]) -> _Options:
@@ -119,7 +119,7 @@ def _read(job_type: str, options: Mapping[str, object]) -> _Options:
         raise invalid(field or "options", "BAD_VALUE", str(error).partition(" - at ")[0]) from error
 
 
-def _number(faults: Faults, field: str, value: NumberT | None, low: int, high: int) -> NumberT | None:
+def _number(faults: Faults, field: str, value: ValueT | None, low: int, high: int) -> ValueT | None:
     # Asked this way round, since NaN is not below anything either.
     if value is not None and not low <= value <= high:
         faults.add(field, "OUT_OF_RANGE", f"must be {low} to {high}, got {value}")
