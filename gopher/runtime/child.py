@@ -60,13 +60,13 @@ def main(app: str, fd: int) -> None:
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
-        outcome = _run(app, assignment, _Worker(channel, lines))
+        outcome = _run(app, assignment, Worker(channel, lines))
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):
             channel.sendall(encode_line(outcome) + b"\n")
 
 
-class _Worker:
+class Worker:
     """The worker, at the other end of the channel; for handlers of any number of threads."""
 
     def __init__(self, channel: socket.socket, lines: BufferedReader) -> None:
@@ -75,10 +75,17 @@ class _Worker:
         self._lock = threading.Lock()
 
     def report(self, fraction: float, message: str) -> None:
+        """Say how far the handler has come."""
         with self._lock:
             self._channel.sendall(encode_line(Progress(fraction, message)) + b"\n")
 
     def submit(self, job: NewJob) -> str:
+        """Hand over what the handler submits and return its id.
+
+        Raises:
+            GopherError: The worker has refused it.
+            ConnectionError: The worker has cancelled the attempt.
+        """
         with self._lock:
             self._channel.sendall(encode_line(Submission(job)) + b"\n")
             line = self._lines.readline()
@@ -87,10 +94,10 @@ class _Worker:
         answer = _answers.decode(line)
         if isinstance(answer, Accepted):
             return answer.job_id
-        raise _error_of(answer)
+        raise error_of(answer)
 
 
-def _error_of(refused: Refused) -> GopherError:
+def error_of(refused: Refused) -> GopherError:
     """Return the error that the worker has met; what it does not tell by class is Redis's."""
     kind = _REFUSALS.get(refused.kind, StoreError)
     error = kind.__new__(kind)
@@ -98,7 +105,7 @@ def _error_of(refused: Refused) -> GopherError:
     return error
 
 
-def _run(app: str, assignment: Assignment, worker: _Worker) -> Returned | Raised:
+def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
     try:
         spec = load_registry(app).get(assignment.type)
         if spec is None:
@@ -129,7 +136,7 @@ def _raised(error: BaseException) -> Raised:
             return Raised("Exception", describe(error).message, traceback=traceback_of(error))
 
 
-def _call(spec: HandlerSpec, assignment: Assignment, worker: _Worker) -> object:
+def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
     payload = spec.read_payload(assignment.payload, assignment.content_type)
 
     async def report_on_trio(fraction: float, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio  # noqa: TID251 - what one of the handlers here is made of
+import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import gopher
-from gopher.errors import InvalidRequestError, TooManyChildrenError, UnknownTypeError
+from gopher.errors import InvalidRequestError, StoreError, TooManyChildrenError, UnknownTypeError
 from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
 from gopher.job import Move, NewJob, Priority
+from gopher.runtime import child
 from gopher.runtime.children import MAX_CHILDREN, new_child
 from gopher.runtime.scopes import CancelReason
+from gopher.runtime.subprocesses import Refused
 from gopher.store.outbox import _words_of
 from gopher.telemetry import tracing
 from tests.runtime import process_app
@@ -39,9 +42,9 @@ class Order:
     id: int
 
 
-def record_of(child: Child) -> dict[str, str]:
-    """Return the fields that the child's record will have."""
-    words = [word.decode("latin-1") for word in _words_of(child.entry)]
+def record_of(made: Child) -> dict[str, str]:
+    """Return the fields that a child's record will have."""
+    words = [word.decode("latin-1") for word in _words_of(made.entry)]
     fields = words[10:] if words[2] else words[4:]
     return dict(zip(fields[::2], fields[1::2], strict=True))
 
@@ -135,6 +138,30 @@ async def test_coroutine_in_a_subprocess_submits_children(process_bench: Bench) 
 
     assert sorted(child.id for child in settlement.children) == msgspec.json.decode(settlement.result)
     assert {record_of(child)["payload"] for child in settlement.children} == {"\xff"}
+
+
+def test_submit_of_a_subprocess_whose_attempt_was_cancelled_raises() -> None:
+    """Nobody answers any more, and the handler is not left waiting."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, theirs.makefile("rb") as lines:
+        ours.shutdown(socket.SHUT_WR)
+
+        with pytest.raises(ConnectionError, match="cancelled the attempt"):
+            child.Worker(theirs, lines).submit(NewJob(type="mail"))
+
+
+@pytest.mark.parametrize(
+    ("refused", "error"),
+    [
+        (Refused("TooManyChildrenError", "too many", {"limit": "3"}), TooManyChildrenError),
+        (Refused("StoreUnavailableError", "redis is away", {}), StoreError),
+    ],
+)
+def test_refusal_reaches_the_subprocess_as_the_error_it_is(refused: Refused, error: type[gopher.GopherError]) -> None:
+    """By its class, its message and its facts; what Redis has to do with is a StoreError."""
+    found = child.error_of(refused)
+
+    assert (type(found), found.message, found.metadata) == (error, refused.message, refused.metadata)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Retry(), Snooze(1), Discard("no")], ids=lambda error: type(error).__name__)

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from structlog.testing import capture_logs
 
-from gopher.errors import JobNotFoundError, UnknownTypeError
+from gopher.errors import JobNotFoundError, StoreFullError, UnknownTypeError
 from gopher.job import JobState, Move, NewJob, Priority
 from gopher.store.outbox import Child, parted
+from gopher.store.store import Store
 from tests.store.rig import DELAY_MS, LEASE_MS, Rig
 
 if TYPE_CHECKING:
+    import trio
+
     from gopher.store.codec import ClaimedJob
+    from tests.redis_server import RedisServer
 
 AWKWARD: Final = b"\x00\n12 34\xff" * 9
 
@@ -220,3 +224,26 @@ async def test_reserve_refuses_a_type_that_no_worker_has_registered(rig: Rig, ot
     """A child that nobody could run is refused where it is submitted."""
     with pytest.raises(UnknownTypeError):
         await rig.store.outbox.reserve(rig.namespace, NewJob(type="nobodys"))
+
+
+async def test_full_redis_takes_outcomes_with_children_and_delivers_those_of_other_queues_later(
+    redis_server: RedisServer, namespace: str, nursery: trio.Nursery
+) -> None:
+    """An outcome never waits for room; what would be one job more in another queue does, and is lost to nobody."""
+    store = Store(redis_server.url, client_name="test")
+    await nursery.start(store.run)
+    rig, other = Rig(store, namespace), Rig(store, namespace, "other")
+    await store.registry.add_types(namespace, ["email"])
+    parent = await begin(rig)
+    near, far = [await rig.child(parent.id, parent.token, queue=queue) for queue in ("default", "other")]
+    await store.link.call("CONFIG", "SET", "maxmemory", 1)
+
+    word = await complete(rig, parent, [near, far])
+    with pytest.raises(StoreFullError):
+        await rig.deliver([far])
+    kept = await rig.kept()
+    await store.link.call("CONFIG", "SET", "maxmemory", 0)
+    await rig.deliver(await rig.sweep_outbox())
+
+    assert (word, kept) == ("completed", [far.id])
+    assert [await rig.state(near.id), await other.state(far.id)] == [JobState.ENQUEUED] * 2

@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 import gopher
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.link import Link
@@ -35,6 +37,7 @@ async def parent(job: gopher.JobContext, payload: list[str]) -> list[str]:
 @registry.handler("child")
 async def child(job: gopher.JobContext, payload: int) -> None:
     """Tell of it."""
+    await trio.lowlevel.checkpoint()
     note("start", job)
 
 
