@@ -218,6 +218,15 @@ class TooManySchedulesError(RequestError):
         super().__init__(f"queue {queue!r} has {limit} schedules already: delete some, or use another queue", queue=queue)
 
 
+class TooManyChildrenError(RequestError):
+    """The attempt has submitted as many jobs, or as many bytes of them, as one may."""
+
+    reason = "TOO_MANY_CHILDREN"
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(f"an attempt may submit at most {limit}: let its children submit the rest", limit=limit)
+
+
 class CallExpiredError(RequestError):
     """The call's own deadline was over before the answer was known."""
 

@@ -16,13 +16,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Never, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Never, TypeAlias, TypeVar, Unpack, cast
 
 import msgspec
 
 from gopher.errors import PayloadMismatchError
 from gopher.job import JSON_CONTENT_TYPE
 from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
+from gopher.submission import JobOptions, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,7 @@ PlainFunction: TypeAlias = Callable[["AttemptInfo", object], object]
 FunctionT = TypeVar("FunctionT", bound=Function)
 ContextT = TypeVar("ContextT", bound="AttemptInfo")
 Report: TypeAlias = Callable[[float, str], Awaitable[None]]
+Enlist: TypeAlias = Callable[[str, Payload, JobOptions], Awaitable[str]]
 
 
 class Executor(Enum):
@@ -199,7 +201,7 @@ class AttemptInfo:
         return self._is_draining()
 
     def copy_as(self, kind: type[ContextT]) -> ContextT:
-        """Return what is known of this attempt as another kind of context, whose `report` is still to be set."""
+        """Return what is known of this attempt as another kind of context; its callbacks are still to be set."""
         other = kind.__new__(kind)
         for name in AttemptInfo.__slots__:
             setattr(other, name, getattr(self, name))
@@ -209,10 +211,11 @@ class AttemptInfo:
 class JobContext(AttemptInfo):
     """One attempt, as a coroutine handler sees it."""
 
-    __slots__ = ("report",)
+    __slots__ = ("enlist", "report")
 
     report: Report
-    """Set by whoever runs the handler."""
+    enlist: Enlist
+    """Set, both, by whoever runs the handler."""
 
     async def progress(self, fraction: float, message: str = "") -> None:
         """Tell the job's watchers how far it has come.
@@ -226,18 +229,38 @@ class JobContext(AttemptInfo):
         """
         await self.report(*_progress(fraction, message))
 
+    async def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
+        """Submit a child: a job that comes to be when this attempt completes its job, and not otherwise; return its id.
+
+        Args:
+            type: Which handler; one that a worker of the namespace has registered.
+            payload: See `gopher.submission.Payload`.
+            **options: See `gopher.submission.JobOptions`.
+
+        Raises:
+            RequestError: It is refused; the message says why.
+            StoreError: Redis failed; the handler may go on, and try again.
+            RuntimeError: The attempt has ended.
+        """
+        return await self.enlist(type, payload, options)
+
 
 class SyncJobContext(AttemptInfo):
     """One attempt, as a handler in a thread, or a plain `def` in a subprocess, sees it."""
 
-    __slots__ = ("report",)
+    __slots__ = ("enlist", "report")
 
     report: Callable[[float, str], None]
-    """Set by whoever runs the handler."""
+    enlist: Callable[[str, Payload, JobOptions], str]
+    """Set, both, by whoever runs the handler."""
 
     def progress(self, fraction: float, message: str = "") -> None:
         """See `JobContext.progress`."""
         self.report(*_progress(fraction, message))
+
+    def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
+        """See `JobContext.submit`."""
+        return self.enlist(type, payload, options)
 
 
 def _progress(fraction: float, message: str) -> tuple[float, str]:

@@ -8,31 +8,37 @@
 
 In a test that is not asynchronous, `run_job(registry, "email", {...})` does all of that for one job.
 
+What handlers submit runs as well, and `await runtime.children(job_id)` tells what one has submitted.
+
 Nothing is simulated: jobs go through Redis and the scripts, and attempts are run by a worker in the test's own process, where its
 patches and fixtures hold. Retries come at once.
 """
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from collections import deque
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 import msgspec
 import trio
 
-from gopher.errors import GopherError
+from gopher.errors import GopherError, JobNotFoundError
 from gopher.job import DEFAULT_NAMESPACE, Job, NewJob, Priority
 from gopher.runtime.apps import load_registry
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
 from gopher.store.embedded import open_embedded_redis
+from gopher.store.lifecycle import Lifecycle
 from gopher.store.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from gopher.handlers import Registry
+    from gopher.store.lifecycle import Settlement
 
 _AT_ONCE_MS: Final = 1
+_COMPLETED: Final = frozenset({"completed", "ALREADY"})
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -57,9 +63,12 @@ class Runtime:
         submitted: What was submitted, by job id, in order.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, lifecycle: _Lifecycle, supervisor: Supervisor, queue: str) -> None:
         self.submitted: dict[str, NewJob] = {}
         self._store = store
+        self._lifecycle = lifecycle
+        self._supervisor = supervisor
+        self._queue = queue
 
     async def submit(self, type: str, payload: object = None, **options: Unpack[SubmitOptions]) -> str:  # noqa: A002 - the word for it everywhere
         """Submit a job and return its id.
@@ -84,9 +93,53 @@ class Runtime:
         """Return a job as it stands."""
         return await self._store.query.get(DEFAULT_NAMESPACE, job_id)
 
+    async def children(self, job_id: str) -> list[Job]:
+        """Return the jobs that the handler of a completed job has submitted, in that order, as they stand.
+
+        One that was dropped, since its unique key was held, is not among them.
+        """
+        await self._supervisor.wait_idle()
+        found = []
+        for child_id in self._lifecycle.children.get(job_id, ()):
+            with suppress(JobNotFoundError):
+                found.append(await self.job(child_id))
+        return found
+
     async def drain(self) -> dict[str, Job]:
-        """Wait until every job submitted is final and return them, by id. The caller's cancel scope bounds the wait."""
-        return {job_id: await self._store.wait(DEFAULT_NAMESPACE, job_id) for job_id in self.submitted}
+        """Wait until every job submitted, and all that their handlers submit, is final and return them, by id.
+
+        Jobs of queues that no worker serves here come as they stand. The caller's cancel scope bounds the wait.
+        """
+        jobs: dict[str, Job] = {}
+        waiting = deque(self.submitted)
+        while waiting:
+            job_id = waiting.popleft()
+            jobs[job_id] = await self._store.wait(DEFAULT_NAMESPACE, job_id)
+            for child in await self.children(job_id):
+                if child.queue == self._queue:
+                    waiting.append(child.id)
+                else:
+                    jobs[child.id] = child
+        return jobs
+
+
+class _Lifecycle(Lifecycle):
+    """The real one, which notes what handlers have submitted.
+
+    Attributes:
+        children: Ids, by the id of the parent that has completed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.link, store.registry)
+        self.children: dict[str, list[str]] = {}
+
+    async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
+        words = await super().settle(namespace, queue, settlements)
+        for settlement, word in zip(settlements, words, strict=True):
+            if word in _COMPLETED:
+                self.children[settlement.job_id] = [child.id for child in settlement.children]
+        return words
 
 
 @asynccontextmanager
@@ -119,11 +172,12 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
     async with open_embedded_redis(None) as redis, trio.open_nursery() as nursery:
         store = Store(redis.url, client_name="gopher-testing")
         await nursery.start(store.run)
+        lifecycle = store.lifecycle = _Lifecycle(store)
         supervisor = Supervisor(store, redis.url, handlers, plan, abandon=_refuse_to_abandon)
         async with trio.open_nursery() as working:
             await working.start(supervisor.run)
             try:
-                yield Runtime(store)
+                yield Runtime(store, lifecycle, supervisor, queue)
             except Exception as error:  # noqa: BLE001 - raised again below, once no nursery can put a group around it
                 failure = error
                 supervisor.abort()

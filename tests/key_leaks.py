@@ -2,7 +2,8 @@
 
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
-of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run.
+of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run. An outbox is a leak: somebody must have
+delivered what it held.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 if TYPE_CHECKING:
     import redis
 
-PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "page_secret"})
+PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "page_secret", "breakers"})
 PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits"})
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
 INDEXES: Final = FINAL | {"scheduled", "enqueued:high", "enqueued:normal", "enqueued:low", "processing", "retrying"}
@@ -41,8 +42,10 @@ def forget(connection: redis.Redis, namespace: str) -> None:
 
 
 def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
-    tag, name = key.split("}:", 1)
+    tag, _, name = key.partition("}:")
     base = tag + "}:"
+    if not name:
+        return None if ":breaker:" in tag else "of no queue, and of no breaker"
     kind, _, rest = name.partition(":")
     if name in PERMANENT_OF_QUEUE:
         return None
@@ -52,24 +55,21 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     if name in INDEXES:
         strays = [job_id for job_id in _members(connection, key) if _index_of(connection, base, job_id) != name]
         return f"holds {strays}, which stand elsewhere or nowhere" if strays else None
-    if kind == "parked":
-        return _fault_of_parked(connection, base, name, rest)
-    if name.startswith("limit:concurrency:"):
-        counted = cast("set[str]", connection.smembers(key))
-        strays = [each for each in counted if connection.hget(f"{base}job:{each}", "state") != "processing"]
-        return f"counts {strays}, which do not run" if strays else None
-    if name == "deadlines":
-        strays = [job_id for job_id in _members(connection, key) if not connection.exists(f"{base}job:{job_id}")]
-        return f"holds {strays}, which do not exist" if strays else None
-    if name == "schedules":
-        lost = [each for each in _members(connection, key) if not connection.exists(f"{base}schedule:{each}")]
+    if kind == "parked" or name.startswith("limit:concurrency:"):
+        return _fault_of_parked(connection, base, name, rest) if kind == "parked" else _fault_of_running(connection, base, key)
+    if name == "schedules" or name == "deadlines":
+        of = name.removesuffix("s") if name == "schedules" else "job"
+        lost = [each for each in _members(connection, key) if not connection.exists(f"{base}{of}:{each}")]
         return f"holds {lost}, which do not exist" if lost else None
+    if name == "outbox":
+        return f"holds {sorted(cast('list[str]', connection.hkeys(key)))}, which nobody has delivered"
     if kind == "schedule":
         return None if connection.zscore(base + "schedules", rest) is not None else "the schedule is not in schedules"
     if kind == "unique":
         index = _index_of(connection, base, str(connection.get(key)))
         return None if index in INDEXES - FINAL else "is held by a job that is final or gone"
-    return None if connection.ttl(key) >= 0 else "no TTL, and not known as permanent"
+    # One that has come to its end since it was found has none either, and is no leak.
+    return None if connection.ttl(key) != -1 else "no TTL, and not known as permanent"
 
 
 def _fault_of_parked(connection: redis.Redis, base: str, name: str, rest: str) -> str | None:
@@ -79,6 +79,12 @@ def _fault_of_parked(connection: redis.Redis, base: str, name: str, rest: str) -
     if strays:
         return f"holds {strays}, which stand elsewhere or nowhere"
     return None if connection.zscore(base + "parked", rest.rpartition(":")[0]) is not None else "nobody would ask again"
+
+
+def _fault_of_running(connection: redis.Redis, base: str, key: str) -> str | None:
+    counted = cast("set[str]", connection.smembers(key))
+    strays = [each for each in counted if connection.hget(f"{base}job:{each}", "state") != "processing"]
+    return f"counts {strays}, which do not run" if strays else None
 
 
 def _members(connection: redis.Redis, key: str) -> list[str]:

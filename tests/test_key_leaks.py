@@ -51,6 +51,7 @@ def test_leaked_keys_passes_a_store_in_order(connection: redis.Redis, namespace:
         ),
         pytest.param(["ZADD", "{base}deadlines", "1", "c"], "{base}deadlines: holds ['c'], which do not exist", id="deadline"),
         pytest.param(["SET", "{base}unique:v", "b"], "{base}unique:v: is held by a job that is final or gone", id="unique"),
+        pytest.param(["HSET", "{base}outbox", "c", "x"], "{base}outbox: holds ['c'], which nobody has delivered", id="outbox"),
         pytest.param(["SET", "{base}other", "x"], "{base}other: no TTL, and not known as permanent", id="queue"),
         pytest.param(["PERSIST", "{base}request:r"], "{base}request:r: no TTL, and not known as permanent", id="request"),
     ],

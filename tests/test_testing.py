@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 import gopher
@@ -71,3 +72,42 @@ async def test_open_runtime_raises_what_the_test_raises(redis_program: str) -> N
         async with gopher.testing.open_runtime(registry) as runtime:
             await runtime.submit("double", 1, unique_key="one", delay_ms=60_000)
             await runtime.submit("double", 1, unique_key="one")
+
+
+@registry.handler("order")
+async def order(job: gopher.JobContext, payload: int) -> list[str]:
+    """Submit an invoice and a parcel to the warehouse, unless the order is for nothing."""
+    ids = [await job.submit("invoice", payload), await job.submit("parcel", {"order": payload}, queue="warehouse")]
+    if payload == 0:
+        raise gopher.Discard("an order for nothing")
+    return ids
+
+
+@registry.handler("invoice")
+async def invoice(job: gopher.JobContext, payload: int) -> str:
+    """Submit the mail that tells of it."""
+    return await job.submit("double", payload, labels={"mail": "yes"})
+
+
+@registry.handler("parcel")
+def parcel(job: gopher.SyncJobContext, payload: object) -> None:
+    """Run in a queue that is not under test."""
+
+
+async def test_drain_runs_what_handlers_submit_and_children_tells_of_it(redis_program: str) -> None:
+    """Children and theirs are run; those of a queue that is not under test are there to be looked at."""
+    async with gopher.testing.open_runtime(registry) as runtime:
+        placed = await runtime.submit("order", 2)
+        refused = await runtime.submit("order", 0)
+        jobs = await runtime.drain()
+        bill, package = await runtime.children(placed)
+        (mail,) = await runtime.children(bill.id)
+        none = await runtime.children(refused)
+
+    assert jobs[placed].result == msgspec.json.encode([bill.id, package.id])
+    assert (bill.type, bill.payload, jobs[bill.id].state) == ("invoice", b"2", gopher.JobState.COMPLETED)
+    assert (package.queue, package.payload, package.state) == ("warehouse", b'{"order":2}', gopher.JobState.ENQUEUED)
+    assert (mail.labels, jobs[mail.id].result) == ({"mail": "yes"}, b"4")
+    assert (mail.parent_id, mail.root_id) == (bill.id, placed)
+    assert (jobs[refused].state, none) == (gopher.JobState.FAILED, [])
+    assert jobs.keys() == {placed, refused, bill.id, package.id, mail.id}

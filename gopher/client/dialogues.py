@@ -17,7 +17,7 @@ import grpc
 import msgspec
 
 from gopher.client import calls
-from gopher.client.submission import Payload, job_spec
+from gopher.client.submission import job_spec
 from gopher.errors import (
     CallExpiredError,
     GopherError,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gopher_pb.v1 import job_service_pb2
 
     from gopher.client.values import JobEvent
+    from gopher.submission import Payload
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from gopher.client.submission import Payload
     from gopher.schedule import Schedule
+    from gopher.submission import Payload
 
 SCHEDULES: Final = "/gopher.v1.ScheduleService/"
 _OWN_OPTIONS: Final = ("time_zone", "jitter_seconds", "overlap", "catch_up")

@@ -5,46 +5,26 @@ What the server would refuse is left to the server, which names the field; refus
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, TypeAlias, TypedDict
-
-import msgspec
+from typing import Final
 
 from gopher_pb.v1 import job_service_pb2
 
 from gopher.errors import invalid
 from gopher.job import BYTES_CONTENT_TYPE, JSON_CONTENT_TYPE, Priority
+from gopher.submission import JobOptions, Payload, encode_payload, moment_ms
 from gopher.wire import convert
 
-Payload: TypeAlias = object
-"""A JSON value, a dataclass, a TypedDict or a msgspec Struct (all sent as JSON), or bytes."""
 
+class SubmitOptions(JobOptions, total=False):
+    """What `submit` takes besides type and payload: the options of every submit, and `request_id`.
 
-class SubmitOptions(TypedDict, total=False):
-    """What `submit` takes besides type and payload; left out or None means what the handler declares, or the default.
-
-    `content_type` is `application/json`, for bytes `application/octet-stream`; bytes that are JSON already can be sent as such. A
-    `datetime` must have a time zone. With a `request_id` the client sends the submit again by itself when nothing answered; without one
-    it cannot know whether that would make a second job, and raises.
+    With a `request_id` the client sends the submit again by itself when nothing answered; without one it cannot know whether that
+    would make a second job, and raises.
     """
 
-    queue: str | None
-    priority: str | None
-    content_type: str | None
-    labels: Mapping[str, str] | None
-    max_attempts: int | None
-    backoff_initial_seconds: float | None
-    backoff_max_seconds: float | None
-    backoff_multiplier: float | None
-    timeout_seconds: float | None
-    delay_seconds: float | None
-    run_at: datetime | None
-    deadline: datetime | None
-    unique_key: str | None
     request_id: str | None
-    retention_seconds: float | None
 
 
 class JobItem(SubmitOptions):
@@ -103,46 +83,10 @@ def _put(spec: job_service_pb2.JobSpec, name: str, value: object) -> None:
         case Mapping():
             spec.labels.update(value)
         case datetime():
-            getattr(message, target).CopyFrom(convert.timestamp(_moment_ms(value)))
+            getattr(message, target).CopyFrom(convert.timestamp(moment_ms(value)))
         case float() | int() if name.endswith("_seconds"):
             getattr(message, target).CopyFrom(convert.duration(round(value * 1000)))
         case _ if name == "priority":
             spec.priority = convert.PRIORITY_NUMBER[Priority(str(value))]
         case _:
             setattr(message, target, value)
-
-
-def _moment_ms(moment: datetime) -> int:
-    if moment.tzinfo is None:
-        raise ValueError("has no time zone: say datetime(..., tzinfo=UTC) or .astimezone()")
-    return round(moment.timestamp() * 1000)
-
-
-def encode_payload(payload: Payload, *, field: str = "payload") -> bytes:
-    """Return the bytes of a payload.
-
-    Raises:
-        InvalidRequestError: It is neither bytes nor can it be written as JSON.
-    """
-    if isinstance(payload, bytes | bytearray | memoryview):
-        return bytes(payload)
-    try:
-        data = msgspec.json.encode(payload)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise invalid(field, "BAD_JSON", f"cannot be written as JSON: {error}") from error
-    # msgspec writes numbers that JSON does not have as null; only a text with a null in it can hold one.
-    if b"null" in data and _has_no_number(msgspec.to_builtins(payload)):
-        raise invalid(field, "BAD_JSON", "holds NaN or an infinity, which JSON cannot say")
-    return data
-
-
-def _has_no_number(value: object) -> bool:
-    match value:
-        case float():
-            return not math.isfinite(value)
-        case dict():
-            return any(map(_has_no_number, value.values()))
-        case list() | tuple():
-            return any(map(_has_no_number, value))
-        case _:
-            return False

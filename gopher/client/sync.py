@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from gopher.client import values
     from gopher.client.schedules import ScheduleOptions
-    from gopher.client.submission import JobItem, Payload, SubmitOptions
+    from gopher.client.submission import JobItem, SubmitOptions
     from gopher.job import Job, JsonValue
     from gopher.schedule import Schedule
+    from gopher.submission import Payload
 
 T = TypeVar("T")
 

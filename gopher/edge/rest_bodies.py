@@ -20,9 +20,9 @@ from gopher.errors import InvalidRequestError, Violation, invalid
 from gopher.job import BYTES_CONTENT_TYPE, JobState, Priority
 from gopher.service.admin import MAX_JOB_IDS
 from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_BATCH, MAX_GRACE_MS, MAX_PAGE_SIZE
+from gopher.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
 from gopher.wire.check import MAX_LABELS, MAX_TEXT_BYTES
 from gopher.wire.convert import PRIORITY_NUMBER
-from gopher.wire.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
 
 if TYPE_CHECKING:
     from gopher.errors import GopherError

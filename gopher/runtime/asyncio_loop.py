@@ -23,6 +23,7 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object) -> ob
     """
     asyncio_context = context.copy_as(JobContext)
     asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
+    asyncio_context.enlist = trio_asyncio.trio_as_aio(context.enlist)
 
     async def call() -> object:
         try:

@@ -9,22 +9,50 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
 import trio
 
-from gopher.errors import PayloadMismatchError, StartError
+from gopher.errors import (
+    GopherError,
+    PayloadMismatchError,
+    StartError,
+    StoreError,
+    TooManyChildrenError,
+    TooManyQueuesError,
+    UnknownTypeError,
+)
 from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
 from gopher.runtime.apps import load_registry
+from gopher.runtime.children import new_child
 from gopher.runtime.failures import cut, describe, message_of, sole, traceback_of
-from gopher.runtime.subprocesses import Assignment, Progress, Raised, Returned, encode_line
+from gopher.runtime.subprocesses import (
+    Accepted,
+    Answer,
+    Assignment,
+    Progress,
+    Raised,
+    Refused,
+    Returned,
+    Submission,
+    encode_line,
+)
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from gopher.handlers import ContextT, HandlerSpec
+    from gopher.job import NewJob
+    from gopher.submission import JobOptions, Payload
 
 _EXIT_TERMINATED: Final = 143  # as the shell counts: 128 + SIGTERM
+_REFUSALS: Final[dict[str, type[GopherError]]] = {
+    each.__name__: each for each in (UnknownTypeError, TooManyQueuesError, TooManyChildrenError)
+}
+_answers: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)
 
 
 def main(app: str, fd: int) -> None:
@@ -32,18 +60,57 @@ def main(app: str, fd: int) -> None:
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
-        report = encode_line(_run(app, assignment, channel)) + b"\n"
+        outcome = _run(app, assignment, Worker(channel, lines))
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):
-            channel.sendall(report)
+            channel.sendall(encode_line(outcome) + b"\n")
 
 
-def _run(app: str, assignment: Assignment, channel: socket.socket) -> Returned | Raised:
+class Worker:
+    """The worker, at the other end of the channel; for handlers of any number of threads."""
+
+    def __init__(self, channel: socket.socket, lines: BufferedReader) -> None:
+        self._channel = channel
+        self._lines = lines
+        self._lock = threading.Lock()
+
+    def report(self, fraction: float, message: str) -> None:
+        """Say how far the handler has come."""
+        with self._lock:
+            self._channel.sendall(encode_line(Progress(fraction, message)) + b"\n")
+
+    def submit(self, job: NewJob) -> str:
+        """Hand over what the handler submits and return its id.
+
+        Raises:
+            GopherError: The worker has refused it.
+            ConnectionError: The worker has cancelled the attempt.
+        """
+        with self._lock:
+            self._channel.sendall(encode_line(Submission(job)) + b"\n")
+            line = self._lines.readline()
+        if not line:
+            raise ConnectionError("the worker has cancelled the attempt")
+        answer = _answers.decode(line)
+        if isinstance(answer, Accepted):
+            return answer.job_id
+        raise error_of(answer)
+
+
+def error_of(refused: Refused) -> GopherError:
+    """Return the error that the worker has met; what it does not tell by class is Redis's."""
+    kind = _REFUSALS.get(refused.kind, StoreError)
+    error = kind.__new__(kind)
+    GopherError.__init__(error, refused.message, **refused.metadata)
+    return error
+
+
+def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
     try:
         spec = load_registry(app).get(assignment.type)
         if spec is None:
             return Raised("Exception", f"{app} has no handler for {assignment.type!r} any more")
-        return _returned(_call(spec, assignment, channel))
+        return _returned(_call(spec, assignment, worker))
     except StartError as error:
         return Raised("Exception", error.message)
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its outcome
@@ -69,22 +136,24 @@ def _raised(error: BaseException) -> Raised:
             return Raised("Exception", describe(error).message, traceback=traceback_of(error))
 
 
-def _call(spec: HandlerSpec, assignment: Assignment, channel: socket.socket) -> object:
+def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
     payload = spec.read_payload(assignment.payload, assignment.content_type)
-
-    def report(fraction: float, message: str) -> None:
-        channel.sendall(encode_line(Progress(fraction, message)) + b"\n")
 
     async def report_on_trio(fraction: float, message: str) -> None:
         await trio.lowlevel.checkpoint()
-        report(fraction, message)
+        worker.report(fraction, message)
+
+    async def enlist_on_trio(job_type: str, payload: Payload, options: JobOptions) -> str:
+        # The answer is awaited in a thread, so that the handler's other Trio tasks go on.
+        return await trio.to_thread.run_sync(worker.submit, new_child(job_type, payload, options))
 
     if spec.is_coroutine:
         context = _context(JobContext, assignment)
-        context.report = report_on_trio
+        context.report, context.enlist = report_on_trio, enlist_on_trio
         return trio.run(_call_on_trio, spec, context, payload)
     sync_context = _context(SyncJobContext, assignment)
-    sync_context.report = report
+    sync_context.report = worker.report
+    sync_context.enlist = lambda *words: worker.submit(new_child(*words))
     signal.signal(signal.SIGTERM, _exit)
     return spec.as_plain(sync_context, payload)
 

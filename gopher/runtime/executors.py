@@ -16,6 +16,7 @@ from gopher.runtime.subprocesses import Subprocesses
 
 if TYPE_CHECKING:
     from gopher.handlers import HandlerSpec
+    from gopher.runtime.children import Children
     from gopher.runtime.scopes import RunningAttempt
 
 
@@ -25,10 +26,11 @@ class Executors:
     Args:
         app: `module:registry`, by which a subprocess finds the handler.
         threads: Thread handlers that run at most at once: the worker's slots.
+        children: Takes in what handlers in subprocesses submit.
     """
 
-    def __init__(self, *, app: str, threads: int) -> None:
-        self._subprocesses = Subprocesses(app)
+    def __init__(self, *, app: str, threads: int, children: Children) -> None:
+        self._subprocesses = Subprocesses(app, children)
         self._threads = trio.CapacityLimiter(threads)
 
     async def execute(self, spec: HandlerSpec, context: JobContext, attempt: RunningAttempt) -> object:
@@ -60,4 +62,5 @@ class Executors:
     async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
         thread_context = context.copy_as(SyncJobContext)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
+        thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)

@@ -33,10 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gopher.handlers import HandlerSpec, Registry
+    from gopher.runtime.children import Children
     from gopher.runtime.executors import Executors
     from gopher.runtime.scopes import RunningAttempt
     from gopher.runtime.settler import Settler
     from gopher.store.codec import ClaimedJob
+    from gopher.submission import JobOptions, Payload
 
 Taken: TypeAlias = "tuple[RunningAttempt, Settler]"
 """An attempt, and who writes its outcome."""
@@ -69,6 +71,7 @@ class Runner:
         namespace: Of the jobs.
         max_result_bytes: A larger result fails the job.
         report: Keeps progress.
+        children: Takes in what handlers submit.
         is_draining: Tells handlers whether the worker drains.
         max_attempts: Of jobs for which neither submitter nor handler says.
     """
@@ -81,6 +84,7 @@ class Runner:
         namespace: str,
         max_result_bytes: int,
         report: Reporter,
+        children: Children,
         is_draining: Callable[[], bool],
         max_attempts: int,
     ) -> None:
@@ -90,6 +94,7 @@ class Runner:
         self._namespace = namespace
         self._max_result_bytes = max_result_bytes
         self._report = report
+        self._children = children
         self._is_draining = is_draining
 
     async def run(self, take: Callable[[], Taken | None]) -> bool:
@@ -151,8 +156,9 @@ class Runner:
         result = await self._call(attempt, spec)
         if limit_seconds is not None and not scope.cancel_called:
             scope.deadline = math.inf
-        plain_attempt = job.attempt if job.is_plain else ""
-        return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt)
+        children = () if attempt.brood is None else tuple(attempt.brood.children)
+        plain_attempt = job.attempt if job.is_plain and not children else ""
+        return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt, children)
 
     def _failure(self, attempt: RunningAttempt, error: BaseException | None, scope: trio.CancelScope) -> Settlement:
         """Return what becomes of an attempt whose handler did not return; without an error, its scope has caught."""
@@ -176,6 +182,9 @@ class Runner:
         async def report(fraction: float, message: str) -> None:
             await self._report(attempt, fraction, message)
 
+        async def enlist(job_type: str, payload: Payload, options: JobOptions) -> str:
+            return await self._children.submit(attempt, job_type, payload, options)
+
         context = JobContext(
             id=job.id,
             type=job.type,
@@ -188,6 +197,7 @@ class Runner:
             is_draining=self._is_draining,
         )
         context.report = report
+        context.enlist = enlist
         with tracing.attempt_span(job.type, attempt.queue, job.id, job.attempt, job.trace):
             value = await self._executors.execute(spec, context, attempt)
         return self._read_result(value)

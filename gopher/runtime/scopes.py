@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
+    from gopher.runtime.children import Brood
     from gopher.store.codec import ClaimedJob
 
 _EARLY_CANCELS: Final = 1_000
@@ -41,12 +42,14 @@ class RunningAttempt:
         cancel_reason: Why the scope was cancelled; None when it was not.
         grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
         may_begin: What the handler has to wait for, in its scope; None for nearly every one.
+        brood: What the handler has submitted; None when it has submitted nothing.
         is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
     """
 
     __slots__ = (
         "_scope",
+        "brood",
         "cancel_reason",
         "grace_seconds",
         "is_late_at",
@@ -65,6 +68,7 @@ class RunningAttempt:
         self.may_begin: trio.Event | None = None
         self.cancel_reason: CancelReason | None = None
         self.grace_seconds = _GRACE_SECONDS
+        self.brood: Brood | None = None
         self.is_late_at = math.inf
         self.is_over = False
 

@@ -17,11 +17,13 @@ import trio
 
 from gopher.errors import ScriptReplyError, StoreError
 from gopher.retry import RetryPolicy
-from gopher.store.submission import BATCH
+from gopher.store.outbox import parted
+from gopher.store.submission import BATCH, BATCH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gopher.runtime.relay import Relay
     from gopher.runtime.scopes import RunningAttempt, Scopes
     from gopher.store.lifecycle import Lifecycle, Settlement
 
@@ -43,16 +45,25 @@ class Settler:
         scopes: Lets go of the attempts whose outcome is written.
         namespace: Of the queue.
         queue: Whose attempts.
+        relay: Takes the children that are not of this queue, once their parents have completed.
         on_change: Called when an attempt has ended, and when outcomes are written: there may be room for a claim.
     """
 
     def __init__(
-        self, lifecycle: Lifecycle, scopes: Scopes, *, namespace: str, queue: str, on_change: Callable[[], None]
+        self,
+        lifecycle: Lifecycle,
+        scopes: Scopes,
+        *,
+        namespace: str,
+        queue: str,
+        relay: Relay,
+        on_change: Callable[[], None],
     ) -> None:
         self._lifecycle = lifecycle
         self._scopes = scopes
         self._namespace = namespace
         self._queue = queue
+        self._relay = relay
         self._on_change = on_change
         self._waiting: deque[tuple[RunningAttempt, Settlement]] = deque()
         self._has_work = trio.Event()
@@ -78,18 +89,23 @@ class Settler:
                 await self.tick()
 
     async def tick(self) -> None:
-        """Write what waits, at most 100 outcomes.
+        """Write what waits, at most 100 outcomes; fewer where attempts have submitted jobs.
 
         Cancellation:
             The outcomes may have been written; they stay in the line.
         """
         batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+        if any(settlement.children for _, settlement in batch):
+            batch = batch[: _room([settlement for _, settlement in batch])]
         words = await self._write([settlement for _, settlement in batch])
         for (attempt, settlement), word in zip(batch, words, strict=True):
             self._waiting.popleft()
             self._scopes.remove(attempt)
             if word in _REFUSED:
                 _log.warning("lease.lost", job_id=settlement.job_id, token=settlement.token, answer=word)
+            elif settlement.children and word != _GIVEN_UP:
+                # Also when it was ALREADY written, by a call whose reply was lost.
+                self._relay.put_nowait(parted(settlement.children, self._queue)[1])
         self._on_change()
 
     async def _write(self, settlements: list[Settlement]) -> list[str]:
@@ -106,3 +122,14 @@ class Settler:
                 failures += 1
                 _log.warning("settle.delayed", queue=self._queue, outcomes=len(settlements), error=str(error))
                 await trio.sleep(_RETRY.delay_seconds(failures, random.random))
+
+
+def _room(settlements: list[Settlement]) -> int:
+    """Return how many outcomes a call takes, so that it writes no more than 100 jobs and 1 MiB of children; at least the first."""
+    jobs = size = 0
+    for place, settlement in enumerate(settlements):
+        jobs += 1 + len(settlement.children)
+        size += sum(len(child.entry) for child in settlement.children)
+        if place and (jobs > BATCH or size > BATCH_BYTES):
+            return place
+    return len(settlements)

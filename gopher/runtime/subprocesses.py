@@ -1,8 +1,9 @@
 """Handlers marked `process=True`: one subprocess an attempt, which a cancel ends with all its children.
 
 The worker starts `python -m gopher.runtime.child APP FD` in a process group of its own, on a leash. They talk over a socket pair, a
-JSON document a line: the worker says which job; the child says progress, any number of times, then its outcome, and ends. What the
-child prints goes to the worker's standard error. However the attempt ends, nothing is left of its process group afterwards.
+JSON document a line: the worker says which job; the child says progress, and what it submits, any number of times, then its outcome,
+and ends. Each submit is answered. What the child prints goes to the worker's standard error. However the attempt ends, nothing is left
+of its process group afterwards.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 import trio
 
-from gopher.errors import HandlerError, PayloadMismatchError, ResultInvalidError
+from gopher.errors import GopherError, HandlerError, PayloadMismatchError, ResultInvalidError
 from gopher.handlers import Discard, JobContext, Retry, Snooze
+from gopher.job import NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` at run time
 from gopher.leash import leashed
 
 if TYPE_CHECKING:
+    from gopher.runtime.children import Children
     from gopher.runtime.scopes import RunningAttempt
 
 _NO_SIGNAL: Final = 0  # of kill(2)
@@ -50,6 +53,12 @@ class Progress(msgspec.Struct, tag="progress"):
     message: str
 
 
+class Submission(msgspec.Struct, tag="submission"):
+    """The handler submits a job, checked already; the child waits for the answer."""
+
+    job: NewJob
+
+
 class Returned(msgspec.Struct, tag="returned"):
     """The handler has returned; the value as JSON."""
 
@@ -72,7 +81,24 @@ class Raised(msgspec.Struct, tag="raised"):
     traceback: str = ""
 
 
-Report: TypeAlias = Progress | Returned | Raised
+Report: TypeAlias = Progress | Submission | Returned | Raised
+
+
+class Accepted(msgspec.Struct, tag="accepted"):
+    """The id that a submitted job will have."""
+
+    job_id: str
+
+
+class Refused(msgspec.Struct, tag="refused"):
+    """Why a submitted job was refused: name of the error's class, and what the error says."""
+
+    kind: str
+    message: str
+    metadata: dict[str, str]
+
+
+Answer: TypeAlias = Accepted | Refused
 _reports: Final[msgspec.json.Decoder[Report]] = msgspec.json.Decoder(Report)
 encode_line = msgspec.json.Encoder().encode
 
@@ -82,10 +108,12 @@ class Subprocesses:
 
     Args:
         app: `module:registry`, by which the child finds the handler.
+        children: Takes in what the handlers submit.
     """
 
-    def __init__(self, app: str) -> None:
+    def __init__(self, app: str, children: Children) -> None:
         self._app = app
+        self._children = children
         self._running: set[subprocess.Popen[bytes]] = set()
 
     async def execute(self, context: JobContext, attempt: RunningAttempt) -> msgspec.Raw:
@@ -113,7 +141,7 @@ class Subprocesses:
                 process = _spawn(self._app, theirs.fileno())
             self._running.add(process)
             try:
-                report = await _talk(trio.SocketStream(channel), process, context, attempt)
+                report = await self._talk(trio.SocketStream(channel), process, context, attempt)
                 await _end(process, _NO_SIGNAL, attempt.grace_seconds)
             except BaseException:
                 # Nobody listens any more: what the child still says must not hold it up.
@@ -123,6 +151,42 @@ class Subprocesses:
             finally:
                 self._running.discard(process)
         return _value(report)
+
+    async def _talk(
+        self, stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
+    ) -> Returned | Raised:
+        await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
+        report = await self._follow(stream, context, attempt)
+        if report is None:
+            status = await _reap(process)
+            raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
+        return report
+
+    async def _follow(
+        self, stream: trio.SocketStream, context: JobContext, attempt: RunningAttempt
+    ) -> Returned | Raised | None:
+        """Pass on what the child says until the outcome comes; None when it ends without one."""
+        buffer = bytearray()
+        with suppress(trio.BrokenResourceError):
+            async for chunk in stream:
+                buffer += chunk
+                *lines, rest = buffer.split(b"\n")
+                buffer = rest
+                for line in lines:
+                    match _reports.decode(line):
+                        case Progress(fraction, message):
+                            await context.report(fraction, message)
+                        case Submission(job):
+                            await stream.send_all(encode_line(await self._answer(attempt, job)) + b"\n")
+                        case outcome:
+                            return outcome
+        return None
+
+    async def _answer(self, attempt: RunningAttempt, job: NewJob) -> Answer:
+        try:
+            return Accepted(await self._children.add(attempt, job))
+        except GopherError as error:
+            return Refused(type(error).__name__, error.message, error.metadata)
 
     def kill(self) -> None:
         """End every process that still runs, at once: the worker goes."""
@@ -157,33 +221,6 @@ def _assignment(context: JobContext, attempt: RunningAttempt) -> Assignment:
         job.payload,
         job.content_type,
     )
-
-
-async def _talk(
-    stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
-) -> Returned | Raised:
-    await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
-    report = await _follow(stream, context)
-    if report is None:
-        status = await _reap(process)
-        raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
-    return report
-
-
-async def _follow(stream: trio.SocketStream, context: JobContext) -> Returned | Raised | None:
-    """Pass progress on until the outcome comes; None when the child ends without one."""
-    buffer = bytearray()
-    with suppress(trio.BrokenResourceError):
-        async for chunk in stream:
-            buffer += chunk
-            *lines, rest = buffer.split(b"\n")
-            buffer = rest
-            for line in lines:
-                report = _reports.decode(line)
-                if not isinstance(report, Progress):
-                    return report
-                await context.report(report.fraction, report.message)
-    return None
 
 
 def _value(report: Returned | Raised) -> msgspec.Raw:

@@ -3,7 +3,7 @@
 While it serves:
 
     listener, promoter, scheduler, reaper     for each queue, hear and keep time
-    claimer -> runner -> settler              take jobs, run them, write their outcomes
+    claimer -> runner -> settler -> relay     take jobs, run them, write their outcomes, hand on what they submitted
     keeper (an OS thread)                     keeps the leases
 
 Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
@@ -22,12 +22,14 @@ import structlog
 import trio
 
 from gopher.job import Move, Outcome
+from gopher.runtime.children import Children
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.executors import Executors
 from gopher.runtime.keeper import Keeper
 from gopher.runtime.listener import Listener
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
+from gopher.runtime.relay import Relay
 from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import CancelReason, Scopes
@@ -113,13 +115,16 @@ class Supervisor:
         self._grace = trio.CancelScope()
         self._abandon = abandon
         self._settlers: dict[str, Settler] = {}
-        self._executors = Executors(app=plan.app, threads=plan.slots)
+        self._relays: list[Relay] = []
+        children = Children(store.outbox, namespace=plan.namespace)
+        self._executors = Executors(app=plan.app, threads=plan.slots, children=children)
         self._runner = Runner(
             registry,
             self._executors,
             namespace=plan.namespace,
             max_result_bytes=plan.max_result_bytes,
             report=self._report,
+            children=children,
             is_draining=self._draining.is_set,
             max_attempts=plan.max_attempts,
         )
@@ -173,27 +178,34 @@ class Supervisor:
                     claiming.cancel_scope.cancel()
                 await self._finish()
                 attempts.cancel_scope.cancel()
+            with trio.move_on_after(_WRITE_SECONDS):
+                await self.wait_idle()
             services.cancel_scope.cancel()
         _log.info("worker.stopped", worker=self.worker_id)
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing runs here, every outcome is written, and all children are in their queues."""
+        await self._scopes.wait_empty()
+        for relay in self._relays:
+            await relay.wait_empty()
 
     async def _serve_queue(self, services: trio.Nursery, queue: str, weight: int) -> None:
         plan, lifecycle = self._plan, self._store.lifecycle
         await self._store.registry.queue_number(plan.namespace, queue)
+        sweep_seconds = min(_LONGEST_SWEEP_SECONDS, plan.lease_seconds / 3)
+        relay = Relay(self._store.outbox, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
+        self._relays.append(relay)
         settler = Settler(
             lifecycle,
             self._scopes,
             namespace=plan.namespace,
             queue=queue,
+            relay=relay,
             on_change=self._claimer.note_room,
         )
         self._settlers[queue] = settler
         promoter = Promoter(lifecycle, namespace=plan.namespace, queue=queue, poll_seconds=plan.poll_seconds)
-        reaper = Reaper(
-            lifecycle,
-            namespace=plan.namespace,
-            queue=queue,
-            sweep_seconds=min(_LONGEST_SWEEP_SECONDS, plan.lease_seconds / 3),
-        )
+        reaper = Reaper(lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
         scheduler = Scheduler(self._store.schedules, namespace=plan.namespace, queue=queue)
         listener = Listener(
             control=self._store.control,
@@ -207,6 +219,7 @@ class Supervisor:
         await listener.start()
         self._store.link.on_reconnect.append(listener.reread)
         self._claimer.add_source(QueueSource(queue, weight, settler))
+        await services.start(relay.run)
         await services.start(settler.run)
         await services.start(promoter.run)
         await services.start(scheduler.run)

@@ -68,12 +68,13 @@ class Breakers:
         self._admit = Script.load("breaker_admit")
         self._report = Script.load("breaker_report")
         self._force = Script.load("breaker_force")
+        self._add_names = Script.load("add_names")
         self._declare = Script.load("breaker_declare")
 
     async def declare(self, namespace: str, name: str, breaker: Breaker, types: Sequence[str]) -> BreakerView:
         """Note what handlers declare of a breaker."""
-        await self._link.call("SADD", keys.breakers(namespace), name)
-        args = [
+        await self._add_names(self._link, [keys.breakers(namespace)], [name])
+        args: list[Argument] = [
             breaker.failures,
             round(breaker.window_seconds * 1000),
             round(breaker.reset_seconds * 1000),
@@ -94,7 +95,7 @@ class Breakers:
         Cancellation:
             Permits may have been given; they end by themselves.
         """
-        args = [count, uuid.uuid4().hex + ":", round(permit_seconds * 1000)]
+        args: list[Argument] = [count, uuid.uuid4().hex + ":", round(permit_seconds * 1000)]
         reply = await self._admit(self._link, [keys.breaker(namespace, name)], args)
         now_ms, next_ms = reply[3], reply[4]
         next_seconds = None if next_ms < 0 else max(0, next_ms - now_ms) / 1000
@@ -172,7 +173,7 @@ def _view(reply: Sequence[Reply]) -> BreakerView:
 
 def _status(name: str, record: dict[bytes, bytes], permits: int, now_ms: int) -> BreakerStatus:
     forced = Forced(record[b"forced"].decode()) if b"forced" in record else None
-    state = BreakerState((forced or record.get(b"state", b"closed").decode()))
+    state = BreakerState(forced or record.get(b"state", b"closed").decode())
     window_ms = int(record[b"window_ms"])
     failures = sum(int(moment) > now_ms - window_ms for moment in record.get(b"streak", b"").split())
     is_proven = record.get(b"proven") == b"1"

@@ -241,6 +241,12 @@ class ClaimedJob:
         return {} if value is None else _decode_labels(value)
 
     @property
+    def root_id(self) -> str:
+        """First ancestor; the job itself where nobody's handler submitted it."""
+        value = self._record.get(b"root_id")
+        return self.id if value is None else value.decode()
+
+    @property
     def trace(self) -> str | None:
         """W3C traceparent of the submitter."""
         value = self._record.get(b"trace")

@@ -79,9 +79,19 @@ def deadlines(namespace: str, name: str) -> str:
     return queue(namespace, name) + "deadlines"
 
 
+def request(namespace: str, name: str, request_id: str) -> str:
+    """Return the key that holds the id of the job which a request id was used for; it ends by itself."""
+    return f"{queue(namespace, name)}request:{request_id}"
+
+
 def unique(namespace: str, name: str, unique_key: str) -> str:
     """Return the key that holds the id of the job which holds a unique key."""
     return f"{queue(namespace, name)}unique:{unique_key}"
+
+
+def outbox(namespace: str, name: str) -> str:
+    """Return the key of the children that have still to be handed to their queues: a hash by id, each as `store.outbox` packs it."""
+    return queue(namespace, name) + "outbox"
 
 
 def schedules(namespace: str, name: str) -> str:

@@ -25,8 +25,9 @@ from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
 from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
+from gopher.store.outbox import Child, add_children, log_dropped
 from gopher.store.scripts import Script
-from gopher.store.submission import BATCH, add_submission, batched, read_answer
+from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batched, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 _BATCHES_UNDER_WAY: Final = 4
 """Of one submit call; chosen: enough to keep Redis busy, few enough to leave it to others."""
-_REQUEST_TTL_MS: Final = 24 * 3600 * 1000
 PRIORITY_CYCLE: Final = PriorityRatio().cycle()
 
 
@@ -81,6 +81,7 @@ class Settlement(NamedTuple):
         result: JSON, of complete; the name of what holds the job back, of park; else empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
         plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else empty.
+        children: Of complete, the jobs that the attempt has submitted.
     """
 
     job_id: str
@@ -91,6 +92,7 @@ class Settlement(NamedTuple):
     result: bytes = b""
     failure: bytes = b""
     plain_attempt: int | str = ""
+    children: tuple[Child, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ class Lifecycle:
             raise failures[0]
 
     async def _submit_batch(self, settings: str, number: int, batch: Batch, answers: Answers) -> None:
-        args: list[codec.Field] = [_REQUEST_TTL_MS]
+        args: list[codec.Field] = [REQUEST_TTL_MS]
         ids = [self._ids.new(number) for _ in batch]
         for job_id, (_, job) in zip(ids, batch, strict=True):
             add_submission(args, job_id, job)
@@ -237,16 +239,22 @@ class Lifecycle:
         return Claim([ClaimedJob(entry, now_ms) for entry in reply[3:]], refused)
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
-        """Write the outcomes of at most 100 attempts.
+        """Write the outcomes of at most 100 attempts, and with each of those that completed their job all its children.
+
+        Those children that `outbox.parted` leaves are only kept: `Outbox.deliver` hands them to their queues.
 
         Returns:
             An entry a settlement, in order: the new state, or `ALREADY`, `STALE_LEASE` or `NOT_FOUND`, which changed nothing.
         """
         args: list[codec.Field] = []
         for settlement in settlements:
-            args += settlement
+            args += settlement[:-1]
+            if settlement.children:
+                add_children(args, settlement.children, queue)
         replies = await self._settle(self._link, [keys.settings(namespace, queue)], args)
-        return [reply.decode() for reply in replies]
+        for refusal in replies[len(settlements) :]:
+            log_dropped(queue, *refusal)
+        return [reply.decode() for reply in replies[: len(settlements)]]
 
     async def report(self, namespace: str, queue: str, job_id: str, token: int, progress: float, text: str) -> bool:
         """Keep how far a running attempt has come.

@@ -67,6 +67,7 @@ class Registry:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._add_names = Script.load("add_names")
         self._name_queue = Script.load("name_queue")
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[tuple[str, int], str] = {}
@@ -121,7 +122,7 @@ class Registry:
 
     async def add_types(self, namespace: str, types: Iterable[str]) -> None:
         """Make job types known, for good."""
-        await self._link.call("SADD", keys.types(namespace), *types)
+        await self._add_names(self._link, [keys.types(namespace)], list(types))
 
     async def is_known_type(self, namespace: str, job_type: str) -> bool:
         """Tell whether any worker of the namespace has ever registered a type."""

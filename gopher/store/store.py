@@ -10,6 +10,7 @@ from gopher.store.events import Control, Events
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.limits import LimitRules
 from gopher.store.link import Link
+from gopher.store.outbox import Outbox
 from gopher.store.query import Query
 from gopher.store.registry import Registry
 from gopher.store.schedules import Schedules
@@ -33,6 +34,7 @@ class Store:
         """Connects and keeps the connection until cancelled; see `Link.run`."""
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
+        self.outbox = Outbox(self.link, self.registry)
         self.schedules = Schedules(self.link, self.registry)
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)

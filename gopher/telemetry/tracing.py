@@ -117,6 +117,15 @@ def _submit_span(tracer: trace.Tracer, job_type: str, queue: str, count: int) ->
         yield carrier[TRACEPARENT]
 
 
+def current() -> str | None:
+    """Return the traceparent of the span that the caller is in; None outside of any, and when nothing is traced."""
+    if _State.tracer is None:
+        return None
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get(TRACEPARENT)
+
+
 def attempt_span(job_type: str, queue: str, job_id: str, attempt: int, traceparent: str | None) -> AbstractContextManager[None]:
     """Record an attempt while the block lasts, as a child of the submit; what the block raises marks the span as failed."""
     tracer = _State.tracer

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gopher.errors import InvalidRequestError, Violation
-from gopher.job import DEFAULT_NAMESPACE, DEFAULT_QUEUE
+from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, DEFAULT_NAMESPACE, DEFAULT_QUEUE, JSON_CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,6 +193,27 @@ def _time_text(ms: int) -> str:
     if ms and ms % DAY_MS == 0:
         return f"{ms // DAY_MS} days"
     return f"{ms // SECOND_MS} s" if ms % SECOND_MS == 0 else f"{ms} ms"
+
+
+def content_type(faults: Faults, field: str, value: str) -> str:
+    """Check what a payload is; JSON if unset."""
+    if value and value not in CONTENT_TYPES:
+        known = f"{JSON_CONTENT_TYPE} or {BYTES_CONTENT_TYPE}"
+        faults.add(field, "UNSUPPORTED_CONTENT_TYPE", f"must be {known}, got {value[:_SHOWN]!r}")
+    return value or JSON_CONTENT_TYPE
+
+
+def payload(faults: Faults, field: str, value: bytes, content_type: str, max_bytes: int) -> bytes:
+    """Check a payload and keep its very bytes; empty JSON means null."""
+    if len(value) > max_bytes:
+        faults.add(field, "PAYLOAD_TOO_LARGE", f"must be at most {max_bytes} bytes, got {len(value)}")
+    elif content_type == JSON_CONTENT_TYPE:
+        if not value:
+            return b"null"
+        fault = json_fault(value)
+        if fault is not None:
+            faults.add(field, "BAD_JSON", f"must be JSON: {fault}")
+    return value
 
 
 _decode_json = msgspec.json.Decoder().decode

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypedDict
 
-from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, JSON_CONTENT_TYPE, NewJob, Priority
+from gopher.job import NewJob, Priority
 from gopher.retry import MAX_ATTEMPTS_LIMIT
+from gopher.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
 from gopher.wire import check
-from gopher.wire.check import DAY_MS, Faults
+from gopher.wire.check import Faults
 from gopher.wire.convert import PRIORITY_NUMBER
-
-DEFAULT_MAX_PAYLOAD_BYTES: Final = 256 * 1024
-MAX_BACKOFF_MS: Final = 7 * DAY_MS
-MAX_BACKOFF_MULTIPLIER: Final = 10
-MAX_TIMEOUT_MS: Final = 30 * DAY_MS
-MAX_DELAY_MS: Final = 3650 * DAY_MS
-MAX_RETENTION_MS: Final = 30 * DAY_MS
 
 _PRIORITY_OF: Final = {0: Priority.NORMAL} | {number: priority for priority, number in PRIORITY_NUMBER.items()}
 
@@ -49,11 +43,11 @@ def new_job(spec: job_service_pb2.JobSpec, path: str, *, max_payload_bytes: int,
         InvalidRequestError: It names every fault.
     """
     faults = Faults(path)
-    content_type = _content_type(faults, spec.content_type)
+    content_type = check.content_type(faults, "content_type", spec.content_type)
     retries: _RetryFields = _retry_fields(faults, spec.retry_policy) if spec.HasField("retry_policy") else {}
     job = NewJob(
         type=check.name(faults, "type", spec.type),
-        payload=_payload(faults, spec.payload, content_type, max_payload_bytes),
+        payload=check.payload(faults, "payload", spec.payload, content_type, max_payload_bytes),
         queue=check.queue_or_default(faults, "queue", spec.queue),
         priority=_priority(faults, spec.priority),
         content_type=content_type,
@@ -66,29 +60,6 @@ def new_job(spec: job_service_pb2.JobSpec, path: str, *, max_payload_bytes: int,
     )
     faults.refuse()
     return job
-
-
-def _content_type(faults: Faults, value: str) -> str:
-    if value and value not in CONTENT_TYPES:
-        faults.add(
-            "content_type",
-            "UNSUPPORTED_CONTENT_TYPE",
-            f"must be {JSON_CONTENT_TYPE} or {BYTES_CONTENT_TYPE}, got {value[:64]!r}",
-        )
-    return value or JSON_CONTENT_TYPE
-
-
-def _payload(faults: Faults, payload: bytes, content_type: str, max_bytes: int) -> bytes:
-    """Check the payload and keep its very bytes; empty JSON means null."""
-    if len(payload) > max_bytes:
-        faults.add("payload", "PAYLOAD_TOO_LARGE", f"must be at most {max_bytes} bytes, got {len(payload)}")
-    elif content_type == JSON_CONTENT_TYPE:
-        if not payload:
-            return b"null"
-        fault = check.json_fault(payload)
-        if fault is not None:
-            faults.add("payload", "BAD_JSON", f"must be JSON: {fault}")
-    return payload
 
 
 def _priority(faults: Faults, value: int) -> Priority:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -16,7 +17,7 @@ from tests.runtime.parts import submit
 from tests.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from gopher.job import Job, JobState
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from gopher.store.store import Store
 
 MODULE = "gopher.cli.worker"
+APP = "tests.e2e.apps.work:registry"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -58,17 +61,33 @@ class Farm:
     def __exit__(self, *_: object) -> None:
         self._programs.close()
 
-    async def worker(self, *options: str, lease_seconds: float = 30.0, grace_seconds: float = 10.0) -> Program:
+    async def worker(
+        self,
+        *options: str,
+        lease_seconds: float = 30.0,
+        grace_seconds: float = 10.0,
+        app: str = APP,
+        variables: Mapping[str, str] = NOTHING,
+    ) -> Program:
         """Start a worker and wait until it is ready."""
-        program = self.start_worker(*options, lease_seconds=lease_seconds, grace_seconds=grace_seconds)
+        program = self.start_worker(
+            *options, lease_seconds=lease_seconds, grace_seconds=grace_seconds, app=app, variables=variables
+        )
         await trio.to_thread.run_sync(program.wait_ready)
         return program
 
-    def start_worker(self, *options: str, lease_seconds: float = 30.0, grace_seconds: float = 10.0) -> Program:
-        """Start a worker; it is killed at the end."""
-        arguments = ["--app", "tests.e2e.apps.work:registry", "--namespace", self.namespace]
+    def start_worker(
+        self,
+        *options: str,
+        lease_seconds: float = 30.0,
+        grace_seconds: float = 10.0,
+        app: str = APP,
+        variables: Mapping[str, str] = NOTHING,
+    ) -> Program:
+        """Start a worker with some environment variables more; it is killed at the end."""
+        arguments = ["--app", app, "--namespace", self.namespace]
         arguments += ["--lease", f"{lease_seconds:g}", "--grace", f"{grace_seconds:g}", *options]
-        return self._programs.enter_context(Program(MODULE, *arguments, environ=self._environ))
+        return self._programs.enter_context(Program(MODULE, *arguments, environ={**self._environ, **variables}))
 
     async def submit(self, type: str, payload: object = None, count: int = 1) -> list[str]:  # noqa: A002 - as everywhere
         return await submit(self.store, self.namespace, count, type=type, payload=msgspec.json.encode(payload))

@@ -92,3 +92,30 @@ async def sleep_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> None:
         await trio.sleep_forever()
     finally:
         sys.stderr.write("cancelled as Trio cancels\n")
+
+
+@registry.handler("parent", process=True)
+def parent(job: gopher.SyncJobContext, payload: list[str]) -> list[str]:
+    """Submit a job of each type given, and tell which ids or refusals that gave."""
+    return [_try_submit(job, each) for each in payload]
+
+
+def _try_submit(job: gopher.SyncJobContext, job_type: str) -> str:
+    try:
+        return job.submit(job_type, {"a": b"\xff".hex()}, labels={"n": "1"}, delay_seconds=1.5)
+    except gopher.GopherError as error:
+        return f"{type(error).__name__} {error.reason}: {error.message}"
+
+
+@registry.handler("parent-trio", process=True)
+async def parent_on_trio(job: gopher.JobContext, payload: list[str]) -> list[str]:
+    """Do the same on Trio, all at once."""
+    found: list[str] = []
+
+    async def submit(job_type: str) -> None:
+        found.append(await job.submit(job_type, b"\xff"))
+
+    async with trio.open_nursery() as nursery:
+        for each in payload:
+            nursery.start_soon(submit, each)
+    return sorted(found)

@@ -7,11 +7,14 @@ import structlog.testing
 import trio
 import trio.testing
 
-from gopher.job import JobState, Move, Outcome
+from gopher.job import JobState, Move, NewJob, Outcome
+from gopher.runtime.relay import Relay
 from gopher.runtime.scopes import Scopes
 from gopher.runtime.settler import Settler
 from gopher.store import keys
+from gopher.store.ids import IdSource
 from gopher.store.lifecycle import Settlement
+from gopher.store.outbox import pack
 from gopher.store.store import Store
 from tests.runtime.parts import WilfulLifecycle, lose_lease, submit
 from tests.runtime.rig import attempt_of
@@ -19,6 +22,7 @@ from tests.waiting import until
 
 if TYPE_CHECKING:
     from gopher.runtime.scopes import RunningAttempt
+    from gopher.store.outbox import Child
     from tests.redis_server import RedisServer
 
 
@@ -30,7 +34,11 @@ class Line:
         self.namespace = namespace
         self.lifecycle = WilfulLifecycle(store)
         self.scopes = Scopes()
-        self.settler = Settler(self.lifecycle, self.scopes, namespace=namespace, queue="default", on_change=lambda: None)
+        self.ids = IdSource()
+        self.relay = Relay(store.outbox, namespace=namespace, queue="default", sweep_seconds=3600)
+        self.settler = Settler(
+            self.lifecycle, self.scopes, namespace=namespace, queue="default", relay=self.relay, on_change=lambda: None
+        )
 
     async def claim(self, count: int) -> list[RunningAttempt]:
         """Submit jobs and claim them."""
@@ -183,3 +191,60 @@ async def test_settler_tries_again_until_redis_is_back(redis_server: RedisServer
     await until(lambda: len(line.scopes) == 0)
 
     assert [await line.state(attempt) for attempt in attempts] == [JobState.COMPLETED] * 3
+
+
+# --- attempts that have submitted jobs -------------------------------------------------------------------------------------------
+
+
+def with_children(line: Line, attempt: RunningAttempt, count: int, queue: str = "default", size: int = 1) -> list[Child]:
+    """Complete an attempt that has submitted so many jobs."""
+    job = attempt.job
+    described = NewJob(type="work", queue=queue, payload=b"1" * size, parent_id=job.id)
+    children = [pack(job.id, job.token, line.ids.new(1 if queue == "other" else 0), described) for _ in range(count)]
+    settlement = Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, result=b"1", children=tuple(children))
+    line.settler.put_nowait(attempt, settlement)
+    return children
+
+
+async def test_call_writes_few_outcomes_where_these_have_many_children(line: Line, nursery: trio.Nursery) -> None:
+    """What a call writes stays bounded in jobs and bytes, however many outcomes wait; a parent with too many goes alone."""
+    attempts = await line.claim(8)
+    for attempt, count in zip(attempts[:5], (40, 40, 40, 150, 0), strict=True):
+        with_children(line, attempt, count)
+    for attempt in attempts[5:7]:
+        with_children(line, attempt, 3, size=250_000)
+    line.complete(attempts[7])
+
+    while len(line.settler):
+        await line.settler.tick()
+    await line.relay.tick()
+
+    assert line.lifecycle.settles == [2, 1, 1, 2, 2]
+    assert {await line.state(attempt) for attempt in attempts} == {JobState.COMPLETED}
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_children_of_other_queues_go_to_the_relay_once_the_outcome_is_written(line: Line, lost: int) -> None:
+    """Also when the reply to the first call was lost, and the second says ALREADY."""
+    (attempt,) = await line.claim(1)
+    line.lifecycle.lose = lost
+    children = with_children(line, attempt, 3, queue="other")
+
+    await line.settler.tick()
+    await line.relay.tick()
+
+    assert not await line.store.link.call("EXISTS", keys.outbox(line.namespace, "default"))
+    jobs: list[bytes] = await line.store.link.call("ZRANGE", f"{keys.queue(line.namespace, 'other')}enqueued:normal", 0, -1)
+    assert [job_id.decode() for job_id in jobs] == [child.id for child in children]
+
+
+async def test_children_of_a_lost_lease_go_nowhere(line: Line) -> None:
+    """The relay is not told of them."""
+    (attempt,) = await line.claim(1)
+    await lose_lease(line.store, await line.store.query.get(line.namespace, attempt.job.id))
+    with_children(line, attempt, 1, queue="other")
+
+    await line.settler.tick()
+    await line.relay.tick()
+
+    assert not await line.store.link.call("KEYS", f"{keys.queue(line.namespace, 'other')}*")

@@ -4,21 +4,24 @@ import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 
 from gopher.handlers import Registry
 from gopher.job import JobState, Outcome
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.store.outbox import Outbox
 from gopher.store.store import Store
 from tests.runtime.parts import WilfulLifecycle, submit
 from tests.waiting import PATIENCE_SECONDS, until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from gopher.handlers import JobContext, SyncJobContext
     from gopher.job import Job
+    from gopher.store.outbox import Child
     from gopher.store.registry import WorkerInfo
     from tests.redis_server import RedisServer
 
@@ -264,6 +267,35 @@ async def test_drain_lets_handlers_know_and_finish(hall: Hall) -> None:
     job = await hall.job(job_id)
 
     assert (job.state, job.result) == (JobState.COMPLETED, b'"finished in time"')
+
+
+async def test_drain_hands_children_over(hall: Hall, nursery: trio.Nursery) -> None:
+    """A worker that goes does not leave to others, who may not come, what its jobs have submitted to other queues."""
+    gate = trio.Event()
+
+    class HeldOutbox(Outbox):
+        async def deliver(self, namespace: str, queue: str, children: Sequence[Child]) -> None:
+            await gate.wait()
+            await super().deliver(namespace, queue, children)
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> str:
+        return await job.submit("work", queue="other")
+
+    async def open_gate() -> None:
+        await until(worker._draining.is_set)
+        gate.set()
+
+    hall.store.outbox = HeldOutbox(hall.store.link, hall.store.registry)
+    worker = hall.worker()
+    nursery.start_soon(open_gate)
+
+    async with hall.working(worker):
+        parent = await hall.final(await hall.submit())
+
+    assert parent.result is not None
+    child = await hall.job(msgspec.json.decode(parent.result))
+    assert (child.queue, child.state, child.parent_id) == ("other", JobState.ENQUEUED, parent.id)
 
 
 async def test_abort_ends_the_grace(hall: Hall) -> None:

@@ -10,6 +10,7 @@ import trio
 from gopher.job import Failure, JobState, Move, NewJob, Outcome
 from gopher.store import codec, keys
 from gopher.store.lifecycle import Bound, Claim, Settlement
+from gopher.store.outbox import pack
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.submission import SubmitReceipt
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gopher.job import Job
     from gopher.store.audit import AuditProgress, Finding
     from gopher.store.codec import ClaimedJob
+    from gopher.store.outbox import Child
     from gopher.store.resp import Reply
     from gopher.store.store import Store
 
@@ -136,7 +138,15 @@ class Rig:
         return claim
 
     async def settle(
-        self, job_id: str, token: int, move: Move, *, outcome: Outcome | None = None, delay_ms: int = 0, result: bytes = b"null"
+        self,
+        job_id: str,
+        token: int,
+        move: Move,
+        *,
+        outcome: Outcome | None = None,
+        delay_ms: int = 0,
+        result: bytes = b"null",
+        children: Iterable[Child] = (),
     ) -> str:
         outcome = outcome or OUTCOMES[move]
         failure = FAILURE if outcome is Outcome.RAISED else b""
@@ -144,9 +154,32 @@ class Rig:
         if move is Move.PARK:
             settlement = settlement._replace(result=BREAKER.encode())
         if move is Move.COMPLETE:
-            settlement = settlement._replace(result=result, plain_attempt=await self._plain_attempt(job_id))
+            plain = await self._plain_attempt(job_id)
+            settlement = settlement._replace(result=result, plain_attempt=plain, children=tuple(children))
         (word,) = await self.store.lifecycle.settle(self.namespace, self.queue, [settlement])
         return word
+
+    async def child(self, parent_id: str, token: int, **fields: object) -> Child:
+        """Return what an attempt has submitted; a job of the same queue unless the fields name another."""
+        about = {"type": "email", "queue": self.queue, "parent_id": parent_id, "root_id": parent_id, **fields}
+        job = NewJob(**about)  # type: ignore[arg-type] # the test names fields of NewJob
+        return pack(parent_id, token, await self.store.outbox.reserve(self.namespace, job), job)
+
+    async def deliver(self, children: Iterable[Child]) -> None:
+        await self.store.outbox.deliver(self.namespace, self.queue, list(children))
+
+    async def sweep_outbox(self) -> list[Child]:
+        """Return what a walk over the outbox finds to deliver."""
+        cursor, found = await self.store.outbox.sweep(self.namespace, self.queue, 0)
+        while cursor:
+            cursor, more = await self.store.outbox.sweep(self.namespace, self.queue, cursor)
+            found += more
+        return found
+
+    async def kept(self) -> list[str]:
+        """Return the ids in the outbox, sorted."""
+        ids: list[bytes] = await self.call("HKEYS", "outbox")
+        return sorted(job_id.decode() for job_id in ids)
 
     async def _plain_attempt(self, job_id: str) -> int | str:
         """Return what the runner says of a job whose record it had with the claim."""

@@ -12,11 +12,13 @@ import pytest
 import redis
 import trio
 
+from gopher.breaker import Breaker, Forced
 from gopher.errors import StoreError, StoreFullError
 from gopher.job import Move, NewJob, Priority
 from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.runtime.scheduler import Scheduler
 from gopher.schedule import NewSchedule
+from gopher.store.breakers import BreakerEnding
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Bound
 from gopher.store.scripts import LUA_DIRECTORY, Script
@@ -69,7 +71,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
-    turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits)
+    turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -82,6 +84,7 @@ def nightly(rig: Rig) -> NewSchedule:
 async def fill(rig: Rig) -> list[str]:
     """Submit jobs of every kind, make a schedule, and make a unique key leak."""
     await rig.store.schedules.create(rig.namespace, nightly(rig))
+    await rig.store.registry.add_types(rig.namespace, ["email"])
     await rig.call("SET", "unique:leak", UNKNOWN_ID)
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
@@ -104,7 +107,9 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.cancel(jobs[0].id)
     moves = [Move.ACKNOWLEDGE_CANCEL, Move.COMPLETE, Move.BURY, Move.RETRY, Move.SNOOZE, Move.RELEASE]
     for job, move in zip(jobs, moves, strict=False):
-        await rig.settle(job.id, job.token, move)
+        children = [await rig.child(job.id, job.token)] if move is Move.COMPLETE else []
+        await rig.settle(job.id, job.token, move, children=children)
+    assert await rig.sweep_outbox() == []
     await rig.requeue(jobs[0].id)
     await lifecycle.delete(rig.namespace, jobs[2].id)
     await lifecycle.pause(rig.namespace, rig.queue)
@@ -117,6 +122,7 @@ async def drain(rig: Rig, url: str) -> None:
     assert await rig.audit() == []
     await drain_schedules(rig)
     await drain_limits(rig)
+    await drain_breakers(rig)
     await lifecycle.purge(rig.namespace, rig.queue)
 
 
@@ -131,6 +137,15 @@ async def drain_schedules(rig: Rig) -> None:
     assert await Scheduler(schedules, namespace=rig.namespace, queue=rig.queue).tick() == 0
     assert (await schedules.get(*where, "nightly")).skipped_total == 1
     await schedules.delete(*where, "nightly")
+
+
+async def drain_breakers(rig: Rig) -> None:
+    """Call every script of breakers."""
+    breakers = rig.store.breakers
+    await breakers.declare(rig.namespace, "smtp", Breaker(failures=1), ["email"])
+    await breakers.admit(rig.namespace, "smtp", count=1, permit_seconds=1)
+    await breakers.report(rig.namespace, "smtp", worker="w", report_id="r", endings=[BreakerEnding("f", "")])
+    await breakers.force(rig.namespace, "smtp", Forced.OPEN)
 
 
 async def drain_limits(rig: Rig) -> None:

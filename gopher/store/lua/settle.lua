@@ -2,17 +2,21 @@
 -- Writes the outcomes of attempts, each fenced by its lease token.
 -- KEYS[1] settings of the queue
 -- ARGV[1..] an outcome: id of the job, token, move (complete, retry, bury, snooze, release, park, acknowledge_cancel), outcome,
---   delay in ms, result or '' (of park: what holds the job back, BREAKER:NAME), failure or '', and, when the job is completed, has no
---   deadline, unique key or retention of its own and counts under no limit, the number of the attempt, else ''
+--   delay in ms, result or '' (of park: what holds the job back, breaker:NAME), failure or '', and last: when the job is completed, has
+--   no deadline, unique key or retention of its own and counts under no limit, the number of the attempt; when it is completed and has
+--   children, the word children, how many of them are of this queue and stored at once, how many there are, and of each, those first,
+--   id and entry; else ''
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
---   nothing was changed
--- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled
+--   nothing was changed; then an entry a child that was refused: {its id, as submit.lua refuses it}
+-- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled; of children: none -> scheduled | enqueued
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
+-- include: lib/children.lua
 local now = now_ms()
 local replies, ended = {}, {}
 local completed, expiry = {}, now + DEFAULT_RETENTION_MS
+local child_ids, child_entries = {}, {}
 local woken = false
 
 local NEXT_STATE = {complete = 'completed', retry = 'retrying', bury = 'failed', snooze = 'scheduled', release = 'enqueued',
@@ -114,16 +118,45 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   return state
 end
 
-for at = 1, #ARGV, 8 do
-  if ARGV[at + 7] ~= '' then
-    replies[#replies + 1] = complete(ARGV[at], ARGV[at + 1], ARGV[at + 5], ARGV[at + 7])
+-- The children are kept before the outcome is written: cut short between the two, they are dropped; after it, somebody delivers them.
+local function settle_parent(at)
+  local direct, last = tonumber(ARGV[at + 8]), at + 9 + 2 * ARGV[at + 9]
+  local job = redis.call('hmget', job_key(ARGV[at]), 'state', 'token')
+  if job[1] == 'processing' and job[2] == ARGV[at + 1] then
+    keep_children(at + 10, last)
+    for child = at + 10, at + 9 + 2 * direct, 2 do
+      child_ids[#child_ids + 1] = ARGV[child]
+      child_entries[#child_entries + 1] = ARGV[child + 1]
+    end
+  end
+  replies[#replies + 1] = settle(unpack(ARGV, at, at + 6))
+  return last + 1
+end
+
+local at = 1
+while at <= #ARGV do
+  local kind = ARGV[at + 7]
+  if kind == 'children' then
+    at = settle_parent(at)
   else
-    replies[#replies + 1] = settle(unpack(ARGV, at, at + 6))
+    if kind ~= '' then
+      replies[#replies + 1] = complete(ARGV[at], ARGV[at + 1], ARGV[at + 5], kind)
+    else
+      replies[#replies + 1] = settle(unpack(ARGV, at, at + 6))
+    end
+    at = at + 8
   end
 end
 if #completed > 0 then
   redis.call('zadd', base .. 'completed', unpack(completed))
   redis.call('hincrby', counters_key, 'completed_total', #completed / 2)
+end
+if #child_ids > 0 then
+  local refusals, is_enqueued = store_children(child_ids, child_entries, now)
+  woken = woken or is_enqueued
+  for _, refusal in ipairs(refusals) do
+    replies[#replies + 1] = refusal
+  end
 end
 -- Last: a job that is in two indexes is found and mended, one that is in none would be lost.
 if #ended > 0 then

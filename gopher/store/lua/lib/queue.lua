@@ -3,6 +3,7 @@ local base = string.sub(KEYS[1], 1, -9)
 local settings_key = KEYS[1]
 local counters_key = base .. 'counters'
 local deadlines_key = base .. 'deadlines'
+local outbox_key = base .. 'outbox'
 
 local function job_key(id)
   return base .. 'job:' .. id

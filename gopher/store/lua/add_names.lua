@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- Makes names known for good: of job types, or of breakers. In a full Redis too, so that a worker which starts there can drain it.
+-- KEYS[1] the names known, a set
+-- ARGV[1..] names
+-- Returns: {OK}
+-- Moves: none
+if ARGV[1] then
+  redis.call('sadd', KEYS[1], unpack(ARGV))
+end
+return {'OK'}

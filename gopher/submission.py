@@ -1,0 +1,89 @@
+"""What Python code says of a job that it submits, as a caller or from inside a handler: its options, and what they may be."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict
+
+import msgspec
+
+from gopher.errors import invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+Payload: TypeAlias = object
+"""A JSON value, a dataclass, a TypedDict or a msgspec Struct (all sent as JSON), or bytes."""
+
+_DAY_MS: Final = 24 * 3600 * 1000
+DEFAULT_MAX_PAYLOAD_BYTES: Final = 256 * 1024
+MAX_BACKOFF_MS: Final = 7 * _DAY_MS
+MAX_BACKOFF_MULTIPLIER: Final = 10
+MAX_TIMEOUT_MS: Final = 30 * _DAY_MS
+MAX_DELAY_MS: Final = 3650 * _DAY_MS
+MAX_RETENTION_MS: Final = 30 * _DAY_MS
+
+
+class JobOptions(TypedDict, total=False):
+    """What every submit takes besides type and payload; left out or None means what the handler declares, or the default.
+
+    `content_type` is `application/json`, for bytes `application/octet-stream`; bytes that are JSON already can be sent as such. A
+    `datetime` must have a time zone.
+    """
+
+    queue: str | None
+    priority: str | None
+    content_type: str | None
+    labels: Mapping[str, str] | None
+    max_attempts: int | None
+    backoff_initial_seconds: float | None
+    backoff_max_seconds: float | None
+    backoff_multiplier: float | None
+    timeout_seconds: float | None
+    delay_seconds: float | None
+    run_at: datetime | None
+    deadline: datetime | None
+    unique_key: str | None
+    retention_seconds: float | None
+
+
+def encode_payload(payload: Payload, *, field: str = "payload") -> bytes:
+    """Return the bytes of a payload.
+
+    Raises:
+        InvalidRequestError: It is neither bytes nor can it be written as JSON.
+    """
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload)
+    try:
+        data = msgspec.json.encode(payload)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise invalid(field, "BAD_JSON", f"cannot be written as JSON: {error}") from error
+    # msgspec writes numbers that JSON does not have as null; only a text with a null in it can hold one.
+    if b"null" in data and _has_no_number(msgspec.to_builtins(payload)):
+        raise invalid(field, "BAD_JSON", "holds NaN or an infinity, which JSON cannot say")
+    return data
+
+
+def _has_no_number(value: object) -> bool:
+    match value:
+        case float():
+            return not math.isfinite(value)
+        case dict():
+            return any(map(_has_no_number, value.values()))
+        case list() | tuple():
+            return any(map(_has_no_number, value))
+        case _:
+            return False
+
+
+def moment_ms(moment: datetime) -> int:
+    """Return a moment as ms since the epoch.
+
+    Raises:
+        ValueError: It has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("has no time zone: say datetime(..., tzinfo=UTC) or .astimezone()")
+    return round(moment.timestamp() * 1000)
