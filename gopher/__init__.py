@@ -13,13 +13,16 @@ happens to a job). Callers say `from gopher.client import Client`; it pulls in g
 
 from __future__ import annotations
 
+from gopher.breaker import Breaker
 from gopher.errors import GopherError, JobCancelledError, JobFailedError, WaitTimeoutError
 from gopher.handlers import Discard, JobContext, Registry, Retry, Snooze, SyncJobContext
 from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
+from gopher.limits import RateLimit
 from gopher.retry import RetryPolicy
 
 __all__ = [
     "Attempt",
+    "Breaker",
     "Discard",
     "Failure",
     "GopherError",
@@ -31,6 +34,7 @@ __all__ = [
     "JsonValue",
     "Outcome",
     "Priority",
+    "RateLimit",
     "Registry",
     "Retry",
     "RetryPolicy",

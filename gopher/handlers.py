@@ -22,11 +22,14 @@ import msgspec
 
 from gopher.errors import PayloadMismatchError
 from gopher.job import JSON_CONTENT_TYPE
+from gopher.limits import Limits, RateLimit
 from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 from gopher.submission import JobOptions, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from gopher.breaker import Breaker
 
 NAME_PATTERN: Final = r"[a-z][a-z0-9_.-]{0,63}"
 """Of types, queues and namespaces: no character of it means anything to Redis."""
@@ -114,6 +117,9 @@ class HandlerSpec:
         timeout_seconds: Longest run of an attempt, for jobs that do not say otherwise; None for no limit.
         decode: Makes the payload of a JSON job; raises `msgspec.ValidationError`.
         takes_bytes: Whether the handler wants the payload as it came.
+        limits: What holds its jobs back, in each queue, all workers together, where no operator has set limits.
+        breaker: That its dependency has; None for none.
+        bulkhead: Attempts that a worker runs at once; None for as many as it has slots.
     """
 
     type: str
@@ -124,6 +130,9 @@ class HandlerSpec:
     timeout_seconds: float | None
     decode: Callable[[bytes], object]
     takes_bytes: bool
+    limits: Limits
+    breaker: Breaker | None
+    bulkhead: int | None
 
     @property
     def is_coroutine(self) -> bool:
@@ -286,6 +295,12 @@ class Registry:
         backoff_multiplier: float = 2.0,
         process: bool = False,
         asyncio: bool = False,
+        rate_limit: str | RateLimit | None = None,
+        rate_limit_per_key: str | RateLimit | None = None,
+        concurrency_limit: int | None = None,
+        concurrency_limit_per_key: int | None = None,
+        breaker: Breaker | None = None,
+        bulkhead: int | None = None,
     ) -> Callable[[FunctionT], FunctionT]:
         """Register the decorated function as the handler of a type.
 
@@ -298,6 +313,12 @@ class Registry:
             backoff_multiplier: Growth of the upper end.
             process: Run it in a subprocess.
             asyncio: Run it in an asyncio event loop.
+            rate_limit: Starts a period, all workers of a queue together: `100/s`, `10/m`, `5/h`, `1/d`.
+            rate_limit_per_key: The same for each `limit_key`.
+            concurrency_limit: Jobs processing at once, all workers of a queue together.
+            concurrency_limit_per_key: The same for each `limit_key`.
+            breaker: Holds the jobs back while the dependency fails.
+            bulkhead: Attempts that one worker runs at once.
 
         Raises:
             ValueError: What was given cannot work; the message says why.
@@ -308,6 +329,14 @@ class Registry:
             backoff_multiplier=backoff_multiplier,
         )
         _check_numbers(type, policy, max_attempts, timeout_seconds)
+        if bulkhead is not None and bulkhead < 1:
+            raise ValueError(f"bulkhead of {type!r} must be at least 1, not {bulkhead}")
+        limits = Limits(
+            rate=_rate(rate_limit),
+            rate_per_key=_rate(rate_limit_per_key),
+            concurrency=concurrency_limit,
+            concurrency_per_key=concurrency_limit_per_key,
+        )
 
         def register(function: FunctionT) -> FunctionT:
             if type in self._specs:
@@ -322,6 +351,9 @@ class Registry:
                 timeout_seconds=timeout_seconds,
                 decode=msgspec.json.Decoder(hint).decode,
                 takes_bytes=hint is bytes,
+                limits=limits,
+                breaker=breaker,
+                bulkhead=bulkhead,
             )
             return function
 
@@ -336,9 +368,18 @@ class Registry:
         return self._specs.get(type)
 
     @property
+    def specs(self) -> list[HandlerSpec]:
+        """The handlers, by type."""
+        return [self._specs[job_type] for job_type in self.types]
+
+    @property
     def types(self) -> list[str]:
         """The types that have a handler, sorted."""
         return sorted(self._specs)
+
+
+def _rate(said: str | RateLimit | None) -> RateLimit | None:
+    return RateLimit.parse(said) if isinstance(said, str) else said
 
 
 def _check_numbers(job_type: str, policy: RetryPolicy, max_attempts: int | None, timeout_seconds: float | None) -> None:

@@ -71,7 +71,7 @@ def test_registry_tells_where_a_handler_runs(
     """A coroutine function runs on Trio, a plain one in a thread, unless marked otherwise."""
     registry = Registry()
 
-    registry.handler("work", **options)(function)
+    registry.handler("work", **options)(function)  # type: ignore[arg-type]  # only switches are among them
 
     spec = registry.get("work")
     assert spec is not None
@@ -128,7 +128,7 @@ def test_registry_refuses_a_function_that_cannot_be_called(
 ) -> None:
     """A function that does not go with its mark, or does not take a job and a payload, is refused by name."""
     with pytest.raises(ValueError, match=said):
-        Registry().handler("work", **options)(function)
+        Registry().handler("work", **options)(function)  # type: ignore[arg-type]  # only switches are among them
 
 
 def test_registry_refuses_a_second_handler_of_a_type() -> None:

@@ -22,6 +22,8 @@ from gopher.runtime.suspects import Suspects, is_suspect
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
+    from gopher.runtime.gates import Gates
+    from gopher.runtime.runner import Taken
     from gopher.runtime.scopes import Scopes
     from gopher.runtime.settler import Settler
     from gopher.runtime.slots import Slots
@@ -66,6 +68,7 @@ class Claimer:
     Args:
         lifecycle: Where to claim.
         scopes: Takes in the claimed attempts.
+        gates: What claims have to pass.
         namespace: Of the queues.
         worker: Id of this worker.
         slots: Attempts that run at most at once.
@@ -77,6 +80,7 @@ class Claimer:
         self,
         lifecycle: Lifecycle,
         scopes: Scopes,
+        gates: Gates,
         *,
         namespace: str,
         worker: str,
@@ -86,6 +90,7 @@ class Claimer:
     ) -> None:
         self._lifecycle = lifecycle
         self._scopes = scopes
+        self._gates = gates
         self._namespace = namespace
         self._worker = worker
         self._slots = slots
@@ -175,22 +180,26 @@ class Claimer:
                 count=count,
                 lease_ms=round(self._lease_seconds * 1000),
                 claim_id=source.claim_id,
+                bounds=self._gates.bounds(),
             )
         source.claim_id = self._unanswered = None
         jobs = () if claim is None else claim.jobs
         # A wake-up that overtook this reply in our own process must not be lost.
         source.is_drained = len(jobs) < count and source.wakes == wakes
-        suspects = []
+        suspects: list[Taken] = []
         for job in jobs:
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
+            outcomes = self._gates.take(attempt, source.settler)
             if is_suspect(job):
-                suspects.append(attempt)
+                suspects.append((attempt, outcomes))
             else:
-                slots.put_nowait(attempt, source.settler)
+                slots.put_nowait(attempt, outcomes)
         if suspects:
-            self._suspects.take(suspects, slots, source.settler)
+            self._suspects.take(suspects, slots)
         slots.start_nowait()
+        if claim is not None and await self._gates.ask(claim.refused):
+            source.is_drained = False
         return False
 
     def _free(self) -> int:

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
     from gopher.runtime.children import Children
     from gopher.runtime.executors import Executors
     from gopher.runtime.scopes import RunningAttempt
-    from gopher.runtime.settler import Settler
+    from gopher.runtime.settler import Outcomes
     from gopher.store.codec import ClaimedJob
     from gopher.submission import JobOptions, Payload
 
-Taken: TypeAlias = "tuple[RunningAttempt, Settler]"
+Taken: TypeAlias = "tuple[RunningAttempt, Outcomes]"
 """An attempt, and who writes its outcome."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -114,16 +114,16 @@ class Runner:
         """
         scope = trio.CancelScope()
         attempt: RunningAttempt | None = None
-        settler: Settler | None = None
+        outcomes: Outcomes | None = None
         error: BaseException | None = None
         is_torn_down = False
         try:
             with scope:
                 while not scope.cancel_called and (taken := take()) is not None:
-                    attempt, settler = taken
+                    attempt, outcomes = taken
                     settlement = self._refusal(attempt) or await self._complete(attempt, scope)
                     attempt.end()
-                    settler.put_nowait(attempt, settlement)
+                    outcomes.put_nowait(attempt, settlement)
                     attempt = None
         except* (trio.Cancelled, KeyboardInterrupt):
             is_torn_down = True
@@ -131,9 +131,9 @@ class Runner:
         except* BaseException as group:  # noqa: BLE001 - what else a handler raises, sys.exit() too, ends its attempt alone
             error = sole(group)
         finally:
-            if attempt is not None and settler is not None:
+            if attempt is not None and outcomes is not None:
                 attempt.end()
-                settler.put_nowait(attempt, _release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+                outcomes.put_nowait(attempt, _release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
         return attempt is None
 
     def _refusal(self, attempt: RunningAttempt) -> Settlement | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import trio
@@ -33,6 +33,13 @@ _RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0
 """Chosen: outcomes are written within 2 s of Redis being back."""
 _GIVEN_UP: Final = "GIVEN_UP"
 _REFUSED: Final = frozenset({"STALE_LEASE", "NOT_FOUND"})
+
+
+class Outcomes(Protocol):
+    """Takes the outcomes of attempts; `Settler` does, and what stands before it."""
+
+    def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
+        """Take the outcome of an attempt whose handler has ended."""
 
 
 class Settler:

@@ -23,7 +23,7 @@ from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 if TYPE_CHECKING:
     from gopher.runtime.runner import Runner, Taken
     from gopher.runtime.scopes import RunningAttempt
-    from gopher.runtime.settler import Settler
+    from gopher.runtime.settler import Outcomes
 
 _LONGEST_SECONDS: Final = 0.001
 """Chosen: how long handlers that never wait may keep the loop from looking at the network."""
@@ -46,9 +46,9 @@ class Slots:
         self._idle: list[trio.lowlevel.Task] = []
         self._clean = copy_context()
 
-    def put_nowait(self, attempt: RunningAttempt, settler: Settler) -> None:
+    def put_nowait(self, attempt: RunningAttempt, outcomes: Outcomes) -> None:
         """Have an attempt run soon, in the order of the calls; `start_nowait` must follow."""
-        self._waiting.append((attempt, settler))
+        self._waiting.append((attempt, outcomes))
 
     def start_nowait(self) -> None:
         """Wake a slot, or make one, for what was put."""

@@ -25,6 +25,7 @@ from gopher.job import Move, Outcome
 from gopher.runtime.children import Children
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.executors import Executors
+from gopher.runtime.gates import Gates
 from gopher.runtime.keeper import Keeper
 from gopher.runtime.listener import Listener
 from gopher.runtime.promoter import Promoter
@@ -128,9 +129,18 @@ class Supervisor:
             is_draining=self._draining.is_set,
             max_attempts=plan.max_attempts,
         )
+        self._gates = Gates(
+            store,
+            registry,
+            namespace=plan.namespace,
+            queues=list(plan.queues),
+            worker=self.worker_id,
+            on_room=self._note_room,
+        )
         self._claimer = Claimer(
             store.lifecycle,
             self._scopes,
+            self._gates,
             namespace=plan.namespace,
             worker=self.worker_id,
             slots=plan.slots,
@@ -168,6 +178,8 @@ class Supervisor:
         await self._store.registry.add_types(self._plan.namespace, self._registry.types)
         async with trio.open_nursery() as services:
             await services.start(self._keeper.run)
+            await self._gates.start()
+            await services.start(self._gates.run)
             for queue, weight in self._plan.queues.items():
                 await self._serve_queue(services, queue, weight)
             async with trio.open_nursery() as attempts:
@@ -242,6 +254,9 @@ class Supervisor:
             await self._scopes.wait_empty()
         self._executors.kill()
         self._abandon()
+
+    def _note_room(self, queue: str) -> None:
+        self._claimer.wake(queue)
 
     async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
         job = attempt.job

@@ -19,8 +19,8 @@ from gopher.store.lifecycle import Settlement
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gopher.runtime.runner import Taken
     from gopher.runtime.scopes import RunningAttempt, Scopes
-    from gopher.runtime.settler import Settler
     from gopher.runtime.slots import Slots
     from gopher.store.codec import ClaimedJob
 
@@ -45,20 +45,20 @@ class Suspects:
         self.held: list[RunningAttempt] = []
         self._scopes = scopes
 
-    def take(self, attempts: Sequence[RunningAttempt], slots: Slots, settler: Settler) -> None:
+    def take(self, taken: Sequence[Taken], slots: Slots) -> None:
         """Take in the suspects of one claim, at least one, which `Scopes` holds already."""
         self._forget()
-        others = attempts
+        others = taken
         if not self.held:
-            first, *others = attempts
+            (first, outcomes), *others = taken
             first.may_begin = trio.Event()
-            slots.put_nowait(first, settler)
-        self.held += attempts
-        for attempt in others:
+            slots.put_nowait(first, outcomes)
+        self.held += [attempt for attempt, _ in taken]
+        for attempt, outcomes in others:
             attempt.end()
             delay_ms = random.randint(*_PUT_OFF_MS)
             job = attempt.job
-            settler.put_nowait(attempt, Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, delay_ms))
+            outcomes.put_nowait(attempt, Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, delay_ms))
         self.review()
 
     def review(self) -> None:

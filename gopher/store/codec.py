@@ -49,7 +49,7 @@ _read_optional = attrgetter(*_OPTIONAL)
 _ALL_UNSET = (None,) * len(_OPTIONAL)
 _encode_json = msgspec.json.Encoder(order="sorted").encode
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
-_decode_failure = msgspec.json.Decoder(Failure).decode
+decode_failure = msgspec.json.Decoder(Failure).decode
 
 
 def to_fields(job: NewJob) -> list[Field]:
@@ -137,7 +137,7 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         progress=float(progress) if progress is not None else None,
         progress_message=reader.text("progress_message"),
         result=record.get(b"result"),
-        failure=_decode_failure(failure) if failure is not None else None,
+        failure=decode_failure(failure) if failure is not None else None,
         attempts=_attempts(state, reader),
         generation=reader.number("generation") or 0,
     )
@@ -180,7 +180,7 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
                 worker=worker.decode(),
                 started_ms=int(started),
                 finished_ms=int(finished),
-                failure=_decode_failure(failure) if failure else None,
+                failure=decode_failure(failure) if failure else None,
             )
         )
     kept.sort(key=lambda attempt: attempt.number)

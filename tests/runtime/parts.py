@@ -13,6 +13,7 @@ from gopher.runtime.slots import Slots
 from gopher.store import keys
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.submission import SubmitReceipt
+from tests.runtime.rig import no_gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,6 +96,7 @@ class Parts:
         self.claimer = Claimer(
             self.lifecycle,
             bench.scopes,
+            no_gates(),
             namespace=namespace,
             worker="worker",
             slots=slots,

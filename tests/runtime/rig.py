@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -12,6 +13,7 @@ from gopher.errors import UnknownTypeError
 from gopher.handlers import Registry
 from gopher.runtime.children import Children
 from gopher.runtime.executors import Executors
+from gopher.runtime.gates import Gates
 from gopher.runtime.runner import Runner
 from gopher.runtime.scopes import RunningAttempt, Scopes
 from gopher.runtime.settler import Settler
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from gopher.job import NewJob
     from gopher.store.lifecycle import Settlement
     from gopher.store.outbox import Outbox
+    from gopher.store.store import Store
 
 CLAIMED_MS: Final = 1_800_000_000_000
 MAX_ATTEMPTS: Final = 3
@@ -32,6 +35,12 @@ MAX_RESULT_BYTES: Final = 1024
 
 _ids: Final = IdSource()
 _tokens: Final = itertools.count(1)
+
+
+def no_gates() -> Gates:
+    """Return the gates of a worker whose handlers declare none: they ask Redis nothing."""
+    store = cast("Store", SimpleNamespace(breakers=None))
+    return Gates(store, Registry(), namespace="n", queues=[], worker="w", on_room=lambda _: None)
 
 
 def claimed_job(

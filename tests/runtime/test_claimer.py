@@ -14,6 +14,7 @@ from gopher.runtime.promoter import Promoter
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.slots import Slots
 from tests.runtime.parts import Parts
+from tests.runtime.rig import no_gates
 from tests.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ async def test_claimer_stops_though_no_reply_comes(bench: Bench, autojump_clock:
             await trio.sleep_forever()
 
     lifecycle: Lifecycle = SilentLifecycle()  # type: ignore[assignment] # a claimer asks nothing else of it
-    claimer = Claimer(lifecycle, bench.scopes, namespace="n", worker="w", slots=4, lease_seconds=30.0, poll_seconds=5.0)
+    claimer = Claimer(
+        lifecycle, bench.scopes, no_gates(), namespace="n", worker="w", slots=4, lease_seconds=30.0, poll_seconds=5.0
+    )
     claimer.add_source(QueueSource("default", 1, bench.handed))
 
     async with trio.open_nursery() as nursery:
@@ -141,6 +144,7 @@ async def test_claimer_stops_at_once_when_it_has_nothing_to_do(bench: Bench, aut
     claimer = Claimer(
         None,  # type: ignore[arg-type] # it never claims
         bench.scopes,
+        no_gates(),
         namespace="n",
         worker="w",
         slots=4,

@@ -62,7 +62,7 @@ class Ward:
     async def claim(self, count: int) -> list[RunningAttempt]:
         """Take in suspects as the claimer does."""
         attempts = [self._bench.take(claimed_job(record={"crashes": MAX_CRASHES - 1})) for _ in range(count)]
-        self._suspects.take(attempts, self._slots, self.tray)
+        self._suspects.take([(attempt, self.tray) for attempt in attempts], self._slots)
         self._slots.start_nowait()
         await trio.testing.wait_all_tasks_blocked()
         return attempts

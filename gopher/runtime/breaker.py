@@ -1,0 +1,275 @@
+"""What this worker does about the breakers of its handlers.
+
+Redis keeps a breaker; the worker holds a copy that is pushed to it. While the copy says that jobs are free to start, a breaker costs
+nothing but its failures, which are reported before their outcome is written: if the breaker has tripped, the job is parked, its
+attempt unspent. Otherwise claims are told how many jobs the worker has permits for, and permits are asked for only once a claim
+has found jobs that need them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from gopher.breaker import BreakerState
+from gopher.errors import StoreError
+from gopher.job import Move, Outcome
+from gopher.retry import RetryPolicy
+from gopher.store.breakers import BreakerEnding
+from gopher.store.codec import decode_failure
+from gopher.store.lifecycle import Bound
+from gopher.store.submission import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gopher.breaker import Breaker
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.runtime.settler import Outcomes
+    from gopher.store.breakers import Breakers, BreakerView
+    from gopher.store.lifecycle import Settlement
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
+PERMIT_SECONDS: Final = 60.0
+"""Chosen: a worker that is lost with a permit keeps others from probing for so long, where handlers declare no time-out."""
+_ORDERED_MS: Final = 365 * 24 * 3600 * 1000
+_NEVER_MS: Final = 4_102_444_800_000
+"""While an operator holds it open; when that ends, every worker has its jobs asked for again. The year 2100."""
+_SPEAKS_OF_JOB: Final = frozenset({"DISCARDED", "PAYLOAD_MISMATCH", "RESULT_INVALID", "EXPIRED", "CANCELLED"})
+"""Reasons of failures that say nothing of the dependency."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An attempt whose breaker is still to be told; without a settlement, a permit that was not used."""
+
+    ending: BreakerEnding
+    attempt: RunningAttempt | None = None
+    settlement: Settlement | None = None
+    outcomes: Outcomes | None = None
+
+
+class Guard:
+    """This worker's copy of one breaker.
+
+    Attributes:
+        name: Of the breaker.
+        breaker: As declared.
+        types: That it guards.
+        permits: Not yet used.
+        permit_seconds: How long a permit stands.
+    """
+
+    def __init__(self, name: str, breaker: Breaker, types: Sequence[str], permit_seconds: float) -> None:
+        self.name = name
+        self.breaker = breaker
+        self.types = list(types)
+        self.permit_seconds = permit_seconds
+        self.permits: list[str] = []
+        self.ended: list[_Ended] = []
+        self.is_free = False
+        self._open_until_ms = 0
+        self._open_until = 0.0
+
+    @property
+    def by(self) -> str:
+        """As in a job's `parked_by`."""
+        return f"breaker:{self.name}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not even to be asked for permits."""
+        return time.monotonic() < self._open_until
+
+    def see(self, view: BreakerView) -> bool:
+        """Take in how the breaker stands; return whether more jobs may start than before."""
+        was_shut = not self.is_free
+        self.is_free = view.is_free
+        if view.state is BreakerState.OPEN:
+            self._open_until_ms = view.open_until_ms or _NEVER_MS
+            self._open_until = time.monotonic() + (_ORDERED_MS / 1000 if view.open_seconds is None else view.open_seconds)
+            return False
+        self._open_until_ms, self._open_until = 0, 0.0
+        return was_shut
+
+    def bounds(self) -> list[Bound]:
+        """Return what a claim may take of the types it guards; nothing while they are free."""
+        if self.is_free:
+            return []
+        return [
+            Bound(job_type, self.by, len(self.permits), self._open_until_ms if self.is_open else 0) for job_type in self.types
+        ]
+
+    def return_permits(self) -> None:
+        """Give back the permits that no job was found for."""
+        self.ended += [_Ended(BreakerEnding("n", permit)) for permit in self.permits]
+        self.permits.clear()
+
+    def park(self, view: BreakerView, settlement: Settlement) -> Settlement:
+        """Return how an attempt ends that failed as its breaker was open."""
+        delay_ms = _ORDERED_MS if view.open_seconds is None else round(view.open_seconds * 1000)
+        return settlement._replace(move=Move.PARK, delay_ms=delay_ms, result=self.by.encode(), failure=b"", plain_attempt="")
+
+
+class GuardedOutcomes:
+    """Takes the outcome of one attempt to its breaker first."""
+
+    __slots__ = ("_guard", "_guards", "_outcomes", "_permit")
+
+    def __init__(self, guards: Guards, guard: Guard, permit: str, outcomes: Outcomes) -> None:
+        self._guards = guards
+        self._guard = guard
+        self._permit = permit
+        self._outcomes = outcomes
+
+    def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
+        """As `Settler.put_nowait`; a failure waits for what the breaker says."""
+        ending = BreakerEnding(_ending(settlement), self._permit)
+        if ending.ending == "f":
+            self._guard.ended.append(_Ended(ending, attempt, settlement, self._outcomes))
+            self._guards.note_news()
+            return
+        self._outcomes.put_nowait(attempt, settlement)
+        if self._permit or (ending.ending == "s" and not self._guard.is_free):
+            self._guard.ended.append(_Ended(ending))
+            self._guards.note_news()
+
+
+class Guards:
+    """The breakers of a worker's handlers.
+
+    Args:
+        breakers: Where they are kept.
+        guards: Which they are.
+        namespace: Of the queues.
+        worker: Id of this worker.
+    """
+
+    def __init__(self, breakers: Breakers, guards: Sequence[Guard], *, namespace: str, worker: str) -> None:
+        self._breakers = breakers
+        self._guards = {guard.by: guard for guard in guards}
+        self._by_type = {job_type: guard for guard in guards for job_type in guard.types}
+        self._namespace = namespace
+        self._worker = worker
+        self._has_news = trio.Event()
+        self._opened: set[str] = set()
+        self._is_stale = False
+
+    async def start(self) -> None:
+        """Declare the breakers and hear of their changes from now on."""
+        for guard in self._guards.values():
+
+            def receive(view: BreakerView, guard: Guard = guard) -> None:
+                self._see(guard, view)
+
+            await self._breakers.listen(self._namespace, guard.name, receive)
+        await self.reread()
+
+    async def reread(self) -> None:
+        """Look at every breaker: what was pushed while the connection was down is gone."""
+        for guard in self._guards.values():
+            self._see(guard, await self._breakers.declare(self._namespace, guard.name, guard.breaker, guard.types))
+
+    def bounds(self) -> list[Bound]:
+        """Return what a claim may take of the guarded types."""
+        return [bound for guard in self._guards.values() for bound in guard.bounds()]
+
+    def take(self, attempt: RunningAttempt, outcomes: Outcomes) -> Outcomes:
+        """Take in a claimed attempt; return where its outcome goes."""
+        guard = self._by_type.get(attempt.job.type)
+        if guard is None:
+            return outcomes
+        permit = guard.permits.pop() if guard.permits and not guard.is_free else ""
+        return GuardedOutcomes(self, guard, permit, outcomes)
+
+    async def ask(self, refused: Sequence[str]) -> bool:
+        """Ask for permits, once a claim has found jobs that need them; permits left over from that claim are given back.
+
+        Returns:
+            Whether another claim would find more.
+        """
+        found_more = False
+        for guard in self._guards.values():
+            if guard.permits:
+                guard.return_permits()
+                self.note_news()
+            if guard.by in refused and not guard.is_open and not guard.is_free:
+                admission = await self._breakers.admit(
+                    self._namespace, guard.name, count=BATCH, permit_seconds=guard.permit_seconds
+                )
+                guard.see(admission.view)
+                guard.permits += admission.permits
+                found_more = found_more or bool(guard.permits) or guard.is_free
+        return found_more
+
+    def note_stale(self) -> None:
+        """Note that the copies may be out of date: `wait_news` returns."""
+        self._is_stale = True
+        self._has_news.set()
+
+    def note_news(self) -> None:
+        """Note that there is something to report, or to ask again for."""
+        self._has_news.set()
+
+    async def wait_news(self) -> list[str]:
+        """Report what has ended, until a breaker lets more jobs start; return what those are parked by."""
+        while True:
+            self._has_news = trio.Event()
+            for guard in self._guards.values():
+                while guard.ended:
+                    await self._report(guard)
+            if self._opened or self._is_stale:
+                self._is_stale = False
+                names = sorted(self._opened)
+                self._opened.clear()
+                return names
+            await self._has_news.wait()
+
+    async def _report(self, guard: Guard) -> None:
+        batch = guard.ended[:BATCH]
+        view = await self._tell(guard, [each.ending for each in batch])
+        del guard.ended[: len(batch)]
+        self._see(guard, view)
+        for each in batch:
+            if each.attempt is not None and each.settlement is not None and each.outcomes is not None:
+                is_open = view.state is BreakerState.OPEN
+                each.outcomes.put_nowait(each.attempt, guard.park(view, each.settlement) if is_open else each.settlement)
+
+    async def _tell(self, guard: Guard, endings: list[BreakerEnding]) -> BreakerView:
+        report_id = uuid.uuid4().hex
+        failures = 0
+        while True:
+            try:
+                return await self._breakers.report(
+                    self._namespace, guard.name, worker=self._worker, report_id=report_id, endings=endings
+                )
+            except StoreError as error:
+                failures += 1
+                _log.warning("breaker.report_delayed", breaker=guard.name, error=str(error))
+                await trio.sleep(_RETRY.delay_seconds(failures, random.random))
+
+    def _see(self, guard: Guard, view: BreakerView) -> None:
+        was_open = guard.is_open
+        if guard.see(view):
+            self._opened.add(guard.by)
+            self._has_news.set()
+        if guard.is_open and not was_open:
+            _log.warning("breaker.opened", breaker=guard.name, seconds=view.open_seconds)
+        elif guard.is_free and was_open:
+            _log.info("breaker.closed", breaker=guard.name)
+
+
+def _ending(settlement: Settlement) -> str:
+    if settlement.move is Move.COMPLETE:
+        return "s"
+    if settlement.outcome in {Outcome.RAISED, Outcome.TIMED_OUT} and settlement.failure:
+        return "n" if decode_failure(settlement.failure).reason in _SPEAKS_OF_JOB else "f"
+    return "n"
