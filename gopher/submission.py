@@ -45,6 +45,7 @@ class JobOptions(TypedDict, total=False):
     run_at: datetime | None
     deadline: datetime | None
     unique_key: str | None
+    limit_key: str | None
     retention_seconds: float | None
 
 

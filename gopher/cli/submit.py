@@ -28,6 +28,7 @@ def submit(
     timeout: Seconds = None,
     deadline: Moment = None,
     unique_key: str | None = None,
+    limit_key: str | None = None,
     request_id: str | None = None,
     label: Labels = None,
     retention: Seconds = None,
@@ -49,6 +50,7 @@ def submit(
         at: Not started before this moment.
         timeout: Longest run of one attempt.
         deadline: Not started after this moment, and ended then.
+        limit_key: Whose share of the limits per key it takes, as that of a tenant.
         unique_key: At most one job that is not final holds it, in its queue.
         request_id: The same one again, within 24 hours, gives the same job.
         label: May be given more than once.
@@ -72,6 +74,7 @@ def submit(
             timeout_seconds=timeout,
             deadline=deadline,
             unique_key=unique_key,
+            limit_key=limit_key,
             request_id=request_id,
             labels=labels_of(label),
             retention_seconds=retention,

@@ -124,6 +124,8 @@ class JobView(Struct, frozen=True, kw_only=True):
     run_time: str | None
     deadline: str | None
     unique_key: str | None
+    limit_key: str | None
+    parked_by: str | None
     request_id: str | None
     parent_id: str | None
     root_id: str | None

@@ -128,6 +128,9 @@ class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     deadline: Annotated[Moment | None, Meta(description="Not started after, and a running attempt is ended then.")] = None
     unique_key: Annotated[Text | None, Meta(description="At most one job that is not final holds it, per queue.")] = None
+    limit_key: Annotated[Text | None, Meta(description="Whose share of the limits per key it takes, as that of a tenant.")] = (
+        None
+    )
     request_id: Annotated[Text | None, Meta(description="Makes the submit repeatable for 24 hours, per queue.")] = None
     retention_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MAX_RETENTION_MS / 1000)] | None,
@@ -148,6 +151,7 @@ class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
         spec.queue = self.queue
         spec.labels.update(self.labels)
         spec.unique_key = self.unique_key or ""
+        spec.limit_key = self.limit_key or ""
         spec.request_id = self.request_id or ""
         self._add_backoff(spec)
         self._add_times(spec)

@@ -61,6 +61,7 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True):
     run_at: datetime | None = None
     deadline: datetime | None = None
     unique_key: str = ""
+    limit_key: str = ""
     retention_seconds: float | None = None
 
 
@@ -96,6 +97,7 @@ def new_child(job_type: str, payload: Payload, options: JobOptions) -> NewJob:
         run_ms=_moment_ms(faults, "run_at", said.run_at),
         deadline_ms=_moment_ms(faults, "deadline", said.deadline),
         unique_key=check.text(faults, "unique_key", said.unique_key),
+        limit_key=check.text(faults, "limit_key", said.limit_key),
         retention_ms=_ms(faults, "retention_seconds", said.retention_seconds, 0, MAX_RETENTION_MS),
     )
     faults.refuse()

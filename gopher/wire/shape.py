@@ -33,6 +33,7 @@ def job_object(job: Job) -> dict[str, JsonValue]:
         "run_time": moment(job.run_ms),
         "deadline": moment(job.deadline_ms),
         "unique_key": job.unique_key,
+        "parked_by": job.parked_by,
         "request_id": job.request_id,
         "parent_id": job.parent_id,
         "root_id": job.root_id,
@@ -54,6 +55,7 @@ def _description_of(job: NewJob) -> dict[str, JsonValue]:
         "backoff_initial_seconds": _seconds(job.backoff_initial_ms),
         "backoff_max_seconds": _seconds(job.backoff_max_ms),
         "backoff_multiplier": job.backoff_multiplier,
+        "limit_key": job.limit_key,
         "timeout_seconds": _seconds(job.timeout_ms),
         "retention_seconds": _seconds(job.retention_ms),
     }

@@ -157,6 +157,7 @@ FIELDS: Final[dict[str, JsonValue]] = {
     "delay_seconds": 315_360_000,
     "deadline": "2199-12-31T23:59:59Z",
     "unique_key": "k" * 255,
+    "limit_key": "k" * 255,
     "request_id": "r",
     "retention_seconds": 0,
     "payload_base64": "AA==",

@@ -60,6 +60,16 @@ class AdminServiceStub:
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.RequeueFailedJobsRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_admin__service__pb2.RequeueFailedJobsResponse.FromString,
                 _registered_method=True)
+        self.ListBreakers = channel.unary_unary(
+                '/gopher.v1.AdminService/ListBreakers',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.ListBreakersRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListBreakersResponse.FromString,
+                _registered_method=True)
+        self.UpdateBreaker = channel.unary_unary(
+                '/gopher.v1.AdminService/UpdateBreaker',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.UpdateBreakerRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.UpdateBreakerResponse.FromString,
+                _registered_method=True)
         self.AuditJobs = channel.unary_stream(
                 '/gopher.v1.AdminService/AuditJobs',
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.AuditJobsRequest.SerializeToString,
@@ -121,6 +131,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBreakers(self, request, context):
+        """Lists the breakers that handlers have declared, by name.
+
+        Errors:
+        INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBreaker(self, request, context):
+        """Holds a breaker open or closed whatever attempts say, or lets them decide again. Every worker knows at once.
+
+        Errors:
+        INVALID_ARGUMENT: REQUIRED, BAD_NAME, BAD_ENUM.
+        NOT_FOUND: BREAKER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AuditJobs(self, request, context):
         """Proves that every job stands in exactly one index, and mends it on request. Streams findings as they are met, progress in
         between; the last message has done set and the totals.
@@ -159,6 +190,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RequeueFailedJobs,
                     request_deserializer=gopher_dot_v1_dot_admin__service__pb2.RequeueFailedJobsRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_admin__service__pb2.RequeueFailedJobsResponse.SerializeToString,
+            ),
+            'ListBreakers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakers,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListBreakersRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.ListBreakersResponse.SerializeToString,
+            ),
+            'UpdateBreaker': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBreaker,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.UpdateBreakerRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.UpdateBreakerResponse.SerializeToString,
             ),
             'AuditJobs': grpc.unary_stream_rpc_method_handler(
                     servicer.AuditJobs,
@@ -302,6 +343,60 @@ class AdminService:
             '/gopher.v1.AdminService/RequeueFailedJobs',
             gopher_dot_v1_dot_admin__service__pb2.RequeueFailedJobsRequest.SerializeToString,
             gopher_dot_v1_dot_admin__service__pb2.RequeueFailedJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBreakers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/ListBreakers',
+            gopher_dot_v1_dot_admin__service__pb2.ListBreakersRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.ListBreakersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBreaker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/UpdateBreaker',
+            gopher_dot_v1_dot_admin__service__pb2.UpdateBreakerRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.UpdateBreakerResponse.FromString,
             options,
             channel_credentials,
             insecure,

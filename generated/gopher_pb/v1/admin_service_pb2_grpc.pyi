@@ -63,6 +63,19 @@ class AdminServiceStub:
     Errors:
       INVALID_ARGUMENT: BAD_NAME, BAD_ID.
     """
+    ListBreakers: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListBreakersRequest, _admin_service_pb2.ListBreakersResponse]
+    """Lists the breakers that handlers have declared, by name.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_NAME (namespace).
+    """
+    UpdateBreaker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateBreakerRequest, _admin_service_pb2.UpdateBreakerResponse]
+    """Holds a breaker open or closed whatever attempts say, or lets them decide again. Every worker knows at once.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_NAME, BAD_ENUM.
+      NOT_FOUND: BREAKER_NOT_FOUND.
+    """
     AuditJobs: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.AuditJobsRequest, _admin_service_pb2.AuditJobsResponse]
     """Proves that every job stands in exactly one index, and mends it on request. Streams findings as they are met, progress in
     between; the last message has done set and the totals.
@@ -105,6 +118,19 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME, BAD_ID.
+    """
+    ListBreakers: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListBreakersRequest, _admin_service_pb2.ListBreakersResponse]  # type: ignore[assignment]
+    """Lists the breakers that handlers have declared, by name.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_NAME (namespace).
+    """
+    UpdateBreaker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateBreakerRequest, _admin_service_pb2.UpdateBreakerResponse]  # type: ignore[assignment]
+    """Holds a breaker open or closed whatever attempts say, or lets them decide again. Every worker knows at once.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_NAME, BAD_ENUM.
+      NOT_FOUND: BREAKER_NOT_FOUND.
     """
     AuditJobs: _aio.UnaryStreamMultiCallable[_admin_service_pb2.AuditJobsRequest, _admin_service_pb2.AuditJobsResponse]  # type: ignore[assignment]
     """Proves that every job stands in exactly one index, and mends it on request. Streams findings as they are met, progress in
@@ -175,6 +201,31 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: BAD_NAME, BAD_ID.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBreakers(
+        self,
+        request: _admin_service_pb2.ListBreakersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListBreakersResponse, _abc.Awaitable[_admin_service_pb2.ListBreakersResponse]]:
+        """Lists the breakers that handlers have declared, by name.
+
+        Errors:
+          INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateBreaker(
+        self,
+        request: _admin_service_pb2.UpdateBreakerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.UpdateBreakerResponse, _abc.Awaitable[_admin_service_pb2.UpdateBreakerResponse]]:
+        """Holds a breaker open or closed whatever attempts say, or lets them decide again. Every worker knows at once.
+
+        Errors:
+          INVALID_ARGUMENT: REQUIRED, BAD_NAME, BAD_ENUM.
+          NOT_FOUND: BREAKER_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

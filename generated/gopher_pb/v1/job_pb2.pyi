@@ -214,6 +214,7 @@ class Job(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     PARENT_ID_FIELD_NUMBER: _builtins.int
     ROOT_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_KEY_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     SUBMIT_TIME_FIELD_NUMBER: _builtins.int
     ENQUEUE_TIME_FIELD_NUMBER: _builtins.int
@@ -231,6 +232,7 @@ class Job(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    PARKED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. UUIDv7."""
     namespace: _builtins.str
@@ -243,6 +245,7 @@ class Job(_message.Message):
     request_id: _builtins.str
     parent_id: _builtins.str
     root_id: _builtins.str
+    limit_key: _builtins.str
     state: Global___JobState.ValueType
     """All below is output only."""
     attempt: _builtins.int
@@ -259,6 +262,8 @@ class Job(_message.Message):
     """JSON."""
     generation: _builtins.int
     """How often an operator has requeued the job."""
+    parked_by: _builtins.str
+    """What holds the enqueued job back: KIND:TYPE or KIND:TYPE:KEY of a limit (rate, concurrency), breaker:NAME or bulkhead:TYPE."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -317,6 +322,7 @@ class Job(_message.Message):
         retention: _duration_pb2.Duration | None = ...,
         parent_id: _builtins.str = ...,
         root_id: _builtins.str = ...,
+        limit_key: _builtins.str = ...,
         state: Global___JobState.ValueType = ...,
         submit_time: _timestamp_pb2.Timestamp | None = ...,
         enqueue_time: _timestamp_pb2.Timestamp | None = ...,
@@ -334,10 +340,11 @@ class Job(_message.Message):
         failure: _status_pb2.Status | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         generation: _builtins.int = ...,
+        parked_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "start_time", b"start_time", "submit_time", b"submit_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "content_type", b"content_type", "crash_count", b"crash_count", "deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "generation", b"generation", "id", b"id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "namespace", b"namespace", "parent_id", b"parent_id", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "root_id", b"root_id", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "submit_time", b"submit_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "content_type", b"content_type", "crash_count", b"crash_count", "deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "generation", b"generation", "id", b"id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "limit_key", b"limit_key", "namespace", b"namespace", "parent_id", b"parent_id", "parked_by", b"parked_by", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "root_id", b"root_id", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "submit_time", b"submit_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,7 @@ class JobSpec(_message.Message):
     UNIQUE_KEY_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
+    LIMIT_KEY_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """Which handler: ^[a-z][a-z0-9_.-]{0,63}$."""
     payload: _builtins.bytes
@@ -76,6 +77,8 @@ class JobSpec(_message.Message):
     """At most one job that is not final holds it, per queue; up to 255 bytes."""
     request_id: _builtins.str
     """Makes the submit repeatable for 24 hours, per queue; up to 255 bytes."""
+    limit_key: _builtins.str
+    """Whose share of the limits per key the job takes, as that of a tenant; up to 255 bytes. Unset: none."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """At most 64; keys 1 to 63 bytes, values at most 255, no control characters."""
@@ -119,10 +122,11 @@ class JobSpec(_message.Message):
         unique_key: _builtins.str = ...,
         request_id: _builtins.str = ...,
         retention: _duration_pb2.Duration | None = ...,
+        limit_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "delay", b"delay", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "deadline", b"deadline", "delay", b"delay", "labels", b"labels", "payload", b"payload", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "deadline", b"deadline", "delay", b"delay", "labels", b"labels", "limit_key", b"limit_key", "payload", b"payload", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

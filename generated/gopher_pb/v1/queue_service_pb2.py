@@ -25,35 +25,55 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgopher/v1/queue_service.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\"\x82\x03\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06paused\x18\x02 \x01(\x08\x12\x15\n\renqueued_high\x18\x03 \x01(\x03\x12\x17\n\x0f\x65nqueued_normal\x18\x04 \x01(\x03\x12\x14\n\x0c\x65nqueued_low\x18\x05 \x01(\x03\x12\x11\n\tscheduled\x18\x06 \x01(\x03\x12\x10\n\x08retrying\x18\x07 \x01(\x03\x12\x12\n\nprocessing\x18\x08 \x01(\x03\x12\x11\n\tcompleted\x18\t \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\n \x01(\x03\x12\x11\n\tcancelled\x18\x0b \x01(\x03\x12.\n\x0boldest_wait\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fsubmitted_total\x18\r \x01(\x03\x12\x17\n\x0f\x63ompleted_total\x18\x0e \x01(\x03\x12\x14\n\x0c\x66\x61iled_total\x18\x0f \x01(\x03\x12\x17\n\x0f\x63\x61ncelled_total\x18\x10 \x01(\x03\x12\x15\n\rretried_total\x18\x11 \x01(\x03\"&\n\x11ListQueuesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"6\n\x12ListQueuesResponse\x12 \n\x06queues\x18\x01 \x03(\x0b\x32\x10.gopher.v1.Queue\"3\n\x0fGetQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"3\n\x10GetQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"5\n\x11PauseQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"5\n\x12PauseQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"6\n\x12ResumeQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"6\n\x13ResumeQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"F\n\x11PurgeQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0f\n\x07\x63onfirm\x18\x03 \x01(\t\"*\n\x12PurgeQueueResponse\x12\x14\n\x0cpurged_count\x18\x01 \x01(\x03\x32\x82\x03\n\x0cQueueService\x12I\n\nListQueues\x12\x1c.gopher.v1.ListQueuesRequest\x1a\x1d.gopher.v1.ListQueuesResponse\x12\x43\n\x08GetQueue\x12\x1a.gopher.v1.GetQueueRequest\x1a\x1b.gopher.v1.GetQueueResponse\x12I\n\nPauseQueue\x12\x1c.gopher.v1.PauseQueueRequest\x1a\x1d.gopher.v1.PauseQueueResponse\x12L\n\x0bResumeQueue\x12\x1d.gopher.v1.ResumeQueueRequest\x1a\x1e.gopher.v1.ResumeQueueResponse\x12I\n\nPurgeQueue\x12\x1c.gopher.v1.PurgeQueueRequest\x1a\x1d.gopher.v1.PurgeQueueResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgopher/v1/queue_service.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\"T\n\tRateLimit\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12)\n\x06period\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x62urst\x18\x03 \x01(\x05\"\x8a\x01\n\x06Limits\x12\"\n\x04rate\x18\x01 \x01(\x0b\x32\x14.gopher.v1.RateLimit\x12*\n\x0crate_per_key\x18\x02 \x01(\x0b\x32\x14.gopher.v1.RateLimit\x12\x13\n\x0b\x63oncurrency\x18\x03 \x01(\x05\x12\x1b\n\x13\x63oncurrency_per_key\x18\x04 \x01(\x05\"^\n\tLimitRule\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x1e\n\x03set\x18\x02 \x01(\x0b\x32\x11.gopher.v1.Limits\x12#\n\x08\x64\x65\x63lared\x18\x03 \x01(\x0b\x32\x11.gopher.v1.Limits\":\n\rPriorityRatio\x12\x0c\n\x04high\x18\x01 \x01(\x05\x12\x0e\n\x06normal\x18\x02 \x01(\x05\x12\x0b\n\x03low\x18\x03 \x01(\x05\"\xc4\x03\n\x05Queue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06paused\x18\x02 \x01(\x08\x12\x15\n\renqueued_high\x18\x03 \x01(\x03\x12\x17\n\x0f\x65nqueued_normal\x18\x04 \x01(\x03\x12\x14\n\x0c\x65nqueued_low\x18\x05 \x01(\x03\x12\x11\n\tscheduled\x18\x06 \x01(\x03\x12\x10\n\x08retrying\x18\x07 \x01(\x03\x12\x12\n\nprocessing\x18\x08 \x01(\x03\x12\x11\n\tcompleted\x18\t \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\n \x01(\x03\x12\x11\n\tcancelled\x18\x0b \x01(\x03\x12.\n\x0boldest_wait\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fsubmitted_total\x18\r \x01(\x03\x12\x17\n\x0f\x63ompleted_total\x18\x0e \x01(\x03\x12\x14\n\x0c\x66\x61iled_total\x18\x0f \x01(\x03\x12\x17\n\x0f\x63\x61ncelled_total\x18\x10 \x01(\x03\x12\x15\n\rretried_total\x18\x11 \x01(\x03\x12\x30\n\x0epriority_ratio\x18\x12 \x01(\x0b\x32\x18.gopher.v1.PriorityRatio\x12\x0e\n\x06parked\x18\x13 \x01(\x03\"&\n\x11ListQueuesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\"6\n\x12ListQueuesResponse\x12 \n\x06queues\x18\x01 \x03(\x0b\x32\x10.gopher.v1.Queue\"3\n\x0fGetQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"3\n\x10GetQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"5\n\x11PauseQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"5\n\x12PauseQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"6\n\x12ResumeQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"6\n\x13ResumeQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"F\n\x11PurgeQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0f\n\x07\x63onfirm\x18\x03 \x01(\t\"*\n\x12PurgeQueueResponse\x12\x14\n\x0cpurged_count\x18\x01 \x01(\x03\"\x8b\x01\n\x12UpdateQueueRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x30\n\x0epriority_ratio\x18\x03 \x01(\x0b\x32\x18.gopher.v1.PriorityRatio\x12!\n\x06limits\x18\x04 \x01(\x0b\x32\x11.gopher.v1.Limits\"6\n\x13UpdateQueueResponse\x12\x1f\n\x05queue\x18\x01 \x01(\x0b\x32\x10.gopher.v1.Queue\"h\n\x13SetRateLimitRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12!\n\x06limits\x18\x04 \x01(\x0b\x32\x11.gopher.v1.Limits\":\n\x14SetRateLimitResponse\x12\"\n\x04rule\x18\x01 \x01(\x0b\x32\x14.gopher.v1.LimitRule\"9\n\x15ListRateLimitsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\"f\n\x16ListRateLimitsResponse\x12#\n\x05rules\x18\x01 \x03(\x0b\x32\x14.gopher.v1.LimitRule\x12\'\n\x0cqueue_limits\x18\x02 \x01(\x0b\x32\x11.gopher.v1.Limits2\xf8\x04\n\x0cQueueService\x12I\n\nListQueues\x12\x1c.gopher.v1.ListQueuesRequest\x1a\x1d.gopher.v1.ListQueuesResponse\x12\x43\n\x08GetQueue\x12\x1a.gopher.v1.GetQueueRequest\x1a\x1b.gopher.v1.GetQueueResponse\x12I\n\nPauseQueue\x12\x1c.gopher.v1.PauseQueueRequest\x1a\x1d.gopher.v1.PauseQueueResponse\x12L\n\x0bResumeQueue\x12\x1d.gopher.v1.ResumeQueueRequest\x1a\x1e.gopher.v1.ResumeQueueResponse\x12I\n\nPurgeQueue\x12\x1c.gopher.v1.PurgeQueueRequest\x1a\x1d.gopher.v1.PurgeQueueResponse\x12L\n\x0bUpdateQueue\x12\x1d.gopher.v1.UpdateQueueRequest\x1a\x1e.gopher.v1.UpdateQueueResponse\x12O\n\x0cSetRateLimit\x12\x1e.gopher.v1.SetRateLimitRequest\x1a\x1f.gopher.v1.SetRateLimitResponse\x12U\n\x0eListRateLimits\x12 .gopher.v1.ListRateLimitsRequest\x1a!.gopher.v1.ListRateLimitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gopher_pb.v1.queue_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_QUEUE']._serialized_start=77
-  _globals['_QUEUE']._serialized_end=463
-  _globals['_LISTQUEUESREQUEST']._serialized_start=465
-  _globals['_LISTQUEUESREQUEST']._serialized_end=503
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=505
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=559
-  _globals['_GETQUEUEREQUEST']._serialized_start=561
-  _globals['_GETQUEUEREQUEST']._serialized_end=612
-  _globals['_GETQUEUERESPONSE']._serialized_start=614
-  _globals['_GETQUEUERESPONSE']._serialized_end=665
-  _globals['_PAUSEQUEUEREQUEST']._serialized_start=667
-  _globals['_PAUSEQUEUEREQUEST']._serialized_end=720
-  _globals['_PAUSEQUEUERESPONSE']._serialized_start=722
-  _globals['_PAUSEQUEUERESPONSE']._serialized_end=775
-  _globals['_RESUMEQUEUEREQUEST']._serialized_start=777
-  _globals['_RESUMEQUEUEREQUEST']._serialized_end=831
-  _globals['_RESUMEQUEUERESPONSE']._serialized_start=833
-  _globals['_RESUMEQUEUERESPONSE']._serialized_end=887
-  _globals['_PURGEQUEUEREQUEST']._serialized_start=889
-  _globals['_PURGEQUEUEREQUEST']._serialized_end=959
-  _globals['_PURGEQUEUERESPONSE']._serialized_start=961
-  _globals['_PURGEQUEUERESPONSE']._serialized_end=1003
-  _globals['_QUEUESERVICE']._serialized_start=1006
-  _globals['_QUEUESERVICE']._serialized_end=1392
+  _globals['_RATELIMIT']._serialized_start=76
+  _globals['_RATELIMIT']._serialized_end=160
+  _globals['_LIMITS']._serialized_start=163
+  _globals['_LIMITS']._serialized_end=301
+  _globals['_LIMITRULE']._serialized_start=303
+  _globals['_LIMITRULE']._serialized_end=397
+  _globals['_PRIORITYRATIO']._serialized_start=399
+  _globals['_PRIORITYRATIO']._serialized_end=457
+  _globals['_QUEUE']._serialized_start=460
+  _globals['_QUEUE']._serialized_end=912
+  _globals['_LISTQUEUESREQUEST']._serialized_start=914
+  _globals['_LISTQUEUESREQUEST']._serialized_end=952
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=954
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1008
+  _globals['_GETQUEUEREQUEST']._serialized_start=1010
+  _globals['_GETQUEUEREQUEST']._serialized_end=1061
+  _globals['_GETQUEUERESPONSE']._serialized_start=1063
+  _globals['_GETQUEUERESPONSE']._serialized_end=1114
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1116
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1169
+  _globals['_PAUSEQUEUERESPONSE']._serialized_start=1171
+  _globals['_PAUSEQUEUERESPONSE']._serialized_end=1224
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1226
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=1280
+  _globals['_RESUMEQUEUERESPONSE']._serialized_start=1282
+  _globals['_RESUMEQUEUERESPONSE']._serialized_end=1336
+  _globals['_PURGEQUEUEREQUEST']._serialized_start=1338
+  _globals['_PURGEQUEUEREQUEST']._serialized_end=1408
+  _globals['_PURGEQUEUERESPONSE']._serialized_start=1410
+  _globals['_PURGEQUEUERESPONSE']._serialized_end=1452
+  _globals['_UPDATEQUEUEREQUEST']._serialized_start=1455
+  _globals['_UPDATEQUEUEREQUEST']._serialized_end=1594
+  _globals['_UPDATEQUEUERESPONSE']._serialized_start=1596
+  _globals['_UPDATEQUEUERESPONSE']._serialized_end=1650
+  _globals['_SETRATELIMITREQUEST']._serialized_start=1652
+  _globals['_SETRATELIMITREQUEST']._serialized_end=1756
+  _globals['_SETRATELIMITRESPONSE']._serialized_start=1758
+  _globals['_SETRATELIMITRESPONSE']._serialized_end=1816
+  _globals['_LISTRATELIMITSREQUEST']._serialized_start=1818
+  _globals['_LISTRATELIMITSREQUEST']._serialized_end=1875
+  _globals['_LISTRATELIMITSRESPONSE']._serialized_start=1877
+  _globals['_LISTRATELIMITSRESPONSE']._serialized_end=1979
+  _globals['_QUEUESERVICE']._serialized_start=1982
+  _globals['_QUEUESERVICE']._serialized_end=2614
 # @@protoc_insertion_point(module_scope)

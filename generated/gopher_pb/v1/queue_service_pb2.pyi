@@ -20,6 +20,134 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class RateLimit(_message.Message):
+    """Starts in any stretch of time as long as the period, all workers together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """1 to 1,000,000."""
+    burst: _builtins.int
+    """Set, it makes a token bucket of that size that count refills: up to count + burst a period. At most 1,000,000."""
+    @_builtins.property
+    def period(self) -> _duration_pb2.Duration:
+        """A second, minute, hour or day. Default: a second."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        period: _duration_pb2.Duration | None = ...,
+        burst: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["period", b"period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "count", b"count", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """What holds jobs back; what is unset holds nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATE_FIELD_NUMBER: _builtins.int
+    RATE_PER_KEY_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_PER_KEY_FIELD_NUMBER: _builtins.int
+    concurrency: _builtins.int
+    """Jobs processing at once, 1 to 1,000,000."""
+    concurrency_per_key: _builtins.int
+    """Of the jobs that have the same limit key."""
+    @_builtins.property
+    def rate(self) -> Global___RateLimit: ...
+    @_builtins.property
+    def rate_per_key(self) -> Global___RateLimit:
+        """Of the jobs that have the same limit key."""
+
+    def __init__(
+        self,
+        *,
+        rate: Global___RateLimit | None = ...,
+        rate_per_key: Global___RateLimit | None = ...,
+        concurrency: _builtins.int = ...,
+        concurrency_per_key: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rate", b"rate", "rate_per_key", b"rate_per_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "concurrency_per_key", b"concurrency_per_key", "rate", b"rate", "rate_per_key", b"rate_per_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
+
+@_typing.final
+class LimitRule(_message.Message):
+    """The limits of a type in a queue. Those set hold, whole, before those declared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    DECLARED_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    @_builtins.property
+    def set(self) -> Global___Limits:
+        """By an operator."""
+
+    @_builtins.property
+    def declared(self) -> Global___Limits:
+        """By the handler."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        set: Global___Limits | None = ...,
+        declared: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["declared", b"declared", "set", b"set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declared", b"declared", "set", b"set", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LimitRule: _TypeAlias = LimitRule  # noqa: Y015
+
+@_typing.final
+class PriorityRatio(_message.Message):
+    """Of high + normal + low claims, how many go to each priority while all three have jobs; each 1 to 100."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HIGH_FIELD_NUMBER: _builtins.int
+    NORMAL_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    high: _builtins.int
+    normal: _builtins.int
+    low: _builtins.int
+    def __init__(
+        self,
+        *,
+        high: _builtins.int = ...,
+        normal: _builtins.int = ...,
+        low: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "normal", b"normal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriorityRatio: _TypeAlias = PriorityRatio  # noqa: Y015
+
+@_typing.final
 class Queue(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -40,6 +168,8 @@ class Queue(_message.Message):
     FAILED_TOTAL_FIELD_NUMBER: _builtins.int
     CANCELLED_TOTAL_FIELD_NUMBER: _builtins.int
     RETRIED_TOTAL_FIELD_NUMBER: _builtins.int
+    PRIORITY_RATIO_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     paused: _builtins.bool
     enqueued_high: _builtins.int
@@ -59,10 +189,14 @@ class Queue(_message.Message):
     failed_total: _builtins.int
     cancelled_total: _builtins.int
     retried_total: _builtins.int
+    parked: _builtins.int
+    """Enqueued jobs that a limit, a breaker or a bulkhead holds back; not among those by priority."""
     @_builtins.property
     def oldest_wait(self) -> _duration_pb2.Duration:
         """How long the oldest enqueued job has waited; unset when none waits."""
 
+    @_builtins.property
+    def priority_ratio(self) -> Global___PriorityRatio: ...
     def __init__(
         self,
         *,
@@ -83,10 +217,12 @@ class Queue(_message.Message):
         failed_total: _builtins.int = ...,
         cancelled_total: _builtins.int = ...,
         retried_total: _builtins.int = ...,
+        priority_ratio: Global___PriorityRatio | None = ...,
+        parked: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait", "priority_ratio", b"priority_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelled_total", b"cancelled_total", "completed", b"completed", "completed_total", b"completed_total", "enqueued_high", b"enqueued_high", "enqueued_low", b"enqueued_low", "enqueued_normal", b"enqueued_normal", "failed", b"failed", "failed_total", b"failed_total", "name", b"name", "oldest_wait", b"oldest_wait", "paused", b"paused", "processing", b"processing", "retried_total", b"retried_total", "retrying", b"retrying", "scheduled", b"scheduled", "submitted_total", b"submitted_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelled_total", b"cancelled_total", "completed", b"completed", "completed_total", b"completed_total", "enqueued_high", b"enqueued_high", "enqueued_low", b"enqueued_low", "enqueued_normal", b"enqueued_normal", "failed", b"failed", "failed_total", b"failed_total", "name", b"name", "oldest_wait", b"oldest_wait", "parked", b"parked", "paused", b"paused", "priority_ratio", b"priority_ratio", "processing", b"processing", "retried_total", b"retried_total", "retrying", b"retrying", "scheduled", b"scheduled", "submitted_total", b"submitted_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,3 +437,160 @@ class PurgeQueueResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PurgeQueueResponse: _TypeAlias = PurgeQueueResponse  # noqa: Y015
+
+@_typing.final
+class UpdateQueueRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PRIORITY_RATIO_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    queue: _builtins.str
+    @_builtins.property
+    def priority_ratio(self) -> Global___PriorityRatio:
+        """Unset: stays."""
+
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Unset: stay; set and empty: none."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        priority_ratio: Global___PriorityRatio | None = ...,
+        limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "priority_ratio", b"priority_ratio"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "namespace", b"namespace", "priority_ratio", b"priority_ratio", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateQueueRequest: _TypeAlias = UpdateQueueRequest  # noqa: Y015
+
+@_typing.final
+class UpdateQueueResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def queue(self) -> Global___Queue: ...
+    def __init__(
+        self,
+        *,
+        queue: Global___Queue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateQueueResponse: _TypeAlias = UpdateQueueResponse  # noqa: Y015
+
+@_typing.final
+class SetRateLimitRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    queue: _builtins.str
+    """Default: "default"."""
+    type: _builtins.str
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Unset: what the handler declares holds again; set and empty: no limit."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        type: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "namespace", b"namespace", "queue", b"queue", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRateLimitRequest: _TypeAlias = SetRateLimitRequest  # noqa: Y015
+
+@_typing.final
+class SetRateLimitResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rule(self) -> Global___LimitRule: ...
+    def __init__(
+        self,
+        *,
+        rule: Global___LimitRule | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetRateLimitResponse: _TypeAlias = SetRateLimitResponse  # noqa: Y015
+
+@_typing.final
+class ListRateLimitsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    queue: _builtins.str
+    """Default: "default"."""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        queue: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRateLimitsRequest: _TypeAlias = ListRateLimitsRequest  # noqa: Y015
+
+@_typing.final
+class ListRateLimitsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: _builtins.int
+    QUEUE_LIMITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitRule]:
+        """Of the types, by name."""
+
+    @_builtins.property
+    def queue_limits(self) -> Global___Limits:
+        """Of the queue as a whole; unset when there are none."""
+
+    def __init__(
+        self,
+        *,
+        rules: _abc.Iterable[Global___LimitRule] | None = ...,
+        queue_limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue_limits", b"queue_limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_limits", b"queue_limits", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRateLimitsResponse: _TypeAlias = ListRateLimitsResponse  # noqa: Y015

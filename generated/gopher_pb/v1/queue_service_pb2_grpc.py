@@ -60,6 +60,21 @@ class QueueServiceStub:
                 request_serializer=gopher_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.FromString,
                 _registered_method=True)
+        self.UpdateQueue = channel.unary_unary(
+                '/gopher.v1.QueueService/UpdateQueue',
+                request_serializer=gopher_dot_v1_dot_queue__service__pb2.UpdateQueueRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_queue__service__pb2.UpdateQueueResponse.FromString,
+                _registered_method=True)
+        self.SetRateLimit = channel.unary_unary(
+                '/gopher.v1.QueueService/SetRateLimit',
+                request_serializer=gopher_dot_v1_dot_queue__service__pb2.SetRateLimitRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_queue__service__pb2.SetRateLimitResponse.FromString,
+                _registered_method=True)
+        self.ListRateLimits = channel.unary_unary(
+                '/gopher.v1.QueueService/ListRateLimits',
+                request_serializer=gopher_dot_v1_dot_queue__service__pb2.ListRateLimitsRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_queue__service__pb2.ListRateLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class QueueServiceServicer:
@@ -117,6 +132,38 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateQueue(self, request, context):
+        """Sets what of the queue is given: how its claims are shared among the priorities, and the limits of the queue as a whole. A queue
+        not yet used is created.
+
+        Errors:
+        INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE, CONFLICT (limits per key have no meaning for a whole queue).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRateLimit(self, request, context):
+        """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
+        waits in its own line and holds up nothing else. A queue not yet used is created.
+
+        Errors:
+        INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRateLimits(self, request, context):
+        """Lists the types that are limited in the queue, by name.
+
+        Errors:
+        NOT_FOUND: QUEUE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -144,6 +191,21 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     servicer.PurgeQueue,
                     request_deserializer=gopher_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.SerializeToString,
+            ),
+            'UpdateQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateQueue,
+                    request_deserializer=gopher_dot_v1_dot_queue__service__pb2.UpdateQueueRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_queue__service__pb2.UpdateQueueResponse.SerializeToString,
+            ),
+            'SetRateLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRateLimit,
+                    request_deserializer=gopher_dot_v1_dot_queue__service__pb2.SetRateLimitRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_queue__service__pb2.SetRateLimitResponse.SerializeToString,
+            ),
+            'ListRateLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRateLimits,
+                    request_deserializer=gopher_dot_v1_dot_queue__service__pb2.ListRateLimitsRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_queue__service__pb2.ListRateLimitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -282,6 +344,87 @@ class QueueService:
             '/gopher.v1.QueueService/PurgeQueue',
             gopher_dot_v1_dot_queue__service__pb2.PurgeQueueRequest.SerializeToString,
             gopher_dot_v1_dot_queue__service__pb2.PurgeQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.QueueService/UpdateQueue',
+            gopher_dot_v1_dot_queue__service__pb2.UpdateQueueRequest.SerializeToString,
+            gopher_dot_v1_dot_queue__service__pb2.UpdateQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRateLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.QueueService/SetRateLimit',
+            gopher_dot_v1_dot_queue__service__pb2.SetRateLimitRequest.SerializeToString,
+            gopher_dot_v1_dot_queue__service__pb2.SetRateLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRateLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.QueueService/ListRateLimits',
+            gopher_dot_v1_dot_queue__service__pb2.ListRateLimitsRequest.SerializeToString,
+            gopher_dot_v1_dot_queue__service__pb2.ListRateLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

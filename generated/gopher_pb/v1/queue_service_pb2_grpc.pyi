@@ -64,6 +64,26 @@ class QueueServiceStub:
       NOT_FOUND: QUEUE_NOT_FOUND.
       FAILED_PRECONDITION: CONFIRM, confirm does not repeat the queue's name.
     """
+    UpdateQueue: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.UpdateQueueRequest, _queue_service_pb2.UpdateQueueResponse]
+    """Sets what of the queue is given: how its claims are shared among the priorities, and the limits of the queue as a whole. A queue
+    not yet used is created.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE, CONFLICT (limits per key have no meaning for a whole queue).
+    """
+    SetRateLimit: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.SetRateLimitRequest, _queue_service_pb2.SetRateLimitResponse]
+    """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
+    waits in its own line and holds up nothing else. A queue not yet used is created.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+    """
+    ListRateLimits: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListRateLimitsRequest, _queue_service_pb2.ListRateLimitsResponse]
+    """Lists the types that are limited in the queue, by name.
+
+    Errors:
+      NOT_FOUND: QUEUE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class QueueServiceAsyncStub(QueueServiceStub):
@@ -100,6 +120,26 @@ class QueueServiceAsyncStub(QueueServiceStub):
     Errors:
       NOT_FOUND: QUEUE_NOT_FOUND.
       FAILED_PRECONDITION: CONFIRM, confirm does not repeat the queue's name.
+    """
+    UpdateQueue: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.UpdateQueueRequest, _queue_service_pb2.UpdateQueueResponse]  # type: ignore[assignment]
+    """Sets what of the queue is given: how its claims are shared among the priorities, and the limits of the queue as a whole. A queue
+    not yet used is created.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE, CONFLICT (limits per key have no meaning for a whole queue).
+    """
+    SetRateLimit: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.SetRateLimitRequest, _queue_service_pb2.SetRateLimitResponse]  # type: ignore[assignment]
+    """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
+    waits in its own line and holds up nothing else. A queue not yet used is created.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+    """
+    ListRateLimits: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListRateLimitsRequest, _queue_service_pb2.ListRateLimitsResponse]  # type: ignore[assignment]
+    """Lists the types that are limited in the queue, by name.
+
+    Errors:
+      NOT_FOUND: QUEUE_NOT_FOUND.
     """
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -164,6 +204,44 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           NOT_FOUND: QUEUE_NOT_FOUND.
           FAILED_PRECONDITION: CONFIRM, confirm does not repeat the queue's name.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateQueue(
+        self,
+        request: _queue_service_pb2.UpdateQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.UpdateQueueResponse, _abc.Awaitable[_queue_service_pb2.UpdateQueueResponse]]:
+        """Sets what of the queue is given: how its claims are shared among the priorities, and the limits of the queue as a whole. A queue
+        not yet used is created.
+
+        Errors:
+          INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE, CONFLICT (limits per key have no meaning for a whole queue).
+        """
+
+    @_abc_1.abstractmethod
+    def SetRateLimit(
+        self,
+        request: _queue_service_pb2.SetRateLimitRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.SetRateLimitResponse, _abc.Awaitable[_queue_service_pb2.SetRateLimitResponse]]:
+        """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
+        waits in its own line and holds up nothing else. A queue not yet used is created.
+
+        Errors:
+          INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRateLimits(
+        self,
+        request: _queue_service_pb2.ListRateLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_queue_service_pb2.ListRateLimitsResponse, _abc.Awaitable[_queue_service_pb2.ListRateLimitsResponse]]:
+        """Lists the types that are limited in the queue, by name.
+
+        Errors:
+          NOT_FOUND: QUEUE_NOT_FOUND.
         """
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
