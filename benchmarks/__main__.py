@@ -20,7 +20,7 @@ from gopher.errors import GopherError
 INTERRUPTED = 130
 """128 + SIGINT, as a shell has it."""
 
-Question = Literal["drain", "submit", "latency", "memory", "idle", "yardstick"]
+Question = Literal["drain", "submit", "latency", "memory", "idle", "yardstick", "adaptive"]
 
 app = cyclopts.App(name="python -m benchmarks", help="Measure Gopher beside its peers and print a table.", version_flags=[])
 

@@ -26,3 +26,35 @@ async def stamp(job: gopher.JobContext, payload: int) -> None:  # noqa: ARG001 -
     moment = time.monotonic_ns()
     os.write(STANDARD_OUTPUT, f"ran {payload} {moment}\n".encode())
     await trio.lowlevel.checkpoint()
+
+
+@registry.handler("compute")
+async def compute(job: gopher.JobContext, payload: float) -> None:  # noqa: ARG001, ASYNC124 - a handler that only computes
+    """Use the processor for so many seconds, on the loop."""
+    _burn(payload)
+
+
+@registry.handler("compute_thread")
+def compute_thread(job: gopher.SyncJobContext, payload: float) -> None:  # noqa: ARG001 - a handler's signature
+    """Use the processor for so many seconds, in a thread."""
+    _burn(payload)
+
+
+@registry.handler("mixed")
+async def mixed(job: gopher.JobContext, payload: float) -> None:  # noqa: ARG001 - a handler's signature
+    """Wait for so many seconds and compute for a hundredth of that."""
+    await trio.sleep(payload)
+    _burn(payload / 100)
+
+
+@registry.handler("wait")
+async def wait(job: gopher.JobContext, payload: float) -> None:  # noqa: ARG001 - a handler's signature
+    """Wait for so many seconds."""
+    await trio.sleep(payload)
+
+
+def _burn(seconds: float) -> None:
+    # By the thread's own clock: the work is the same however many others want the processor.
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass

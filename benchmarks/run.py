@@ -13,7 +13,7 @@ import redis
 import trio
 from rich.console import Console
 
-from benchmarks import drain, idle, latency, memory, submit, yardstick
+from benchmarks import adaptive, drain, idle, latency, memory, submit, yardstick
 from benchmarks.children import MeasurementError
 from benchmarks.plan import GOPHER, Plan, Step
 from benchmarks.systems import all_systems
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from benchmarks.targets import Results
 
 QUESTIONS = ("drain", "submit", "latency", "memory", "idle", "yardstick")
+ON_DEMAND = ("adaptive",)
+"""Asked by name alone: they take minutes, and have no peer."""
 STEP_SECONDS = 90.0
 """No measurement of a system that works takes half as long."""
 
@@ -59,7 +61,7 @@ class Run:
 def all_steps(plan: Plan, questions: Sequence[str]) -> list[Step]:
     """Return the measurements that answer the given questions, in their order."""
     systems = all_systems()
-    steps = [step for module in (drain, submit, latency, memory, idle) for step in module.steps(systems, plan)]
+    steps = [step for module in (drain, submit, latency, memory, idle, adaptive) for step in module.steps(systems, plan)]
     return [step for step in (*steps, *yardstick.steps(plan)) if step.question in questions]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from benchmarks.adaptive import LOADS
 from benchmarks.plan import BULLMQ, DRAMATIQ, YARDSTICK
 
 
@@ -105,6 +106,25 @@ FIGURES: Final = (
         digits=1,
         # One command of a beat that falls into one of the two looks and not into the other is no cost of the watchers.
         targets=(Target(bound=0.25, at_least=False),),
+    ),
+    *(
+        figure
+        for load in LOADS
+        for figure in (
+            Figure(
+                name=f"adaptive_{load.name}_share",
+                title=f"adaptive slots, {load.name}: share of the best fixed",
+                digits=2,
+                targets=(Target(bound=0.9),),
+            ),
+            Figure(name=f"adaptive_{load.name}_slots", title="  slots it settles at", digits=1),
+            Figure(name=f"adaptive_{load.name}_per_second", title="  adaptive (jobs/s)"),
+            *(
+                Figure(name=f"adaptive_{load.name}_at_{slots}_per_second", title=f"  {slots} slots (jobs/s)")
+                for slots in load.fixed
+            ),
+            Figure(name=f"adaptive_{load.name}_again_per_second", title="  the best of these again (jobs/s)"),
+        )
     ),
     Figure(name="redis_set_per_second", title="redis-benchmark SET (commands/s)"),
 )

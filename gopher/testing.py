@@ -26,6 +26,7 @@ import trio
 from gopher.errors import GopherError, JobNotFoundError
 from gopher.job import DEFAULT_NAMESPACE, Job, NewJob, Priority
 from gopher.runtime.apps import load_registry
+from gopher.runtime.machine import usable_cpus
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
 from gopher.store.embedded import open_embedded_redis
 from gopher.store.lifecycle import Lifecycle
@@ -160,7 +161,8 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
         app=app,
         namespace=DEFAULT_NAMESPACE,
         queues={queue: 1},
-        slots=slots,
+        slots=(slots, slots),
+        subprocesses=usable_cpus(),
         lease_seconds=30.0,
         poll_seconds=5.0,
         grace_seconds=1.0,

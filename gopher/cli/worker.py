@@ -8,12 +8,14 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+import structlog
 import trio
 
 from gopher import config
 from gopher.cli import options, output
 from gopher.errors import StartError, StoreError
 from gopher.runtime.apps import EXIT_BAD_APP, load_registry
+from gopher.runtime.machine import usable_cpus
 from gopher.runtime.processes import Processes
 from gopher.runtime.signals import watch_signals
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
     from gopher.config import Settings
     from gopher.handlers import Registry
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 NOT_READ_AGAIN: Final = frozenset(
     {options.CONFIG_VARIABLE, "GOPHER_REDIS_PASSWORD", "REDIS_PASSWORD", "GOPHER_REDIS_DB", "REDIS_DB"}
@@ -44,7 +48,7 @@ def run(settings: Settings) -> None:
         StartError: The application cannot be imported, or Redis cannot be reached.
     """
     log.start(settings.telemetry.log_level, settings.telemetry.log_format)
-    if settings.worker.processes > 1:
+    if _process_count(settings) > 1:
         processes = processes_for(settings, settings.store.url, on_ready=lambda: output.line("ready"))
         trio.run(processes.run)
         return
@@ -79,13 +83,26 @@ async def _work(settings: Settings, registry: Registry) -> None:
         nursery.cancel_scope.cancel()
 
 
+def _process_count(settings: Settings) -> int:
+    """Return how many worker processes there are to be."""
+    count = settings.worker.processes
+    return usable_cpus() if count == "auto" else count
+
+
+def _subprocess_count(settings: Settings) -> int:
+    """Return how many subprocesses one of them may run at once; left to us, together no more than there are CPUs for."""
+    count = settings.worker.subprocesses
+    return max(1, usable_cpus() // _process_count(settings)) if count == "auto" else count
+
+
 def _plan(settings: Settings) -> WorkerPlan:
     worker = settings.worker
     return WorkerPlan(
         app=worker.app,
         namespace=worker.namespace,
         queues=worker.queues,
-        slots=worker.concurrency,
+        slots=worker.slots,
+        subprocesses=_subprocess_count(settings),
         lease_seconds=worker.lease_seconds,
         poll_seconds=worker.poll_interval_seconds,
         grace_seconds=worker.grace_seconds,
@@ -103,13 +120,16 @@ def processes_for(settings: Settings, url: str, *, on_ready: Callable[[], None])
         url: Of Redis. It may hold a password, which a command line would show to everybody on the machine.
         on_ready: Called once all of them claim jobs.
     """
-    sections = (replace(settings.worker, processes=1), settings.telemetry)
+    count = _process_count(settings)
+    _log.info("worker.spawning", processes=count, usable_cpus=usable_cpus(), concurrency=settings.worker.concurrency)
+    worker = replace(settings.worker, processes=1, subprocesses=_subprocess_count(settings))
+    sections = (worker, settings.telemetry)
     kept = {name: value for name, value in os.environ.items() if name not in NOT_READ_AGAIN}
     told = {"GOPHER_REDIS_URL": url, "GOPHER_REDIS_TIMEOUT": str(settings.store.redis_timeout_seconds)}
     return Processes(
         [argument for section in sections for argument in config.arguments_for(section)],
         kept | told,
-        count=settings.worker.processes,
+        count=count,
         grace_seconds=settings.worker.grace_seconds,
         is_hopeless=lambda status: status == EXIT_BAD_APP,
         on_ready=on_ready,

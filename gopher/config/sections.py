@@ -11,14 +11,18 @@ from msgspec import Meta
 
 from gopher.config.setting import Section, name_of, setting, settings_of
 from gopher.config.values import (
+    CONCURRENCY_BOUNDS,
     is_loopback,
     mask_url,
     mask_whole,
     parse_address,
+    parse_concurrency,
+    parse_count,
     parse_queues,
     parse_redis_url,
     parse_seconds,
     split_address,
+    split_concurrency,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ DEFAULT_REDIS_URL: Final = "redis://127.0.0.1:6379/0"
 ORIGINAL_ADDRESS: Final = "SERVER_HOST/SERVER_PORT"
 """The original's two variables, which together say one address: that of its REST server."""
 
+MAX_CONCURRENCY: Final = 100_000
+Concurrency = Annotated[int, Meta(ge=1, le=MAX_CONCURRENCY)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Size = Annotated[int, Meta(ge=1024, le=512 * 1024 * 1024)]
 Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
@@ -149,11 +155,22 @@ class WorkerConfig(Section):
         {"default": 1}, "--queues", "GOPHER_QUEUES", "Queues and their weights, as a=2,b=1.", parse=parse_queues
     )
     namespace: Name = setting("default", "--namespace", "GOPHER_NAMESPACE", "Where the queues and types are.")
-    concurrency: Annotated[int, Meta(ge=1, le=100_000)] = setting(
-        100, "--concurrency", "GOPHER_CONCURRENCY WORKER_CONCURRENCY", "Most jobs that one process runs at once."
+    concurrency: Concurrency | Annotated[str, Meta(pattern=f"^{CONCURRENCY_BOUNDS.pattern}$")] = setting(
+        100,
+        "--concurrency",
+        "GOPHER_CONCURRENCY WORKER_CONCURRENCY",
+        "Most jobs that one process runs at once; as MIN-MAX, it finds the number between them.",
+        parse=parse_concurrency,
     )
-    processes: Annotated[int, Meta(ge=1, le=256)] = setting(
-        1, "--processes", "GOPHER_PROCESSES", "How many worker processes to run."
+    processes: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = setting(
+        1, "--processes", "GOPHER_PROCESSES", "How many worker processes to run; auto: one a usable CPU.", parse=parse_count
+    )
+    subprocesses: Annotated[int, Meta(ge=1, le=1024)] | Literal["auto"] = setting(
+        "auto",
+        "--subprocesses",
+        "GOPHER_SUBPROCESSES",
+        "Most process=True jobs that one process runs at once; auto: as many as there are usable CPUs for it.",
+        parse=parse_count,
     )
     grace_seconds: Seconds = setting(
         30.0,
@@ -185,6 +202,18 @@ class WorkerConfig(Section):
     max_result_bytes: Size = setting(
         64 * 1024, "--max-result-bytes", "GOPHER_MAX_RESULT_BYTES", "Largest result of a job, bytes."
     )
+
+    @property
+    def slots(self) -> tuple[int, int]:
+        """The least and the most jobs that one process runs at once."""
+        return split_concurrency(self.concurrency)
+
+    def conflicts(self) -> Iterator[str]:
+        """Refuse bounds that no number of jobs is within."""
+        low, high = self.slots
+        if not 1 <= low <= high <= MAX_CONCURRENCY:
+            expected = f"expected MIN-MAX with 1 <= MIN <= MAX <= {MAX_CONCURRENCY}"
+            yield f"{names_in(WorkerConfig)['concurrency']}: {expected}, got {self.concurrency!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 PLAIN_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
 LENGTH_OF_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 SECONDS_A_UNIT: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+CONCURRENCY_BOUNDS: Final = re.compile(r"\d{1,9}-\d{1,9}")
 MAX_PORT: Final = 65_535
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 
@@ -37,6 +38,28 @@ def parse_queues(text: str) -> dict[str, int]:
             raise ValueError(f"queue {name!r} comes twice in {text!r}")
         queues[name] = int(weight) if separator else 1
     return queues
+
+
+def parse_concurrency(text: str) -> int | str:
+    """Return a number, or bounds as `MIN-MAX`."""
+    if text.isdecimal():
+        return int(text)
+    if not CONCURRENCY_BOUNDS.fullmatch(text):
+        raise ValueError(f"expected a number such as 100, or bounds such as '5-200', got {text!r}")
+    return text
+
+
+def split_concurrency(concurrency: int | str) -> tuple[int, int]:
+    """Return the least and the most; a number is both."""
+    low, _, high = str(concurrency).partition("-")
+    return int(low), int(high or low)
+
+
+def parse_count(text: str) -> int | str:
+    """Return a number, or `auto`."""
+    if text != "auto" and not text.isdecimal():
+        raise ValueError(f"expected a number >= 1 or 'auto', got {text!r}")
+    return text if text == "auto" else int(text)
 
 
 def parse_address(text: str) -> str | None:

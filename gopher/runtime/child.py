@@ -28,7 +28,7 @@ from gopher.errors import (
 from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
 from gopher.runtime.apps import load_registry
 from gopher.runtime.children import new_child
-from gopher.runtime.failures import cut, describe, message_of, sole, traceback_of
+from gopher.runtime.failures import cut, describe, message_of, sole, too_large, traceback_of
 from gopher.runtime.subprocesses import (
     Accepted,
     Answer,
@@ -110,18 +110,21 @@ def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
         spec = load_registry(app).get(assignment.type)
         if spec is None:
             return Raised("Exception", f"{app} has no handler for {assignment.type!r} any more")
-        return _returned(_call(spec, assignment, worker))
+        return _returned(_call(spec, assignment, worker), assignment.max_result_bytes)
     except StartError as error:
         return Raised("Exception", error.message)
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its outcome
         return _raised(sole(error))
 
 
-def _returned(value: object) -> Returned | Raised:
+def _returned(value: object, max_bytes: int) -> Returned | Raised:
     try:
-        return Returned(msgspec.Raw(encode_line(value)))
+        result = encode_line(value)
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         return Raised("ResultInvalidError", cut(f"what the handler returned is not JSON: {error}"))
+    if len(result) > max_bytes:
+        return Raised("ResultInvalidError", too_large(len(result), max_bytes))
+    return Returned(msgspec.Raw(result))
 
 
 def _raised(error: BaseException) -> Raised:

@@ -96,13 +96,30 @@ class Claimer:
         self._slots = slots
         self._lease_seconds = lease_seconds
         self._poll_seconds = poll_seconds
-        self._batch = min(BATCH, max(1, slots // 2))
+        self._batch = _batch(slots)
         self._sources: list[QueueSource] = []
         self._has_news = trio.Event()
         self._suspects = Suspects(scopes)
         self._unanswered: QueueSource | None = None
         self._claiming = trio.CancelScope(shield=True)  # replaced by each claim's own, see `tick`
         self._is_stopping = False
+
+    @property
+    def slots(self) -> int:
+        """Attempts that run at most at once."""
+        return self._slots
+
+    @property
+    def jobs_wait(self) -> bool:
+        """Whether a queue has given all that was asked for at its last claim, so that more may wait there."""
+        return any(not source.is_drained for source in self._sources)
+
+    def resize(self, slots: int) -> None:
+        """Have more slots or fewer from now on; attempts beyond them run to their end."""
+        if slots > self._slots:
+            self._has_news.set()
+        self._slots = slots
+        self._batch = _batch(slots)
 
     def add_source(self, source: QueueSource) -> None:
         """Take from one more queue."""
@@ -226,3 +243,8 @@ class Claimer:
         if scope.cancelled_caught:
             for source in self._sources:
                 source.is_drained = False
+
+
+def _batch(slots: int) -> int:
+    """Half of the slots, see above."""
+    return min(BATCH, max(1, slots // 2))

@@ -21,17 +21,27 @@ if TYPE_CHECKING:
 
 
 class Executors:
-    """Runs handlers, any number at once.
+    """Runs handlers.
 
     Args:
         app: `module:registry`, by which a subprocess finds the handler.
-        threads: Thread handlers that run at most at once: the worker's slots.
+        threads: Thread handlers that run at most at once: the most slots that the worker may have.
+        subprocesses: Subprocesses that run at most at once.
+        max_result_bytes: Of a larger result a subprocess hands over only the news.
         children: Takes in what handlers in subprocesses submit.
     """
 
-    def __init__(self, *, app: str, threads: int, children: Children) -> None:
-        self._subprocesses = Subprocesses(app, children)
+    def __init__(self, *, app: str, threads: int, subprocesses: int, max_result_bytes: int, children: Children) -> None:
+        self._subprocesses = Subprocesses(app, children, max_result_bytes=max_result_bytes)
         self._threads = trio.CapacityLimiter(threads)
+        self._room = trio.CapacityLimiter(subprocesses)
+
+    def room_for(self, spec: HandlerSpec) -> trio.CapacityLimiter | None:
+        """Return what an attempt must hold while such a handler runs; None where its slot is enough.
+
+        It is waited for before the handler's time begins: a subprocess costs memory and a CPU, a slot does not.
+        """
+        return self._room if spec.executor is Executor.PROCESS else None
 
     async def execute(self, spec: HandlerSpec, context: JobContext, attempt: RunningAttempt) -> object:
         """Call a handler and return what it returns.

@@ -42,6 +42,11 @@ def cut(text: str) -> str:
     return encoded[: MESSAGE_BYTES - len(mark.encode())].decode(errors="ignore") + mark
 
 
+def too_large(size: int, limit: int) -> str:
+    """Return what is told of a result of `size` bytes where `limit` are allowed."""
+    return f"RESULT_TOO_LARGE: {size} bytes, the limit is {limit}"
+
+
 def describe(error: BaseException) -> Failure:
     """Return the failure of an attempt whose handler raised."""
     message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {message_of(error)}"

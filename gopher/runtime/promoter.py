@@ -9,21 +9,16 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-import structlog
-import trio
-
-from gopher.errors import StoreError
+from gopher.runtime.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from gopher.store.lifecycle import Lifecycle
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SHORTEST_SECONDS: Final = 0.001
 """Redis counts in ms: asking again sooner finds the same."""
 
 
-class Promoter:
+class Promoter(Timekeeper):
     """Promotes the jobs of one queue.
 
     Args:
@@ -34,28 +29,10 @@ class Promoter:
     """
 
     def __init__(self, lifecycle: Lifecycle, *, namespace: str, queue: str, poll_seconds: float) -> None:
+        super().__init__(queue=queue, act="promote", retry_seconds=poll_seconds)
         self._lifecycle = lifecycle
         self._namespace = namespace
-        self._queue = queue
         self._poll_seconds = poll_seconds
-        self._has_news = trio.Event()
-
-    def wake(self) -> None:
-        """Note that something may be due earlier than was known."""
-        self._has_news.set()
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Promote until cancelled."""
-        task_status.started()
-        while True:
-            self._has_news = trio.Event()
-            try:
-                pause_seconds = await self.tick()
-            except StoreError as error:
-                _log.warning("promote.delayed", queue=self._queue, error=str(error))
-                pause_seconds = self._poll_seconds
-            with trio.move_on_after(pause_seconds):
-                await self._has_news.wait()
 
     async def tick(self) -> float:
         """Promote what is due.

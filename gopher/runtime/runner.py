@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import msgspec
@@ -23,7 +24,7 @@ from gopher.errors import PayloadMismatchError, ResultInvalidError
 from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, JobContext, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
 from gopher.retry import RetryPolicy
-from gopher.runtime.failures import cut, describe, message_of, sole, traceback_of
+from gopher.runtime.failures import cut, describe, message_of, sole, too_large, traceback_of
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
@@ -145,11 +146,27 @@ class Runner:
 
     async def _complete(self, attempt: RunningAttempt, scope: trio.CancelScope) -> Settlement:
         """Run the handler; whatever ends it but its return is raised, or caught by the scope."""
-        job, spec = attempt.job, self._spec(attempt.job)
+        spec = self._spec(attempt.job)
         attempt.begin(scope)
+        room = self._executors.room_for(spec)
+        if room is None and attempt.may_begin is None:
+            return await self._complete_now(attempt, spec, scope)
+        attempt.is_waiting = True
+        if self._is_draining():
+            attempt.cancel(CancelReason.SHUTDOWN)
+        since = trio.current_time()
+        scope.deadline = since + _left_seconds(attempt)
         if attempt.may_begin is not None:
             await attempt.may_begin.wait()
-        limit_seconds, _ = _limit(job, spec)
+        async with room or nullcontext():
+            attempt.is_waiting = False
+            attempt.waited_seconds = trio.current_time() - since
+            scope.deadline = math.inf
+            return await self._complete_now(attempt, spec, scope)
+
+    async def _complete_now(self, attempt: RunningAttempt, spec: HandlerSpec, scope: trio.CancelScope) -> Settlement:
+        job = attempt.job
+        limit_seconds, _ = _limit(attempt, spec)
         if limit_seconds is not None:
             scope.deadline = trio.current_time() + limit_seconds
             attempt.is_late_at = time.monotonic() + limit_seconds + attempt.grace_seconds
@@ -165,7 +182,7 @@ class Runner:
         job, spec = attempt.job, self._spec(attempt.job)
         if attempt.cancel_reason is not None:
             return _ended_by_us(attempt, error)
-        limit_seconds, is_job_deadline = _limit(job, spec)
+        limit_seconds, is_job_deadline = _limit(attempt, spec)
         if error is not None and not scope.cancel_called:
             return self._raised(job, spec, error)
         _log.warning("attempt.timed_out", job_id=job.id, type=job.type, attempt=job.attempt, limit_seconds=limit_seconds)
@@ -208,12 +225,14 @@ class Runner:
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
             raise ResultInvalidError(f"what the handler returned is not JSON: {error}") from error
         if len(result) > self._max_result_bytes:
-            raise ResultInvalidError(f"RESULT_TOO_LARGE: {len(result)} bytes, the limit is {self._max_result_bytes}")
+            raise ResultInvalidError(too_large(len(result), self._max_result_bytes))
         return result
 
     def _timed_out(self, job: ClaimedJob, spec: HandlerSpec, limit_seconds: float, *, is_job_deadline: bool) -> Settlement:
         if is_job_deadline:
-            failure = Failure(reason="EXPIRED", message="the job's deadline passed while it ran", code=_CODE_DEADLINE_EXCEEDED)
+            failure = Failure(
+                reason="EXPIRED", message="the job's deadline passed before the attempt had ended", code=_CODE_DEADLINE_EXCEEDED
+            )
             return Settlement(job.id, job.token, Move.BURY, Outcome.TIMED_OUT, 0, b"", encode_failure(failure))
         failure = Failure(
             reason="TIMED_OUT", message=f"the attempt was ended after {limit_seconds:g} s", code=_CODE_DEADLINE_EXCEEDED
@@ -264,16 +283,22 @@ class Runner:
         )
 
 
-def _limit(job: ClaimedJob, spec: HandlerSpec) -> tuple[float | None, bool]:
+def _limit(attempt: RunningAttempt, spec: HandlerSpec) -> tuple[float | None, bool]:
     """Return how long the attempt may run, in seconds, and whether that is due to the job's deadline."""
-    timeout_ms = job.number(b"timeout_ms")
+    timeout_ms = attempt.job.number(b"timeout_ms")
     limit_seconds = spec.timeout_seconds if timeout_ms is None else timeout_ms / 1000
-    deadline_ms = job.number(b"deadline_ms")
-    if deadline_ms is not None:
-        left_seconds = (deadline_ms - job.claimed_ms) / 1000
-        if limit_seconds is None or left_seconds < limit_seconds:
-            return left_seconds, True
+    left_seconds = _left_seconds(attempt)
+    if left_seconds < (math.inf if limit_seconds is None else limit_seconds) or (
+        attempt.is_waiting and left_seconds < math.inf
+    ):
+        return left_seconds, True
     return limit_seconds, False
+
+
+def _left_seconds(attempt: RunningAttempt) -> float:
+    """Return the seconds until the job's deadline from when the handler may begin; infinity where it has none."""
+    deadline_ms = attempt.job.number(b"deadline_ms")
+    return math.inf if deadline_ms is None else (deadline_ms - attempt.job.claimed_ms) / 1000 - attempt.waited_seconds
 
 
 def _unhandled(job: ClaimedJob) -> Settlement:

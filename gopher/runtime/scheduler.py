@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from gopher import cron
-from gopher.errors import StoreError
+from gopher.runtime.timekeeper import Timekeeper
 from gopher.schedule import CATCH_UP_LIMIT, MISSED_MS, CatchUpPolicy, due_ms
 from gopher.store.schedules import DueSchedule, Firing
 
@@ -33,7 +33,7 @@ _SHORTEST_SECONDS: Final = 0.001
 """Redis counts in ms: asking again sooner finds the same."""
 
 
-class Scheduler:
+class Scheduler(Timekeeper):
     """Fires the schedules of one queue.
 
     Args:
@@ -43,27 +43,9 @@ class Scheduler:
     """
 
     def __init__(self, schedules: Schedules, *, namespace: str, queue: str) -> None:
+        super().__init__(queue=queue, act="fire", retry_seconds=_RETRY_SECONDS)
         self._schedules = schedules
         self._namespace = namespace
-        self._queue = queue
-        self._has_news = trio.Event()
-
-    def wake(self) -> None:
-        """Note that something may be due earlier than was known."""
-        self._has_news.set()
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Fire until cancelled."""
-        task_status.started()
-        while True:
-            self._has_news = trio.Event()
-            try:
-                pause_seconds = await self.tick()
-            except StoreError as error:
-                _log.warning("fire.delayed", queue=self._queue, error=str(error))
-                pause_seconds = _RETRY_SECONDS
-            with trio.move_on_after(pause_seconds):
-                await self._has_news.wait()
 
     async def tick(self) -> float:
         """Fire what is due.

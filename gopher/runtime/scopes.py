@@ -42,6 +42,8 @@ class RunningAttempt:
         cancel_reason: Why the scope was cancelled; None when it was not.
         grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
         may_begin: What the handler has to wait for, in its scope; None for nearly every one.
+        is_waiting: Whether the handler waits in its scope for leave to begin.
+        waited_seconds: How long it has waited, which its time limit does not count.
         brood: What the handler has submitted; None when it has submitted nothing.
         is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
@@ -54,10 +56,12 @@ class RunningAttempt:
         "grace_seconds",
         "is_late_at",
         "is_over",
+        "is_waiting",
         "job",
         "lease_until",
         "may_begin",
         "queue",
+        "waited_seconds",
     )
 
     def __init__(self, job: ClaimedJob, queue: str, lease_until: float) -> None:
@@ -66,6 +70,8 @@ class RunningAttempt:
         self._scope: trio.CancelScope | None = None
         self.lease_until = lease_until
         self.may_begin: trio.Event | None = None
+        self.is_waiting = False
+        self.waited_seconds = 0.0
         self.cancel_reason: CancelReason | None = None
         self.grace_seconds = _GRACE_SECONDS
         self.brood: Brood | None = None
@@ -100,6 +106,9 @@ class Scopes:
 
     A job may be here twice, when this worker has lost its lease and claimed it again: the displaced attempt is being ended, and
     keeps its slot until it has.
+
+    Attributes:
+        removed: How many attempts have been let go of so far.
     """
 
     def __init__(self) -> None:
@@ -107,6 +116,8 @@ class Scopes:
         self._displaced: list[RunningAttempt] = []
         self._early: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._emptied = trio.Event()
+        self._filled: trio.Event | None = None
+        self.removed = 0
 
     def __len__(self) -> int:
         return len(self._running) + len(self._displaced)
@@ -120,6 +131,9 @@ class Scopes:
             displaced.cancel(CancelReason.LEASE_LOST)
             self._displaced.append(displaced)
         self._running[job.id] = attempt
+        if self._filled is not None:
+            self._filled.set()
+            self._filled = None
         if self._early:
             grace_seconds = self._early.pop((job.id, job.token), None)
             if grace_seconds is not None:
@@ -133,6 +147,7 @@ class Scopes:
             self._displaced.remove(attempt)
         else:
             return
+        self.removed += 1
         if not self._running and not self._displaced:
             self._emptied.set()
             self._emptied = trio.Event()
@@ -169,6 +184,19 @@ class Scopes:
         """Return the ids of the jobs whose handler has outlasted its cancel. Safe in any thread."""
         now = time.monotonic()
         return [attempt.job.id for attempt in self.snapshot() if attempt.is_stuck(now)]
+
+    def release_waiting(self) -> None:
+        """Let the attempts that wait to begin not begin: their jobs are given back."""
+        for attempt in self.snapshot():
+            if attempt.is_waiting and not attempt.is_over:
+                attempt.cancel(CancelReason.SHUTDOWN)
+
+    async def wait_filled(self) -> None:
+        """Wait until something runs."""
+        while not len(self):
+            if self._filled is None:
+                self._filled = trio.Event()
+            await self._filled.wait()
 
     async def wait_empty(self) -> None:
         """Wait until nothing runs and every outcome is written."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gopher.runtime.scopes import RunningAttempt
 
 _NO_SIGNAL: Final = 0  # of kill(2)
+_LINE_BYTES: Final = 1024 * 1024
+"""Chosen: what a line may hold beside a result. The longest is a submitted job: its payload takes a third more in base64."""
 
 
 class Assignment(msgspec.Struct):
@@ -44,6 +46,7 @@ class Assignment(msgspec.Struct):
     deadline_ms: int | None
     payload: bytes
     content_type: str
+    max_result_bytes: int
 
 
 class Progress(msgspec.Struct, tag="progress"):
@@ -109,11 +112,13 @@ class Subprocesses:
     Args:
         app: `module:registry`, by which the child finds the handler.
         children: Takes in what the handlers submit.
+        max_result_bytes: A larger result is not sent, nor is it read from a child that sends it all the same.
     """
 
-    def __init__(self, app: str, children: Children) -> None:
+    def __init__(self, app: str, children: Children, *, max_result_bytes: int) -> None:
         self._app = app
         self._children = children
+        self._max_result_bytes = max_result_bytes
         self._running: set[subprocess.Popen[bytes]] = set()
 
     async def execute(self, context: JobContext, attempt: RunningAttempt) -> msgspec.Raw:
@@ -129,7 +134,7 @@ class Subprocesses:
         Raises:
             Retry: The handler's verdict; likewise Snooze and Discard.
             PayloadMismatchError: The payload does not fit.
-            ResultInvalidError: What the handler returned is not JSON.
+            ResultInvalidError: What the handler returned is not JSON, or is too large.
             HandlerError: The handler raised, or its process ended without a word.
 
         Cancellation:
@@ -155,7 +160,7 @@ class Subprocesses:
     async def _talk(
         self, stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
     ) -> Returned | Raised:
-        await stream.send_all(encode_line(_assignment(context, attempt)) + b"\n")
+        await stream.send_all(encode_line(_assignment(context, attempt, self._max_result_bytes)) + b"\n")
         report = await self._follow(stream, context, attempt)
         if report is None:
             status = await _reap(process)
@@ -167,19 +172,23 @@ class Subprocesses:
     ) -> Returned | Raised | None:
         """Pass on what the child says until the outcome comes; None when it ends without one."""
         buffer = bytearray()
+        line_bytes = self._max_result_bytes + _LINE_BYTES
         with suppress(trio.BrokenResourceError):
             async for chunk in stream:
-                buffer += chunk
-                *lines, rest = buffer.split(b"\n")
-                buffer = rest
-                for line in lines:
-                    match _reports.decode(line):
+                # A long line comes in many chunks: only the new one can hold its end.
+                *ends, rest = chunk.split(b"\n")
+                for end in ends:
+                    match _reports.decode(buffer + end):
                         case Progress(fraction, message):
                             await context.report(fraction, message)
                         case Submission(job):
                             await stream.send_all(encode_line(await self._answer(attempt, job)) + b"\n")
                         case outcome:
                             return outcome
+                    buffer.clear()
+                buffer += rest
+                if len(buffer) > line_bytes:
+                    raise ResultInvalidError(f"the handler's process said more than {line_bytes} bytes in one line")
         return None
 
     async def _answer(self, attempt: RunningAttempt, job: NewJob) -> Answer:
@@ -207,7 +216,7 @@ def _spawn(app: str, fd: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _assignment(context: JobContext, attempt: RunningAttempt) -> Assignment:
+def _assignment(context: JobContext, attempt: RunningAttempt, max_result_bytes: int) -> Assignment:
     job = attempt.job
     return Assignment(
         context.id,
@@ -220,6 +229,7 @@ def _assignment(context: JobContext, attempt: RunningAttempt) -> Assignment:
         context.deadline_ms,
         job.payload,
         job.content_type,
+        max_result_bytes,
     )
 
 

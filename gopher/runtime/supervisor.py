@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from gopher.job import Move, Outcome
+from gopher.runtime import machine
 from gopher.runtime.children import Children
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.executors import Executors
@@ -35,6 +36,7 @@ from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import CancelReason, Scopes
 from gopher.runtime.settler import Settler
+from gopher.runtime.sizing import Sizer, Sizing
 from gopher.runtime.slots import Slots
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Settlement
@@ -65,7 +67,8 @@ class WorkerPlan:
         app: `module:registry`.
         namespace: Of the queues.
         queues: Name -> weight.
-        slots: Attempts that run at most at once.
+        slots: Attempts that run at most at once, at the least and at the most; the worker finds the number between them.
+        subprocesses: Subprocesses that run at most at once.
         lease_seconds: Lease.
         poll_seconds: Safety net of all that waits to be told.
         grace_seconds: How long a drain lets attempts finish.
@@ -77,7 +80,8 @@ class WorkerPlan:
     app: str
     namespace: str
     queues: dict[str, int]
-    slots: int
+    slots: tuple[int, int]
+    subprocesses: int
     lease_seconds: float
     poll_seconds: float
     grace_seconds: float
@@ -118,7 +122,14 @@ class Supervisor:
         self._settlers: dict[str, Settler] = {}
         self._relays: list[Relay] = []
         children = Children(store.outbox, namespace=plan.namespace)
-        self._executors = Executors(app=plan.app, threads=plan.slots, children=children)
+        self._sizing = Sizing(*plan.slots, cpus=machine.cpu_share())
+        self._executors = Executors(
+            app=plan.app,
+            threads=plan.slots[1],
+            subprocesses=plan.subprocesses,
+            max_result_bytes=plan.max_result_bytes,
+            children=children,
+        )
         self._runner = Runner(
             registry,
             self._executors,
@@ -143,7 +154,7 @@ class Supervisor:
             self._gates,
             namespace=plan.namespace,
             worker=self.worker_id,
-            slots=plan.slots,
+            slots=self._sizing.slots,
             lease_seconds=plan.lease_seconds,
             poll_seconds=plan.poll_seconds,
         )
@@ -165,6 +176,7 @@ class Supervisor:
             self._grace.deadline = trio.current_time() + self._plan.grace_seconds
             self._claimer.stop()
             self._draining.set()
+            self._scopes.release_waiting()
 
     def abort(self) -> None:
         """End all attempts now and give their jobs back."""
@@ -182,6 +194,8 @@ class Supervisor:
             await services.start(self._gates.run)
             for queue, weight in self._plan.queues.items():
                 await self._serve_queue(services, queue, weight)
+            if not self._sizing.is_fixed:
+                await services.start(Sizer(self._sizing, self._claimer, self._scopes).run)
             async with trio.open_nursery() as attempts:
                 async with trio.open_nursery() as claiming:
                     await claiming.start(self._claimer.run, Slots(self._runner, attempts))
@@ -271,7 +285,7 @@ class Supervisor:
             version=self._plan.version,
             queues=self._plan.queues,
             types=self._registry.types,
-            slots=self._plan.slots,
+            slots=self._claimer.slots,
             busy=len(self._scopes),
             started_ms=self._started_ms,
             draining=self._draining.is_set(),

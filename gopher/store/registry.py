@@ -26,7 +26,7 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
         version: Of Gopher.
         queues: Name -> weight.
         types: The handlers it has.
-        slots: Attempts it runs at most at once.
+        slots: Attempts it runs at most at once, at present.
         busy: Attempts it runs now.
         started_ms: When it started, ms since the epoch by the clock of Redis.
         draining: Whether it claims no more.

@@ -71,7 +71,10 @@ def test_run_program_prints_the_settings_and_does_not_run(capsys: pytest.Capture
         (["--concurency", "7"], "Unknown option: --concurency"),
         (["7"], "Unused Tokens: ['7']"),
         (["--concurrency"], "--concurrency requires an argument"),
-        (["--concurrency", "many"], "--concurrency, GOPHER_CONCURRENCY, WORKER_CONCURRENCY, worker.concurrency: expected int"),
+        (
+            ["--concurrency", "many"],
+            "--concurrency, GOPHER_CONCURRENCY, WORKER_CONCURRENCY, worker.concurrency: expected a number",
+        ),
         (["--config", "absent.toml"], "cannot read absent.toml"),
         (["--app", "no registry"], "--app, GOPHER_APP, worker.app: expected str matching"),
     ],

@@ -112,7 +112,7 @@ def test_load_tells_all_faults_at_once_with_their_cure() -> None:
     assert "expected seconds (30, 1.5) or a length of time (500ms, 90s, 1h30m), got 'soon' (flag --grace)" in text
     assert "got '{x}=1' (variable GOPHER_QUEUES)" in text
     assert "expected int, got 'many' (variable WORKER_MAX_RETRIES)" in text
-    assert "expected int, got 'two' (file gopher.toml)" in text
+    assert "expected a number >= 1 or 'auto', got 'two' (file gopher.toml)" in text
     assert "gopher.toml: unknown key worker.colour; expected one of app, queues" in text
     assert "gopher.toml: unknown table 'wrker'; expected store, server" in text
     assert "gopher.toml: store must be a table, [store]" in text
@@ -203,3 +203,46 @@ def test_read_document_says_why_it_cannot(tmp_path: Path) -> None:
         config.read_document(tmp_path / "absent.toml")
     with pytest.raises(ConfigError, match=r"cannot read .*broken.toml: Expected"):
         config.read_document(broken)
+
+
+@pytest.mark.parametrize(
+    ("flags", "slots"), [({}, (100, 100)), ({"--concurrency": "7"}, (7, 7)), ({"--concurrency": "5-200"}, (5, 200))]
+)
+def test_load_reads_a_number_or_bounds_of_jobs_at_once(flags: dict[str, str], slots: tuple[int, int]) -> None:
+    """A number is both bounds; what is handed on to worker processes is read again as it was."""
+    worker = load_worker(flags).worker
+
+    again = load_worker(dict(argument.split("=", 1) for argument in config.arguments_for(worker))).worker
+
+    assert worker.slots == again.slots == slots
+
+
+def test_load_reads_a_bare_number_and_bounds_of_a_file() -> None:
+    """TOML has numbers and text: both are understood."""
+    assert load_worker(document={"worker": {"concurrency": 9}}).worker.slots == (9, 9)
+    assert load_worker(document={"worker": {"concurrency": "2-9", "processes": "auto"}}).worker.processes == "auto"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "problem"),
+    [
+        ("--concurrency", "200-5", "expected MIN-MAX with 1 <= MIN <= MAX <= 100000, got '200-5'"),
+        ("--concurrency", "0-5", "expected MIN-MAX with 1 <= MIN <= MAX <= 100000, got '0-5'"),
+        ("--concurrency", "1-100001", "expected MIN-MAX with 1 <= MIN <= MAX <= 100000, got '1-100001'"),
+        ("--concurrency", "100001", "expected int <= 100000, got '100001'"),
+        ("--concurrency", "auto", "expected a number such as 100, or bounds such as '5-200', got 'auto'"),
+        ("--concurrency", "-3", "expected a number such as 100, or bounds such as '5-200', got '-3'"),
+        ("--concurrency", "5-", "expected a number such as 100, or bounds such as '5-200', got '5-'"),
+        ("--processes", "0", "expected int >= 1, got '0'"),
+        ("--processes", "257", "expected int <= 256, got '257'"),
+        ("--processes", "-1", "expected a number >= 1 or 'auto', got '-1'"),
+        ("--processes", "all", "expected a number >= 1 or 'auto', got 'all'"),
+        ("--subprocesses", "0", "expected int >= 1, got '0'"),
+    ],
+)
+def test_load_refuses_numbers_of_jobs_and_processes_that_cannot_be(flag: str, value: str, problem: str) -> None:
+    """Each is told with what can be."""
+    (told,) = problems({flag: value})
+
+    assert told.startswith(flag)
+    assert problem in told

@@ -54,6 +54,30 @@ async def test_drain_loses_and_charges_nothing(farm: Farm) -> None:
     assert await farm.findings() == []
 
 
+async def test_drain_gives_back_at_once_what_waits_for_a_subprocess(farm: Farm) -> None:
+    """Of three jobs of which one can run, two go back unspent while the first is let finish."""
+    worker = await farm.worker("--concurrency", "4", "--subprocesses", "1", grace_seconds=600)
+    ids = await farm.submit("hold-process", str(farm.gate), count=3)
+    (first,) = await farm.started(ids, 1)
+    waiting = [job_id for job_id in ids if job_id != first.job]
+
+    async def are_claimed() -> bool:
+        return states(await farm.jobs(waiting)) == {JobState.PROCESSING}
+
+    async def are_back() -> bool:
+        return all(unspent(job) for job in await farm.jobs(waiting))
+
+    await until_async(are_claimed)
+    worker.process.terminate()
+    await until_async(are_back)
+    farm.open_gate()
+    code = await end_of(worker)
+
+    assert code == 0
+    assert states(await farm.jobs([first.job])) == {JobState.COMPLETED}
+    assert len(farm.events("start", ids)) == 1
+
+
 async def test_second_signal_aborts(farm: Farm) -> None:
     """Whoever cannot wait asks twice: the grace ends, the jobs are given back all the same."""
     worker = await farm.worker(grace_seconds=600)

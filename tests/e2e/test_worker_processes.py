@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from gopher.job import JobState
+from gopher.runtime.machine import usable_cpus
 from tests.e2e.farm import end_of, states
 from tests.waiting import runs, until, until_async
 
@@ -63,6 +64,18 @@ async def test_parent_restarts_a_child_that_died(farm: Farm) -> None:
     assert states(jobs) == {JobState.COMPLETED}
     assert ready_lines(parent) == 0
     assert not any(runs(pid) for pid in second)
+
+
+async def test_auto_runs_one_process_a_usable_cpu(farm: Farm) -> None:
+    """As many as the affinity allows stand in the register, and the number is told."""
+    parent = await farm.worker("--processes", "auto", "--concurrency", "2-9")
+
+    await wait_for_workers(farm, usable_cpus())
+
+    infos = await farm.store.registry.workers(farm.namespace)
+    assert {info.description.slots for info in infos} == {9}
+    spawning = [line for line in parent.errors if "worker.spawning" in line]
+    assert len(spawning) == (1 if usable_cpus() > 1 else 0)
 
 
 async def test_children_die_with_a_parent_that_is_killed(farm: Farm) -> None:

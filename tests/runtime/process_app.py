@@ -65,6 +65,19 @@ def no_json(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> object:
     return object()
 
 
+@registry.handler("large", process=True)
+def large(job: gopher.SyncJobContext, payload: int) -> str:
+    """Return a text that takes so many bytes as JSON."""
+    return "x" * (payload - 2)
+
+
+@registry.handler("flood", process=True)
+def flood(job: gopher.SyncJobContext, payload: int) -> None:
+    """Tell the worker more, in one line, than it will hear, and never end by itself."""
+    for _ in range(payload):
+        job.report(0.5, "x" * 10_000_000)
+
+
 @registry.handler("family", process=True)
 def family(job: gopher.SyncJobContext, payload: str) -> str:
     """Have a child that only SIGKILL ends; then return, exit, or stay until the end, deaf to SIGTERM or not."""

@@ -91,14 +91,16 @@ class Bench:
         reports: The progress told.
     """
 
-    def __init__(self, app: str = "") -> None:
+    def __init__(self, app: str = "", *, subprocesses: int = 4) -> None:
         self.registry = Registry()
         self.scopes = Scopes()
         self.handed = Handed(self.scopes)
         self.reports: list[tuple[float, str]] = []
         self.is_draining = False
         self.children = Children(cast("Outbox", Numberless()), namespace="test")
-        self.executors = Executors(app=app, threads=4, children=self.children)
+        self.executors = Executors(
+            app=app, threads=4, subprocesses=subprocesses, max_result_bytes=MAX_RESULT_BYTES, children=self.children
+        )
         self._runner: Runner | None = None
 
     @property

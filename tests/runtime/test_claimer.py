@@ -47,6 +47,46 @@ async def test_claimer_never_exceeds_its_slots(parts: Parts, bench: Bench, nurse
     assert len(parts.lifecycle.claims) == 2
 
 
+async def test_claimer_fills_the_slots_it_is_given(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
+    """More slots are taken at once, half of them in one call; of fewer nothing is claimed until there is room again."""
+    await parts.submit(20)
+    await parts.claim_all()
+
+    parts.claimer.resize(10)
+    await parts.claim_all()
+    grown = len(bench.scopes)
+    parts.claimer.resize(2)
+    for attempt in bench.scopes.snapshot()[1:]:
+        bench.scopes.remove(attempt)
+    await parts.claim_all()
+
+    assert (grown, parts.claimer.slots, len(bench.scopes)) == (10, 2, 2)
+    assert len(parts.lifecycle.claims) == 5
+
+
+async def test_claimer_that_runs_takes_more_slots_at_once(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
+    """It is woken when slots are added."""
+    await parts.submit(20)
+    await nursery.start(parts.claimer.run, parts.slots)
+    await until(lambda: len(bench.scopes) == 4)
+
+    parts.claimer.resize(6)
+
+    await until(lambda: len(bench.scopes) == 6)
+
+
+async def test_claimer_tells_whether_jobs_wait(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
+    """Jobs may wait as long as a queue gives all that is asked for."""
+    await parts.submit(5)
+
+    await parts.claim_all()
+    before = parts.claimer.jobs_wait
+    parts.claimer.resize(10)
+    await parts.claim_all()
+
+    assert (before, parts.claimer.jobs_wait) == (True, False)
+
+
 async def test_claimer_goes_on_when_slots_are_free_again(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
     """An attempt whose outcome is written makes room for one more."""
     await parts.submit(10)

@@ -143,3 +143,36 @@ def test_stuck_is_who_outlasts_its_cancel_and_the_grace() -> None:
 
     assert (never, in_grace, after_grace) == (False, False, True)
     assert not attempt.is_stuck(now + 11)
+
+
+async def test_scopes_tell_when_something_runs(nursery: trio.Nursery) -> None:
+    """All who wait learn of the first attempt; while one runs nobody waits."""
+    scopes, told = Scopes(), []
+
+    async def wait(name: str) -> None:
+        await scopes.wait_filled()
+        told.append(name)
+
+    nursery.start_soon(wait, "a")
+    nursery.start_soon(wait, "b")
+    await trio.testing.wait_all_tasks_blocked()
+    before = list(told)
+
+    scopes.add(attempt_of(claimed_job()))
+    await trio.testing.wait_all_tasks_blocked()
+    await wait("c")
+
+    assert (before, sorted(told[:2]), told[2:]) == ([], ["a", "b"], ["c"])
+
+
+def test_scopes_count_who_has_gone() -> None:
+    """Each attempt is counted once, when it is let go of."""
+    scopes = Scopes()
+    attempt = attempt_of(claimed_job())
+    scopes.add(attempt)
+    before = scopes.removed
+
+    scopes.remove(attempt)
+    scopes.remove(attempt)
+
+    assert (before, scopes.removed) == (0, 1)

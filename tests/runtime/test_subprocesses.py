@@ -10,7 +10,7 @@ import trio
 from gopher.job import Failure, Move, Outcome
 from gopher.runtime.scopes import CancelReason
 from tests.runtime import process_app
-from tests.runtime.rig import Bench, claimed_job
+from tests.runtime.rig import MAX_RESULT_BYTES, Bench, claimed_job
 from tests.waiting import PATIENCE_SECONDS, runs, until
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ async def test_subprocess_raises_what_the_handler_raises(
         ("no-json", b"null", "RESULT_INVALID", Move.BURY),
         ("raise", b"[]", "PAYLOAD_MISMATCH", Move.BURY),
         ("family", b'"exit"', "HANDLER_RAISED", Move.RETRY),
+        ("flood", b"1", "RESULT_INVALID", Move.BURY),
     ],
 )
 async def test_subprocess_tells_how_else_it_ends(bench: Bench, kind: str, payload: bytes, reason: str, move: Move) -> None:
@@ -91,6 +92,19 @@ async def test_subprocess_tells_how_else_it_ends(bench: Bench, kind: str, payloa
 
     assert settlement.move is move
     assert msgspec.json.decode(settlement.failure, type=Failure).reason == reason
+
+
+@pytest.mark.parametrize(("size", "is_kept"), [(MAX_RESULT_BYTES, True), (MAX_RESULT_BYTES + 1, False), (50_000_000, False)])
+async def test_subprocess_keeps_a_result_that_is_too_large_to_itself(bench: Bench, size: int, is_kept: bool) -> None:
+    """A result of just the size allowed comes; of a larger one only the news, and what was allowed."""
+    settlement = await run(bench, bench.take(claimed_job("large", str(size).encode())))
+
+    if is_kept:
+        assert len(settlement.result) == size
+    else:
+        failure = msgspec.json.decode(settlement.failure, type=Failure)
+        assert (settlement.move, failure.reason) == (Move.BURY, "RESULT_INVALID")
+        assert failure.message == f"RESULT_TOO_LARGE: {size} bytes, the limit is {MAX_RESULT_BYTES}"
 
 
 async def test_subprocess_tells_with_which_status_it_ended(bench: Bench) -> None:

@@ -46,6 +46,15 @@ async def hold(job: gopher.JobContext, payload: str) -> int:
     return os.getpid()
 
 
+@registry.handler("hold-process", process=True)
+def hold_process(job: gopher.SyncJobContext, payload: str) -> None:
+    """Do the same in a process of its own."""
+    note("start", job)
+    while not Path(payload).exists():
+        time.sleep(0.01)  # noqa: TID251 - as above
+    note("end", job)
+
+
 @registry.handler("thread")
 def thread(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> None:
     """Never end."""
