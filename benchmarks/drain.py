@@ -6,6 +6,7 @@ the worker nor the warm-up of its interpreter counts, to the moment the last one
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,21 @@ LOOK_EVERY_SECONDS: Final = 0.01
 """One look is two or three O(1) commands; the error it leaves is under 1 % of a drain of more than a second."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drained:
+    """What a drain cost.
+
+    Attributes:
+        jobs_per_second: How fast.
+        redis_us_per_job: Processor time of Redis.
+        worker_us_per_job: Of the worker and its children; None where there is no /proc.
+    """
+
+    jobs_per_second: float
+    redis_us_per_job: float
+    worker_us_per_job: float | None
+
+
 def steps(systems: Sequence[System], plan: Plan) -> list[Step]:
     """Return one measurement a system."""
     return [
@@ -42,19 +58,27 @@ def steps(systems: Sequence[System], plan: Plan) -> list[Step]:
 async def _measure(system: System, jobs: int) -> dict[str, float]:
     async with open_server() as server:
         await submit_bulk(system, server, jobs)
-        async with open_child(system.worker, server.environment) as worker:
-            left = await _fall_to(system, server, worker, int(jobs * (1 - WARM_SHARE)))
-            start, redis_start, worker_start = trio.current_time(), server.cpu_seconds(), cpu_seconds(worker.pid)
-            await _fall_to(system, server, worker, 0)
-            seconds = trio.current_time() - start
-            figures = {
-                "drain_jobs_per_second": left / seconds,
-                "drain_redis_us_per_job": (server.cpu_seconds() - redis_start) * 1e6 / left,
-            }
-            worker_end = cpu_seconds(worker.pid)
-            if worker_start is not None and worker_end is not None:
-                figures["drain_worker_us_per_job"] = (worker_end - worker_start) * 1e6 / left
+        async with open_child(system.worker, server.environment, system.directory) as worker:
+            drained = await drain(system, server, worker, range(int(jobs * (1 - WARM_SHARE)), -1, -1))
+    figures = {"drain_jobs_per_second": drained.jobs_per_second, "drain_redis_us_per_job": drained.redis_us_per_job}
+    if drained.worker_us_per_job is not None:
+        figures["drain_worker_us_per_job"] = drained.worker_us_per_job
     return figures
+
+
+async def drain(system: System, server: Server, worker: Child, levels: range) -> Drained:
+    """Measure how fast the unfinished jobs fall from the first of the levels to the last."""
+    left = await _fall_to(system, server, worker, levels[0])
+    start, redis_start, worker_start = trio.current_time(), server.cpu_seconds(), cpu_seconds(worker.pid)
+    jobs = left - await _fall_to(system, server, worker, levels[-1])
+    seconds = trio.current_time() - start
+    worker_end = cpu_seconds(worker.pid)
+    is_known = worker_start is not None and worker_end is not None
+    return Drained(
+        jobs_per_second=jobs / seconds,
+        redis_us_per_job=(server.cpu_seconds() - redis_start) * 1e6 / jobs,
+        worker_us_per_job=((worker_end or 0) - (worker_start or 0)) * 1e6 / jobs if is_known else None,
+    )
 
 
 async def _fall_to(system: System, server: Server, worker: Child, bound: int) -> int:
