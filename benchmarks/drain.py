@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from benchmarks.children import Child, cpu_seconds, open_child
-from benchmarks.plan import Plan, Step
+from benchmarks.plan import GOPHER, OTHER, Plan, Step
 from benchmarks.servers import Server, open_server
 from benchmarks.submit import submit_bulk
 
@@ -49,7 +49,7 @@ def steps(systems: Sequence[System], plan: Plan) -> list[Step]:
             question="drain",
             column=system.name,
             missing=system.missing,
-            measure=partial(_measure, system, plan.drain_jobs[system.name]),
+            measure=partial(_measure, system, plan.drain_jobs[GOPHER if system.name == OTHER else system.name]),
         )
         for system in systems
     ]
