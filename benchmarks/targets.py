@@ -114,6 +114,8 @@ FIGURES: Final = (
     Figure(name="backlog_short_jobs_per_second", title="drain, short backlog (jobs/s)"),
     Figure(name="backlog_long_jobs_per_second", title="drain, long backlog (jobs/s)"),
     Figure(name="backlog_ratio", title="  long to short", digits=2, targets=(Target(bound=0.9),)),
+    Figure(name="backlog_short_redis_us_per_job", title="  Redis CPU a job, short (us)", digits=1),
+    Figure(name="backlog_long_redis_us_per_job", title="  Redis CPU a job, long (us)", digits=1),
     Figure(
         name="memory_bytes_per_job",
         title="Redis memory a waiting job (bytes)",
