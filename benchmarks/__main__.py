@@ -32,6 +32,7 @@ Question = Literal[
     "priorities",
     "processes",
     "backlog",
+    "parked",
     "memory",
     "idle",
     "yardstick",

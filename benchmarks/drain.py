@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from benchmarks.children import Child, cpu_seconds, open_child
+from benchmarks.children import Child, MeasurementError, cpu_seconds, open_child
 from benchmarks.plan import GOPHER, OTHER, Plan, Step
 from benchmarks.servers import Server, open_server
 from benchmarks.submit import submit_bulk
@@ -67,10 +67,16 @@ async def _measure(system: System, jobs: int) -> dict[str, float]:
 
 
 async def drain(system: System, server: Server, worker: Child, levels: range) -> Drained:
-    """Measure how fast the unfinished jobs fall from the first of the levels to the last."""
-    left = await _fall_to(system, server, worker, levels[0])
+    """Measure how fast the unfinished jobs fall from the first of the levels to the last.
+
+    Raises:
+        MeasurementError: The worker ended, or all was done between two looks.
+    """
+    left = await fall_to(system, server, worker, levels[0])
     start, redis_start, worker_start = trio.current_time(), server.cpu_seconds(), cpu_seconds(worker.pid)
-    jobs = left - await _fall_to(system, server, worker, levels[-1])
+    jobs = left - await fall_to(system, server, worker, levels[-1])
+    if jobs == 0:
+        raise MeasurementError(f"{levels[0]} jobs are too few: they were done between two looks")
     seconds = trio.current_time() - start
     worker_end = cpu_seconds(worker.pid)
     is_known = worker_start is not None and worker_end is not None
@@ -81,7 +87,7 @@ async def drain(system: System, server: Server, worker: Child, levels: range) ->
     )
 
 
-async def _fall_to(system: System, server: Server, worker: Child, bound: int) -> int:
+async def fall_to(system: System, server: Server, worker: Child, bound: int) -> int:
     """Return how many jobs are unfinished as soon as they are no more than `bound`."""
     while True:
         left = system.unfinished(server.look)

@@ -47,6 +47,7 @@ class Plan:
         cancels: Running jobs that are cancelled one by one.
         events: How often all watchers are told something.
         backlog_jobs: Waiting jobs of the long backlog.
+        parked_jobs: Jobs that a limit holds back.
     """
 
     repetitions: int
@@ -62,6 +63,7 @@ class Plan:
     cancels: int
     events: int
     backlog_jobs: int
+    parked_jobs: int
 
 
 FULL: Final = Plan(
@@ -78,6 +80,7 @@ FULL: Final = Plan(
     cancels=300,
     events=5,
     backlog_jobs=1_000_000,
+    parked_jobs=100_000,
 )
 
 QUICK: Final = Plan(
@@ -94,6 +97,7 @@ QUICK: Final = Plan(
     cancels=100,
     events=2,
     backlog_jobs=200_000,
+    parked_jobs=50_000,
 )
 
 

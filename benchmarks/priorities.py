@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from benchmarks.children import open_child
-from benchmarks.drain import drain
+from benchmarks.drain import fall_to
 from benchmarks.plan import FULL, GOPHER, Plan, Step
 from benchmarks.preload import preload
 from benchmarks.servers import Server, open_server
@@ -45,7 +45,7 @@ async def starts(gopher: System, jobs_each: int) -> list[Priority]:
         for priority in Priority:
             await preload(server, [NewJob(type="noop", payload=b"{}", priority=priority)] * jobs_each)
         async with open_child(gopher.worker, server.environment) as worker:
-            await drain(gopher, server, worker, range(jobs_each * len(Priority) - 1, -1, -1))
+            await fall_to(gopher, server, worker, 0)
         return _in_order(server)
 
 

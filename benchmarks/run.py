@@ -22,6 +22,7 @@ from benchmarks import (
     latency,
     lateness,
     memory,
+    parked,
     priorities,
     processes,
     steady,
@@ -50,6 +51,7 @@ MODULES = {
     "priorities": priorities,
     "processes": processes,
     "backlog": backlog,
+    "parked": parked,
     "memory": memory,
     "idle": idle,
 }

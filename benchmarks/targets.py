@@ -116,6 +116,11 @@ FIGURES: Final = (
     Figure(name="backlog_ratio", title="  long to short", digits=2, targets=(Target(bound=0.9),)),
     Figure(name="backlog_short_redis_us_per_job", title="  Redis CPU a job, short (us)", digits=1),
     Figure(name="backlog_long_redis_us_per_job", title="  Redis CPU a job, long (us)", digits=1),
+    Figure(name="parked_none_jobs_per_second", title="drain, no job parked (jobs/s)"),
+    Figure(name="parked_many_jobs_per_second", title="drain, beside a parked backlog (jobs/s)"),
+    Figure(name="parked_ratio", title="  with parked jobs to without", digits=2, targets=(Target(bound=0.9),)),
+    Figure(name="parked_none_redis_us_per_job", title="  Redis CPU a job, none parked (us)", digits=1),
+    Figure(name="parked_many_redis_us_per_job", title="  Redis CPU a job, beside parked (us)", digits=1),
     Figure(
         name="memory_bytes_per_job",
         title="Redis memory a waiting job (bytes)",
