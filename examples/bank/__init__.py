@@ -1,7 +1,7 @@
 """A bank's work: transactions validated and booked, a regulatory report, a risk assessment, and customers who are told.
 
     export BANK_DATABASE=bank.sqlite
-    python -m examples.bank.books                       # makes it, with five accounts and 500 transactions
+    python -m examples.bank                             # makes it, with five accounts and 500 transactions
     gopher dev --app examples.bank:registry             # SMTP_HOST and SMTP_PORT name the mail server
     gopher submit transaction -p '{"id": "t-1", "debit": "ada", "credit": "grace", "cents": 1250}' --watch
     gopher submit regulatory_report -p '{"day": "2026-01-02", "folder": "reports", "notify": "audit@example.com"}' --watch

@@ -20,7 +20,7 @@ LOCK_WAIT_SECONDS: Final = 5.0
 OWNERS: Final = ("ada", "grace", "alan", "edsger", "barbara")
 OPENING_CENTS: Final = 1_000_000
 FIRST_DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)
-MINUTES_BETWEEN: Final = 7
+MINUTES_BETWEEN: Final = 61
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS accounts (
@@ -62,7 +62,7 @@ def database_path() -> Path:
 
 
 def create(path: Path, transactions: int) -> None:
-    """Make a new bank of five accounts, and book this many transactions, seven minutes apart, from a fixed seed."""
+    """Make a new bank of five accounts, and book this many transactions, about an hour apart, from a fixed seed."""
     rng = random.Random(1494)
     with transaction(path) as database:
         for statement in SCHEMA.split(";"):
@@ -136,8 +136,3 @@ def _book(database: sqlite3.Connection, wanted: Transaction, moment: datetime) -
     for account, cents in ((wanted.debit, -wanted.cents), (wanted.credit, wanted.cents)):
         database.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", (wanted.id, account, cents, at))
         database.execute("UPDATE accounts SET balance_cents = balance_cents + ? WHERE id = ?", (cents, account))
-
-
-if __name__ == "__main__":
-    create(database_path(), 500)
-    print(f"made {database_path()}")

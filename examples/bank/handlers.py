@@ -52,7 +52,8 @@ def assess_risk(job: gopher.SyncJobContext, request: RiskRequest) -> gopher.Json
         risk = assess(database_path(), request, job.progress)
     except NoRecordError as error:
         raise gopher.Discard(str(error)) from error
-    body = f"One month in a hundred loses more than {_euros(risk.value_at_risk_cents)}.\n"
+    change = _euros(-risk.value_at_risk_cents)
+    body = f"In the worst month of a hundred the balance changes by {change} or less, drawn from {risk.days} days.\n"
     job.submit(NOTIFICATION, Email(request.notify, f"Risk of {request.account}", body, SENDER))
     return asdict(risk)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+import gopher.testing
+from examples.shop import registry
 from examples.shop.ledger import STEPS, Ledger, Order, OrderRefusedError, StaleTokenError
 from gopher.job import JobState
 from tests.examples.stage import ADA, call, mails, office, play, smtp
@@ -79,6 +83,28 @@ async def test_order_that_cannot_be_had_stays_with_the_operator(
     assert dead.failure is not None
     assert "fewer than 11 of 'desk lamp' in stock" in dead.failure.message
     assert list(notices) == []
+
+
+async def test_payment_that_breaks_off_after_the_charge_charges_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second attempt finds the charge of the first, takes it over by its token, and completes the job."""
+    monkeypatch.setenv("SHOP_DATABASE", str(ledger.path))
+    finish, failures = Ledger.finish, [OSError("cut off")]
+
+    def finish_at_last(self: Ledger, order_id: str, step: str) -> bool:
+        if failures:
+            raise failures.pop()
+        return finish(self, order_id, step)
+
+    monkeypatch.setattr(Ledger, "finish", finish_at_last)
+
+    async with gopher.testing.open_runtime(registry) as runtime:
+        job_id = await runtime.submit("payment_processing", {"order_id": "o-1"})
+        job = (await runtime.drain())[job_id]
+
+    with closing(sqlite3.connect(ledger.path)) as database:
+        charges = database.execute("SELECT idempotency_key, token, cents FROM charges").fetchall()
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
+    assert charges == [("order:o-1", job.token, 9_800)]
 
 
 def test_charge_moves_money_once_a_key(ledger: Ledger) -> None:
