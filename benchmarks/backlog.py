@@ -11,12 +11,10 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from benchmarks.children import open_child
 from benchmarks.drain import Drained, drain
 from benchmarks.plan import GOPHER, Plan, Step
-from benchmarks.servers import Server, open_server
+from benchmarks.servers import open_server
 from benchmarks.submit import submit_bulk
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 SHORT_JOBS: Final = 10_000
 SHORT_DRAINS: Final = 3
 """Before the long one, and again after it."""
-LOOK_EVERY_SECONDS: Final = 0.1
 WARM_JOBS: Final = 2_000
 """What the interpreter warms up with, before the counted jobs and on top of them."""
 LONG_SECONDS: Final = 240.0
@@ -58,13 +55,6 @@ async def _drain(gopher: System, waiting: int) -> Drained:
     """Measure how the first `SHORT_JOBS` of the waiting jobs go, after the warm-up."""
     async with open_server() as server:
         await submit_bulk(gopher, server, waiting + WARM_JOBS)
-        while _rewrites(server):  # noqa: ASYNC110 - Redis announces it to nobody
-            await trio.sleep(LOOK_EVERY_SECONDS)
+        await server.wait_rewritten()
         async with open_child(gopher.worker, server.environment) as worker:
             return await drain(gopher, server, worker, range(waiting, waiting - SHORT_JOBS - 1, -1))
-
-
-def _rewrites(server: Server) -> bool:
-    """Tell whether Redis is rewriting its append-only file, or about to."""
-    persistence = server.look.info("persistence")
-    return bool(persistence["aof_rewrite_in_progress"] or persistence["aof_rewrite_scheduled"])

@@ -56,6 +56,7 @@ async def _drain(gopher: System, parked: int, jobs: int) -> Drained:
         if parked:
             await _park(gopher, server, parked)
         await submit_bulk(gopher, server, jobs)
+        await server.wait_rewritten()
         async with open_child(gopher.worker, server.environment) as worker:
             return await drain(gopher, server, worker, range(int(jobs * (1 - WARM_SHARE)), -1, -1))
 
