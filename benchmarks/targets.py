@@ -119,8 +119,10 @@ FIGURES: Final = (
     Figure(name="parked_none_jobs_per_second", title="drain, no job parked (jobs/s)"),
     Figure(name="parked_many_jobs_per_second", title="drain, beside a parked backlog (jobs/s)"),
     Figure(name="parked_ratio", title="  with parked jobs to without", digits=2, targets=(Target(bound=0.9),)),
+    Figure(name="parked_scheduled_jobs_per_second", title="  beside as many scheduled jobs (jobs/s)"),
     Figure(name="parked_none_redis_us_per_job", title="  Redis CPU a job, none parked (us)", digits=1),
     Figure(name="parked_many_redis_us_per_job", title="  Redis CPU a job, beside parked (us)", digits=1),
+    Figure(name="parked_scheduled_redis_us_per_job", title="  Redis CPU a job, beside scheduled (us)", digits=1),
     Figure(
         name="memory_bytes_per_job",
         title="Redis memory a waiting job (bytes)",
