@@ -46,8 +46,8 @@ proto: $(INSTALLED) ## Format the protos and write generated/gopher_pb from them
 	cd proto && ../$(BIN)/buf format --write --exclude-path google
 	$(PY) proto/generate.py
 
-bench: $(INSTALLED) ## Measure submit, drain, pick-up latency and memory, beside dramatiq and BullMQ.
-	@$(PY) -m benchmarks
+bench: $(INSTALLED) ## Measure submit, drain, latency and memory, beside dramatiq and BullMQ. ARGS="--only drain" asks less.
+	@$(PY) -m benchmarks $(ARGS)
 
 lock: $(INSTALLED) ## Take newer versions, within the bounds of pyproject.toml, into the locks.
 	$(PIP) install 'uv>=0.9,<1'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path  # noqa: TC003 - read at run time, from the annotation of the command
 from typing import Literal
 
 import cyclopts
@@ -20,24 +21,41 @@ from gopher.errors import GopherError
 INTERRUPTED = 130
 """128 + SIGINT, as a shell has it."""
 
-Question = Literal["drain", "submit", "latency", "memory", "idle", "yardstick", "adaptive"]
+Question = Literal[
+    "drain",
+    "submit",
+    "latency",
+    "steady",
+    "lateness",
+    "cancel",
+    "fanout",
+    "priorities",
+    "processes",
+    "backlog",
+    "parked",
+    "memory",
+    "idle",
+    "yardstick",
+    "adaptive",
+]
 
 app = cyclopts.App(name="python -m benchmarks", help="Measure Gopher beside its peers and print a table.", version_flags=[])
 
 
 @app.default
-def main(*, only: tuple[Question, ...] = (), quick: bool = False) -> int:
+def main(*, only: tuple[Question, ...] = (), quick: bool = False, against: Path | None = None) -> int:
     """Measure Gopher beside its peers and print a table.
 
     Args:
         only: Answer this question alone; may be given more than once.
-        quick: One repetition with smaller sizes: a good minute instead of four, and more noise.
+        quick: One repetition with smaller sizes: a few minutes less, and more noise.
+        against: Another checkout of Gopher: only drain is measured, this one and that one in turn, and their ratio is printed.
     """
     plan = QUICK if quick else FULL
     try:
-        if reason := install_peers():
+        if against is None and (reason := install_peers()):
             sys.stderr.write(f"the Node peers are not installed: {reason}\n")
-        run = trio.run(_measure_unless_told_to_stop, plan, only or QUESTIONS)
+        run = trio.run(_measure_unless_told_to_stop, plan, only or QUESTIONS, against and against.resolve())
     except KeyboardInterrupt:
         run = None
     except GopherError as error:
@@ -49,7 +67,7 @@ def main(*, only: tuple[Question, ...] = (), quick: bool = False) -> int:
     return 1 if run.gopher_failed else 0
 
 
-async def _measure_unless_told_to_stop(plan: Plan, questions: tuple[str, ...]) -> Run | None:
+async def _measure_unless_told_to_stop(plan: Plan, questions: tuple[str, ...], against: Path | None) -> Run | None:
     """Measure and report; a signal ends all children first, and then there is no run."""
     # Also the moment to find out that there is no redis-server.
     async with open_server() as server:
@@ -57,7 +75,7 @@ async def _measure_unless_told_to_stop(plan: Plan, questions: tuple[str, ...]) -
     run = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
-        run = await measure(plan, questions)
+        run = await measure(plan, questions, against)
         facts["load_average_after"] = machine.load_average()
         nursery.cancel_scope.cancel()
     if run is not None:

@@ -1,7 +1,8 @@
-"""The registry that Gopher's measured worker runs: a handler that does nothing, and one that says when it ran."""
+"""The registry that Gopher's measured worker runs: a handler that does nothing, and those that say or note when they ran."""
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import Final
@@ -11,6 +12,9 @@ import trio
 import gopher
 
 STANDARD_OUTPUT: Final = 1
+
+MARKS: Final[list[tuple[int, int]]] = []
+LATENESS: Final[list[float]] = []
 
 registry = gopher.Registry()
 
@@ -58,3 +62,36 @@ def _burn(seconds: float) -> None:
     until = time.thread_time() + seconds
     while time.thread_time() < until:
         pass
+
+
+@registry.handler("mark")
+async def mark(job: gopher.JobContext, payload: int) -> None:  # noqa: ARG001 - a handler's signature
+    """Note when the handler ran, for `report` to tell: at 500 jobs a second the lines of `stamp` would fill the pipe."""
+    MARKS.append((payload, time.monotonic_ns()))
+    await trio.lowlevel.checkpoint()
+
+
+@registry.handler("due")
+async def due(job: gopher.JobContext, payload: int) -> None:  # noqa: ARG001 - a handler's signature
+    """Note how late the handler runs, in ms after the moment in the payload, ms since the epoch."""
+    LATENESS.append(time.time_ns() / 1e6 - payload)
+    await trio.lowlevel.checkpoint()
+
+
+@registry.handler("report")
+async def report(job: gopher.JobContext, payload: None) -> None:  # noqa: ARG001 - a handler's signature
+    """Tell, on one line, all that was noted since the last report, and forget it."""
+    line = json.dumps({"marks": MARKS, "lateness_ms": LATENESS})
+    MARKS.clear()
+    LATENESS.clear()
+    await trio.to_thread.run_sync(lambda: print(line, flush=True))
+
+
+@registry.handler("linger")
+async def linger(job: gopher.JobContext, payload: int) -> None:  # noqa: ARG001 - a handler's signature
+    """Wait for a cancel, and say when it came."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        moment = time.monotonic_ns()
+        os.write(STANDARD_OUTPUT, f"ran {payload} {moment}\n".encode())

@@ -105,12 +105,13 @@ class Child:
 
 
 @asynccontextmanager
-async def open_child(argv: Sequence[str], environment: Mapping[str, str]) -> AsyncGenerator[Child]:
+async def open_child(argv: Sequence[str], environment: Mapping[str, str], directory: Path = ROOT) -> AsyncGenerator[Child]:
     """Start a program; on leaving, end it and all that it started.
 
     Args:
         argv: The program, as an absolute path, and its arguments.
         environment: What is added to the driver's own environment.
+        directory: Where it is started, and imports from.
     """
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as errors:
@@ -121,7 +122,7 @@ async def open_child(argv: Sequence[str], environment: Mapping[str, str]) -> Asy
                 stdin=subprocess.PIPE,
                 stdout=writer,
                 stderr=errors,
-                cwd=ROOT,
+                cwd=directory,
                 env=_base_environment() | dict(environment),
                 start_new_session=True,
             )
@@ -136,13 +137,13 @@ async def open_child(argv: Sequence[str], environment: Mapping[str, str]) -> Asy
                 await child.stop()
 
 
-async def run_child(argv: Sequence[str], environment: Mapping[str, str]) -> dict[str, object]:
+async def run_child(argv: Sequence[str], environment: Mapping[str, str], directory: Path = ROOT) -> dict[str, object]:
     """Run a program to its end and return the JSON object that is its last line.
 
     Raises:
         MeasurementError: It ended without one.
     """
-    async with open_child(argv, environment) as child:
+    async with open_child(argv, environment, directory) as child:
         line = await child.line_starting("{")
     answer: dict[str, object] = msgspec.json.decode(line, type=dict[str, object])
     return answer

@@ -53,6 +53,19 @@ async def probe(submit_one: SubmitOne, samples: int, low_ms: float, high_ms: flo
     say({"sent": sent})
 
 
+async def steady(submit_one: SubmitOne, jobs: int, rate: float) -> None:
+    """Submit `jobs` jobs at `rate` a second, none of which waits for another, and print when each submit began."""
+    sent: list[int] = []
+    start = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        for sequence in range(jobs):
+            await trio.sleep_until(start + sequence / rate)
+            sent.append(time.monotonic_ns())
+            nursery.start_soon(submit_one, sequence)
+    say({"sent": sent})
+
+
 def payload_of(payload_bytes: int) -> dict[str, str]:
     """Return a payload that is this many bytes of JSON."""
     return {"blob": "x" * (payload_bytes - _EMPTY_BYTES)}

@@ -1,6 +1,7 @@
-"""Gopher's client program that speaks gRPC: single submits for the latency, and idle watchers.
+"""Gopher's client program that speaks gRPC: single submits for the latency, cancels, and idle watchers.
 
-`probe SAMPLES LOW HIGH` is as `benchmarks.client` has it. `watch COUNT` follows one job that is not due on COUNT streams, says
+`probe SAMPLES LOW HIGH` is as `benchmarks.client` has it. `cancel probe SAMPLES LOW HIGH` starts as
+many jobs, waits until as many as there are slots for are running, and prints the same of its cancels. `watch COUNT` follows one job that is not due on COUNT streams, says
 `ready` when each has given its first message, and goes on until it is ended.
 """
 
@@ -14,9 +15,10 @@ import msgspec
 import trio
 from google.protobuf import duration_pb2
 
-from gopher_pb.v1 import job_service_pb2, job_service_pb2_grpc
+from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
 from benchmarks.client import SubmitOne, probe
+from benchmarks.plan import CONCURRENCY
 
 ONE_DAY_SECONDS = 86_400
 
@@ -28,6 +30,8 @@ async def main(arguments: list[str]) -> None:
         match arguments:
             case ["probe", samples, low_ms, high_ms]:
                 await probe(_submit_by(stub), int(samples), float(low_ms), float(high_ms))
+            case ["cancel", "probe", samples, low_ms, high_ms]:
+                await probe(_cancel_by(stub, int(samples)), int(samples), float(low_ms), float(high_ms))
             case ["watch", count]:
                 await watch(stub, int(count))
             case _:
@@ -41,6 +45,25 @@ def _submit_by(stub: job_service_pb2_grpc.JobServiceStub) -> SubmitOne:
         await trio.lowlevel.checkpoint()
 
     return submit_one
+
+
+def _cancel_by(stub: job_service_pb2_grpc.JobServiceStub, jobs: int) -> SubmitOne:
+    """Start this many jobs, and return what cancels one of them."""
+    ids = [
+        stub.SubmitJob(
+            job_service_pb2.SubmitJobRequest(job=job_service_pb2.JobSpec(type="linger", payload=str(number).encode()))
+        ).job_id
+        for number in range(jobs)
+    ]
+    for job_id in ids[:CONCURRENCY]:
+        while stub.GetJob(job_service_pb2.GetJobRequest(job_id=job_id)).job.state != job_pb2.JOB_STATE_PROCESSING:
+            pass  # each look is a round trip
+
+    async def cancel_one(sequence: int) -> None:
+        stub.CancelJob(job_service_pb2.CancelJobRequest(job_id=ids[sequence]))
+        await trio.lowlevel.checkpoint()
+
+    return cancel_one
 
 
 async def watch(stub: job_service_pb2_grpc.JobServiceStub, count: int) -> None:

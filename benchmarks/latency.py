@@ -45,7 +45,7 @@ def steps(systems: Sequence[System], plan: Plan) -> list[Step]:
 
 async def _measure(system: System, samples: int) -> dict[str, float]:
     async with open_server() as server, open_child(system.worker, server.environment) as worker:
-        return _figures("pickup", await _pickups_ms(system, worker, samples, server.environment))
+        return percentiles("pickup", await pickups_ms(system, worker, samples, server.environment))
 
 
 async def _measure_grpc(gopher: System, samples: int) -> dict[str, float]:
@@ -55,10 +55,11 @@ async def _measure_grpc(gopher: System, samples: int) -> dict[str, float]:
         open_child(gopher.worker, server.environment) as worker,
         open_gopher_server(server) as target,
     ):
-        return _figures("pickup_grpc", await _pickups_ms(caller, worker, samples, {"GOPHER_SERVER": target}))
+        return percentiles("pickup_grpc", await pickups_ms(caller, worker, samples, {"GOPHER_SERVER": target}))
 
 
-async def _pickups_ms(system: System, worker: Child, samples: int, environment: dict[str, str]) -> list[float]:
+async def pickups_ms(system: System, worker: Child, samples: int, environment: dict[str, str]) -> list[float]:
+    """Let the client probe, and return how long each probe took to reach the handler, in ms."""
     await worker.ready()
     await trio.sleep(SETTLE_SECONDS)
     arguments = ("probe", str(FIRST_SAMPLES + samples), *map(str, system.gap_ms))
@@ -72,6 +73,7 @@ async def _pickups_ms(system: System, worker: Child, samples: int, environment: 
     return [(ran[sequence] - moment) / 1e6 for sequence, moment in enumerate(sent)][FIRST_SAMPLES:]
 
 
-def _figures(name: str, pickups_ms: list[float]) -> dict[str, float]:
-    percentiles = quantiles(pickups_ms, n=100, method="inclusive")
-    return {f"{name}_p50_ms": percentiles[49], f"{name}_p99_ms": percentiles[98]}
+def percentiles(name: str, samples_ms: list[float]) -> dict[str, float]:
+    """Return the figures `<name>_p50_ms` and `<name>_p99_ms`."""
+    cuts = quantiles(samples_ms, n=100, method="inclusive")
+    return {f"{name}_p50_ms": cuts[49], f"{name}_p99_ms": cuts[98]}

@@ -15,6 +15,8 @@ GOPHER: Final = "Gopher"
 BULLMQ: Final = "BullMQ"
 DRAMATIQ: Final = "dramatiq"
 YARDSTICK: Final = "yardstick"
+OTHER: Final = "the other"
+"""Another checkout of Gopher, named by `--against`."""
 
 CONCURRENCY: Final = 100
 """Slots of the measured worker, of Gopher and of BullMQ alike."""
@@ -40,6 +42,12 @@ class Plan:
         load_seconds: Length of one gRPC load.
         idle_seconds: Length of one look at an idle system.
         yardstick_commands: Commands of one redis-benchmark.
+        priority_jobs: Jobs of each priority that are waiting when their order is looked at.
+        paced_seconds: How long jobs come, or fall due, at a steady rate.
+        cancels: Running jobs that are cancelled one by one.
+        events: How often all watchers are told something.
+        backlog_jobs: Waiting jobs of the long backlog.
+        parked_jobs: Jobs that a limit holds back.
     """
 
     repetitions: int
@@ -50,6 +58,12 @@ class Plan:
     load_seconds: float
     idle_seconds: float
     yardstick_commands: int
+    priority_jobs: int
+    paced_seconds: float
+    cancels: int
+    events: int
+    backlog_jobs: int
+    parked_jobs: int
 
 
 FULL: Final = Plan(
@@ -61,6 +75,12 @@ FULL: Final = Plan(
     load_seconds=2.5,
     idle_seconds=4.0,
     yardstick_commands=200_000,
+    priority_jobs=20_000,
+    paced_seconds=10.0,
+    cancels=300,
+    events=5,
+    backlog_jobs=1_000_000,
+    parked_jobs=100_000,
 )
 
 QUICK: Final = Plan(
@@ -72,6 +92,12 @@ QUICK: Final = Plan(
     load_seconds=1.5,
     idle_seconds=3.0,
     yardstick_commands=100_000,
+    priority_jobs=5_000,
+    paced_seconds=3.0,
+    cancels=100,
+    events=2,
+    backlog_jobs=200_000,
+    parked_jobs=50_000,
 )
 
 
@@ -85,6 +111,7 @@ class Step:
         measure: Makes it and returns the figures by name.
         missing: Why it cannot be made; its cells stay blank.
         once: Made in the first repetition only, since its figures do not scatter.
+        limit_seconds: When it is given up. No measurement of a system that works takes half as long.
     """
 
     question: str
@@ -92,3 +119,4 @@ class Step:
     measure: Callable[[], Awaitable[dict[str, float]]]
     missing: str | None = None
     once: bool = False
+    limit_seconds: float = 90.0

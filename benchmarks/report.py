@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.children import ROOT
-from benchmarks.plan import BULLMQ, DRAMATIQ, GOPHER, YARDSTICK, Plan
+from benchmarks.plan import BULLMQ, DRAMATIQ, GOPHER, OTHER, YARDSTICK, Plan
 from benchmarks.targets import FIGURES, Figure, Results, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-COLUMNS: Final = (GOPHER, BULLMQ, DRAMATIQ, YARDSTICK)
+COLUMNS: Final = (GOPHER, BULLMQ, DRAMATIQ, YARDSTICK, OTHER)
 RESULTS: Final = ROOT / "benchmarks" / "results"
 TABLE_WIDTH: Final = 150
 """Characters, where standard output is no terminal that tells its width."""
@@ -28,12 +28,13 @@ def print_table(results: Results, machine: Mapping[str, object], notes: Sequence
     """Print medians, ranges, ratios and verdicts, then the machine and what is missing."""
     table = Table(title="Gopher beside its peers: median, and below it lowest..highest", title_justify="left")
     table.add_column("figure", no_wrap=True)
-    for column in COLUMNS:
+    columns = [column for column in COLUMNS if any(column in row for row in results.values())]
+    for column in columns:
         table.add_column(column, justify="right")
     table.add_column("target")
     for figure in FIGURES:
         if (row := results.get(figure.name)) is not None:
-            table.add_row(figure.title, *(_cell(figure, row.get(column)) for column in COLUMNS), _verdicts(figure, row))
+            table.add_row(figure.title, *(_cell(figure, row.get(column)) for column in columns), _verdicts(figure, row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=TABLE_WIDTH)

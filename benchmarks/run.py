@@ -13,22 +13,53 @@ import redis
 import trio
 from rich.console import Console
 
-from benchmarks import adaptive, drain, idle, latency, memory, submit, yardstick
+from benchmarks import (
+    adaptive,
+    backlog,
+    cancel,
+    drain,
+    fanout,
+    idle,
+    latency,
+    lateness,
+    memory,
+    parked,
+    priorities,
+    processes,
+    steady,
+    submit,
+    yardstick,
+)
 from benchmarks.children import MeasurementError
 from benchmarks.plan import GOPHER, Plan, Step
-from benchmarks.systems import all_systems
+from benchmarks.systems import all_systems, gopher_at
 from gopher.errors import GopherError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from benchmarks.targets import Results
 
-QUESTIONS = ("drain", "submit", "latency", "memory", "idle", "yardstick")
+MODULES = {
+    "drain": drain,
+    "submit": submit,
+    "latency": latency,
+    "steady": steady,
+    "lateness": lateness,
+    "cancel": cancel,
+    "fanout": fanout,
+    "priorities": priorities,
+    "processes": processes,
+    "backlog": backlog,
+    "parked": parked,
+    "memory": memory,
+    "idle": idle,
+    "adaptive": adaptive,
+}
 ON_DEMAND = ("adaptive",)
 """Asked by name alone: they take minutes, and have no peer."""
-STEP_SECONDS = 90.0
-"""No measurement of a system that works takes half as long."""
+QUESTIONS = (*(name for name in MODULES if name not in ON_DEMAND), "yardstick")
 
 
 @dataclass(kw_only=True)
@@ -58,22 +89,31 @@ class Run:
         self.gopher_failed |= is_failure and step.column == GOPHER
 
 
-def all_steps(plan: Plan, questions: Sequence[str]) -> list[Step]:
-    """Return the measurements that answer the given questions, in their order."""
+def all_steps(plan: Plan, questions: Sequence[str], against: Path | None = None) -> list[Step]:
+    """Return the measurements that answer the given questions, in their order.
+
+    Args:
+        plan: How much of each.
+        questions: Which.
+        against: Another checkout of Gopher; only it and this one are then measured, and only how they drain.
+    """
     systems = all_systems()
-    steps = [step for module in (drain, submit, latency, memory, idle, adaptive) for step in module.steps(systems, plan)]
+    if against is not None:
+        pair = [system for system in systems if system.name == GOPHER] + [gopher_at(against)]
+        return drain.steps(pair, plan)
+    steps = [step for module in MODULES.values() for step in module.steps(systems, plan)]
     return [step for step in (*steps, *yardstick.steps(plan)) if step.question in questions]
 
 
-async def measure(plan: Plan, questions: Sequence[str]) -> Run:
+async def measure(plan: Plan, questions: Sequence[str], against: Path | None = None) -> Run:
     """Make every measurement as often as the plan says, and tell on standard error how it goes."""
     run = Run()
     progress = Console(stderr=True, highlight=False)
-    steps = all_steps(plan, questions)
+    steps = all_steps(plan, questions, against)
     for repetition in range(plan.repetitions):
         for step in steps:
             if repetition == 0 or not step.once:
-                progress.print(f"{repetition + 1}/{plan.repetitions} {step.question:9} {step.column:9} ", end="")
+                progress.print(f"{repetition + 1}/{plan.repetitions} {step.question:10} {step.column:9} ", end="")
                 progress.print(await _measure_one(run, step), markup=False, soft_wrap=True)
     return run
 
@@ -83,8 +123,8 @@ async def _measure_one(run: Run, step: Step) -> str:
     if step.missing is not None:
         run.note(step, step.missing, is_failure=False)
         return f"blank: {step.missing}"
-    reason = f"not done after {STEP_SECONDS:.0f} s"
-    with trio.move_on_after(STEP_SECONDS):
+    reason = f"not done after {step.limit_seconds:.0f} s"
+    with trio.move_on_after(step.limit_seconds):
         try:
             figures = await step.measure()
         except (MeasurementError, GopherError, redis.RedisError) as error:

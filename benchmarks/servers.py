@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import redis
+import trio
 
 from gopher.store.embedded import open_embedded_redis
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 10.0
 """Socket timeout of the driver's own look; a Redis that does not answer by then has failed."""
+
+REWRITE_LOOK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,15 @@ class Server:
         """Return the processor time Redis has used."""
         cpu = self.look.info("cpu")
         return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+
+    async def wait_rewritten(self) -> None:
+        """Wait until Redis is not rewriting its append-only file: its child would need a core of those that are measured."""
+        while self._is_rewriting():  # noqa: ASYNC110 - Redis announces it to nobody
+            await trio.sleep(REWRITE_LOOK_SECONDS)
+
+    def _is_rewriting(self) -> bool:
+        persistence = self.look.info("persistence")
+        return bool(persistence["aof_rewrite_in_progress"] or persistence["aof_rewrite_scheduled"])
 
     def version(self) -> str:
         """Return the version of Redis."""

@@ -1,4 +1,8 @@
-"""Gopher's client program that speaks to Redis by the store, as the peers' clients do."""
+"""Gopher's client program that speaks to Redis by the store, as the peers' clients do.
+
+Beside the commands of `benchmarks.client` it knows `steady JOBS RATE`, which submits JOBS jobs at RATE a second and prints what
+`probe` does; their handler notes when it ran.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import sys
 import msgspec
 import trio
 
-from benchmarks.client import serve
+from benchmarks.client import serve, steady
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE, NewJob
 from gopher.store.store import Store
@@ -30,6 +34,10 @@ class StoreClient:
         """Submit one job whose handler says when it ran."""
         await self._submit([NewJob(type="stamp", payload=msgspec.json.encode(sequence))])
 
+    async def submit_marked(self, sequence: int) -> None:
+        """Submit one job whose handler notes when it ran."""
+        await self._submit([NewJob(type="mark", payload=msgspec.json.encode(sequence))])
+
     async def _submit(self, jobs: list[NewJob]) -> None:
         for answer in await self._store.lifecycle.submit(DEFAULT_NAMESPACE, jobs):
             if isinstance(answer, GopherError):
@@ -42,7 +50,11 @@ async def main(arguments: list[str]) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         client = StoreClient(store)
-        await serve(arguments, client.submit_many, client.submit_one)
+        match arguments:
+            case ["steady", jobs, rate]:
+                await steady(client.submit_marked, int(jobs), float(rate))
+            case _:
+                await serve(arguments, client.submit_many, client.submit_one)
         nursery.cancel_scope.cancel()
 
 

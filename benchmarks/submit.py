@@ -42,7 +42,7 @@ def steps(systems: Sequence[System], plan: Plan) -> list[Step]:
 async def submit_bulk(system: System, server: Server, jobs: int) -> float:
     """Submit no-op jobs by the system's fastest call and return the jobs a second."""
     arguments = ("submit", str(jobs), str(BATCH), str(PAYLOAD_BYTES))
-    answer = await run_child((*system.client, *arguments), server.environment)
+    answer = await run_child((*system.client, *arguments), server.environment, system.directory)
     return jobs / float(str(answer["seconds"]))
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.children import ROOT, find_program, open_child, python_module
-from benchmarks.plan import BULLMQ, CONCURRENCY, DRAMATIQ, DRAMATIQ_THREADS, GOPHER
+from benchmarks.plan import BULLMQ, CONCURRENCY, DRAMATIQ, DRAMATIQ_THREADS, GOPHER, OTHER
 from gopher.job import DEFAULT_NAMESPACE, DEFAULT_QUEUE, JobState, Priority
 from gopher.store import keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
 
     import redis
 
@@ -33,6 +35,7 @@ class System:
         worker: The worker process; it says `ready`, and `ran SEQUENCE NANOSECOND` for each stamp job.
         unfinished: How many jobs are not yet done and settled.
         gap_ms: Range of the random gap between two latency samples. A worker that polls is idle only after a second or so.
+        directory: Where both programs are started, and import from.
     """
 
     name: str
@@ -41,11 +44,31 @@ class System:
     worker: tuple[str, ...]
     unfinished: Callable[[redis.Redis], int]
     gap_ms: tuple[float, float] = (5.0, 25.0)
+    directory: Path = ROOT
 
 
 def all_systems() -> list[System]:
     """Return the systems in the order in which they are measured."""
     return [_gopher(), _bullmq(), _dramatiq()]
+
+
+def gopher_at(checkout: Path) -> System:
+    """Return the Gopher of another checkout, as a system to measure beside this one.
+
+    It runs with its own `.venv` if there is one, else with the libraries of this one.
+    """
+    python = checkout / ".venv" / "bin" / "python"
+    command = (str(python) if python.is_file() else sys.executable, "-m")
+    options = ("--app=benchmarks.app:registry", f"--concurrency={CONCURRENCY}")
+    return replace(
+        _gopher(),
+        name=OTHER,
+        missing=None if (checkout / "benchmarks" / "app.py").is_file() else f"no checkout of Gopher: {checkout}",
+        # The first place that -m imports from is the working directory; the generated code lies beside it.
+        client=("/usr/bin/env", f"PYTHONPATH={checkout / 'generated'}", *command, "benchmarks.store_client"),
+        worker=("/usr/bin/env", f"PYTHONPATH={checkout / 'generated'}", *command, "gopher.cli.worker", *options),
+        directory=checkout,
+    )
 
 
 def _gopher() -> System:

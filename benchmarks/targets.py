@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from benchmarks.adaptive import LOADS
-from benchmarks.plan import BULLMQ, DRAMATIQ, YARDSTICK
+from benchmarks.plan import BULLMQ, DRAMATIQ, OTHER, YARDSTICK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,24 @@ class Figure:
     targets: tuple[Target, ...] = ()
 
 
+def _paced(name: str, title: str, *, p99: float, p50: float | None = None) -> tuple[Figure, Figure]:
+    """Return the rows of two percentiles, each with the most it may be, in ms."""
+    low, high = (() if most is None else (Target(bound=most, at_least=False),) for most in (p50, p99))
+    return (
+        Figure(name=f"{name}_p50_ms", title=f"{title}, p50 (ms)", digits=2, targets=low),
+        Figure(name=f"{name}_p99_ms", title=f"{title}, p99 (ms)", digits=2, targets=high),
+    )
+
+
 FIGURES: Final = (
     Figure(
         name="drain_jobs_per_second",
         title="drain, one worker process (jobs/s)",
-        targets=(Target(bound=1.5, goal=1.75, against=BULLMQ), Target(bound=5, goal=6, against=DRAMATIQ)),
+        targets=(
+            Target(bound=1.5, goal=1.75, against=BULLMQ),
+            Target(bound=5, goal=6, against=DRAMATIQ),
+            Target(bound=0.95, against=OTHER),
+        ),
     ),
     Figure(name="drain_worker_us_per_job", title="  worker CPU a job (us)", digits=1),
     Figure(name="drain_redis_us_per_job", title="  Redis CPU a job (us)", digits=1),
@@ -82,6 +95,35 @@ FIGURES: Final = (
         targets=(Target(bound=1.5, at_least=False),),
     ),
     Figure(name="pickup_grpc_p99_ms", title="idle pick-up over gRPC, p99 (ms)", digits=2),
+    *_paced("steady", "500 jobs/s, submit to handler", p50=0.6, p99=1.5),
+    *_paced("lateness_200", "lateness of scheduled jobs, 200 due/s", p50=3, p99=10),
+    *_paced("lateness_1000", "lateness of scheduled jobs, 1,000 due/s", p99=50),
+    *_paced("cancel", "CancelJob to the handler's Cancelled, 100 running", p99=20),
+    *_paced("fanout", "an event to each of 1,000 watchers", p99=250),
+    Figure(
+        name="priority_cycles_off",
+        title="three priorities backlogged, off 3:2:1 (cycles)",
+        digits=2,
+        targets=(Target(bound=1, at_least=False),),
+    ),
+    Figure(name="processes_one_jobs_per_second", title="drain, one process (jobs/s)"),
+    Figure(name="processes_two_jobs_per_second", title="drain, two processes (jobs/s)"),
+    Figure(name="processes_ratio", title="  two processes to one", digits=2, targets=(Target(bound=1.15),)),
+    Figure(name="processes_bound", title="  at most, by w and r: 2w / (w + r)", digits=2),
+    Figure(name="processes_worker_us_per_job", title="  w, worker CPU a job (us)", digits=1),
+    Figure(name="processes_redis_us_per_job", title="  r, Redis CPU a job (us)", digits=1),
+    Figure(name="backlog_short_jobs_per_second", title="drain, short backlog (jobs/s)"),
+    Figure(name="backlog_long_jobs_per_second", title="drain, long backlog (jobs/s)"),
+    Figure(name="backlog_ratio", title="  long to short", digits=2, targets=(Target(bound=0.9),)),
+    Figure(name="backlog_short_redis_us_per_job", title="  Redis CPU a job, short (us)", digits=1),
+    Figure(name="backlog_long_redis_us_per_job", title="  Redis CPU a job, long (us)", digits=1),
+    Figure(name="parked_none_jobs_per_second", title="drain, no job parked (jobs/s)"),
+    Figure(name="parked_many_jobs_per_second", title="drain, beside a parked backlog (jobs/s)"),
+    Figure(name="parked_ratio", title="  with parked jobs to without", digits=2, targets=(Target(bound=0.9),)),
+    Figure(name="parked_scheduled_jobs_per_second", title="  beside as many scheduled jobs (jobs/s)"),
+    Figure(name="parked_none_redis_us_per_job", title="  Redis CPU a job, none parked (us)", digits=1),
+    Figure(name="parked_many_redis_us_per_job", title="  Redis CPU a job, beside parked (us)", digits=1),
+    Figure(name="parked_scheduled_redis_us_per_job", title="  Redis CPU a job, beside scheduled (us)", digits=1),
     Figure(
         name="memory_bytes_per_job",
         title="Redis memory a waiting job (bytes)",

@@ -10,13 +10,13 @@ attempt. Any job may run twice; each of the three can, without harm.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 
 import gopher
 from examples.exports import ExportRefusedError, ExportRequest, export
 from examples.images import ImageRefusedError, ImageRequest, resize
-from examples.mail import Email, MailRefusedError, compose, deliver, message_id, server_address
+from examples.mail import Email  # noqa: TC001 - read at run time, from the annotation of the handler
+from examples.mailing import send
 
 registry = gopher.Registry()
 
@@ -24,18 +24,7 @@ registry = gopher.Registry()
 @registry.handler("email", max_attempts=5, timeout_seconds=60, backoff_initial_seconds=0.5, backoff_max_seconds=600)
 def send_email(job: gopher.SyncJobContext, email: Email) -> gopher.JsonValue:
     """Deliver one mail. A plain `def` runs in a thread, because smtplib blocks; the worker's loop goes on meanwhile."""
-    host, port = server_address(email, os.environ)
-    mail_id = message_id(job.id)
-    job.progress(0.1, f"talking to {host}:{port}")
-    try:
-        deliver(email, compose(email, mail_id), host, port)
-    except MailRefusedError as refusal:
-        if refusal.is_permanent:
-            raise gopher.Discard(f"{host}:{port}: {refusal}") from refusal
-        raise gopher.Retry(f"{host}:{port}: {refusal}") from refusal
-    except OSError as error:
-        raise gopher.Retry(f"{host}:{port} cannot be reached or broke off: {error}") from error
-    return {"message_id": mail_id, "recipients": [*email.recipients], "server": f"{host}:{port}"}
+    return send(job, email, about=job.id)
 
 
 @registry.handler("image_processing", max_attempts=3, timeout_seconds=120, process=True)

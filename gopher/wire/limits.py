@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gopher.wire.check import Faults
 
 STATE_NUMBER: Final = {each: admin_service_pb2.BreakerState.Value(f"BREAKER_STATE_{each.name}") for each in BreakerState}
-CONTROL_NUMBER: Final[dict[Forced | None, admin_service_pb2.BreakerControl]] = {
+CONTROL_NUMBER: Final[dict[Forced | None, admin_service_pb2.BreakerControl.ValueType]] = {
     None: admin_service_pb2.BREAKER_CONTROL_AUTOMATIC,
     Forced.OPEN: admin_service_pb2.BREAKER_CONTROL_FORCED_OPEN,
     Forced.CLOSED: admin_service_pb2.BREAKER_CONTROL_FORCED_CLOSED,

@@ -11,6 +11,7 @@ from benchmarks.plan import BULLMQ, DRAMATIQ, FULL, GOPHER, Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
 
 def measured(values: list[float]) -> Callable[[], Awaitable[dict[str, float]]]:
@@ -27,7 +28,7 @@ async def failing() -> dict[str, float]:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, steps: list[Step]) -> None:
-    def all_steps(_plan: Plan, _questions: tuple[str, ...]) -> list[Step]:
+    def all_steps(_plan: Plan, _questions: tuple[str, ...], _against: Path | None) -> list[Step]:
         return steps
 
     monkeypatch.setattr(run, "all_steps", all_steps)

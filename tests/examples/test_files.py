@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from examples.files import replacing
+from tests.programs import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,3 +57,22 @@ def test_replacing_lets_two_attempts_write_at_once(tmp_path: Path) -> None:
 
     assert target.read_bytes() == b"from the late attempt"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_replacing_removes_what_a_killed_attempt_has_left(tmp_path: Path) -> None:
+    """The half file of a writer that was killed is gone after the next attempt; that of another target is not touched."""
+    target, other = tmp_path / "report.csv", tmp_path / ".report.csv.old.abc.txt"
+    other.write_bytes(b"not ours")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from examples.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as file: file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(target)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".report.csv.*.partial"))) == 1
+
+    with replacing(target) as file:
+        file.write(b"whole")
+
+    assert target.read_bytes() == b"whole"
+    assert sorted(tmp_path.iterdir()) == [other, target]
