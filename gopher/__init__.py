@@ -14,8 +14,9 @@ happens to a job). Callers say `from gopher.client import Client`; it pulls in g
 from __future__ import annotations
 
 from gopher.breaker import Breaker
+from gopher.contexts import JobContext, SyncJobContext
 from gopher.errors import GopherError, JobCancelledError, JobFailedError, WaitTimeoutError
-from gopher.handlers import Discard, JobContext, Registry, Retry, Snooze, SyncJobContext
+from gopher.handlers import Discard, Registry, Retry, Snooze
 from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
 from gopher.limits import RateLimit
 from gopher.retry import RetryPolicy

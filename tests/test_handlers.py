@@ -11,8 +11,9 @@ import pytest
 import trio
 
 import gopher  # noqa: TC001 - an annotation here is resolved when the handler is registered
+from gopher.contexts import JobContext, SyncJobContext
 from gopher.errors import PayloadMismatchError
-from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Executor, JobContext, Registry, Retry, Snooze, SyncJobContext
+from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Executor, Registry, Retry, Snooze
 from gopher.job import JSON_CONTENT_TYPE, JsonValue
 
 if TYPE_CHECKING:

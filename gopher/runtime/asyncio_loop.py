@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio_asyncio
 
-from gopher.handlers import JobContext
+from gopher.contexts import JobContext
 
 if TYPE_CHECKING:
     from gopher.handlers import HandlerSpec

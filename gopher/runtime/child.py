@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import msgspec
 import trio
 
+from gopher.contexts import JobContext, SyncJobContext
 from gopher.errors import (
     GopherError,
     PayloadMismatchError,
@@ -25,7 +26,7 @@ from gopher.errors import (
     TooManyQueuesError,
     UnknownTypeError,
 )
-from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
+from gopher.handlers import Discard, Retry, Snooze
 from gopher.runtime.apps import load_registry
 from gopher.runtime.children import new_child
 from gopher.runtime.failures import cut, describe, message_of, sole, too_large, traceback_of
@@ -44,7 +45,8 @@ from gopher.runtime.subprocesses import (
 if TYPE_CHECKING:
     from io import BufferedReader
 
-    from gopher.handlers import ContextT, HandlerSpec
+    from gopher.contexts import ContextT
+    from gopher.handlers import HandlerSpec
     from gopher.job import NewJob
     from gopher.submission import JobOptions, Payload
 

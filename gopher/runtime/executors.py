@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gopher.handlers import Executor, JobContext, SyncJobContext
+from gopher.contexts import JobContext, SyncJobContext
+from gopher.handlers import Executor
 from gopher.runtime.subprocesses import Subprocesses
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ import msgspec
 import structlog
 import trio
 
+from gopher.contexts import JobContext
 from gopher.errors import PayloadMismatchError, ResultInvalidError
-from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, JobContext, Retry, Snooze
+from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
 from gopher.retry import RetryPolicy
 from gopher.runtime.failures import cut, describe, message_of, sole, too_large, traceback_of

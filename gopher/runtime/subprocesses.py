@@ -20,11 +20,12 @@ import msgspec
 import trio
 
 from gopher.errors import GopherError, HandlerError, PayloadMismatchError, ResultInvalidError
-from gopher.handlers import Discard, JobContext, Retry, Snooze
+from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` at run time
 from gopher.leash import leashed
 
 if TYPE_CHECKING:
+    from gopher.contexts import JobContext
     from gopher.runtime.children import Children
     from gopher.runtime.scopes import RunningAttempt
 

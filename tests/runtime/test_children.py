@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import gopher
 from gopher.errors import InvalidRequestError, StoreError, TooManyChildrenError, UnknownTypeError
-from gopher.handlers import Discard, JobContext, Retry, Snooze, SyncJobContext
+from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Move, NewJob, Priority
 from gopher.runtime import child
 from gopher.runtime.children import MAX_CHILDREN, new_child
@@ -29,6 +29,7 @@ from tests.runtime.rig import Bench, claimed_job
 from tests.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
+    from gopher.contexts import JobContext, SyncJobContext
     from gopher.runtime.scopes import RunningAttempt
     from gopher.store.lifecycle import Settlement
     from gopher.store.outbox import Child

@@ -17,7 +17,7 @@ from tests.waiting import PATIENCE_SECONDS, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gopher.handlers import JobContext, SyncJobContext
+    from gopher.contexts import JobContext, SyncJobContext
 
 
 @pytest.fixture

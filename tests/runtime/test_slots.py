@@ -14,7 +14,7 @@ from gopher.runtime.slots import Slots
 from tests.runtime.rig import claimed_job
 
 if TYPE_CHECKING:
-    from gopher.handlers import JobContext
+    from gopher.contexts import JobContext
     from gopher.runtime.scopes import RunningAttempt
     from tests.runtime.rig import Bench
 

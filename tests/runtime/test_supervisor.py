@@ -19,7 +19,7 @@ from tests.waiting import PATIENCE_SECONDS, until, until_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from gopher.handlers import JobContext, SyncJobContext
+    from gopher.contexts import JobContext, SyncJobContext
     from gopher.job import Job
     from gopher.store.outbox import Child
     from gopher.store.registry import WorkerInfo

@@ -1,0 +1,137 @@
+"""What a handler sees of its attempt: what it may know, and what it may say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Unpack
+
+from gopher.submission import JobOptions, Payload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROGRESS_MESSAGE_LENGTH: Final = 255
+
+ContextT = TypeVar("ContextT", bound="AttemptInfo")
+Report: TypeAlias = Callable[[float, str], Awaitable[None]]
+Enlist: TypeAlias = Callable[[str, Payload, JobOptions], Awaitable[str]]
+
+
+class AttemptInfo:
+    """What a handler can know of its attempt.
+
+    Attributes:
+        id: Of the job.
+        type: Of the job.
+        queue: Of the job.
+        namespace: Of the queue.
+        attempt: Number of this attempt, from 1.
+        token: Lease token: grows with every claim in the queue, so that what the handler writes elsewhere can be fenced by it.
+        labels: As submitted.
+        deadline_ms: Moment at which the attempt is ended because the job's deadline is over, ms since the epoch; None without one.
+    """
+
+    __slots__ = ("_is_draining", "attempt", "deadline_ms", "id", "labels", "namespace", "queue", "token", "type")
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - the field's name wherever a job is spoken of
+        type: str,  # noqa: A002 - likewise
+        queue: str,
+        namespace: str,
+        attempt: int,
+        token: int,
+        labels: Mapping[str, str],
+        deadline_ms: int | None,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        self.id = id
+        self.type = type
+        self.queue = queue
+        self.namespace = namespace
+        self.attempt = attempt
+        self.token = token
+        self.labels = labels
+        self.deadline_ms = deadline_ms
+        self._is_draining = is_draining
+
+    @property
+    def deadline(self) -> datetime | None:
+        """`deadline_ms` as a moment in UTC."""
+        return None if self.deadline_ms is None else datetime.fromtimestamp(self.deadline_ms / 1000, UTC)
+
+    @property
+    def shutdown_requested(self) -> bool:
+        """Whether the worker drains: finish soon, or raise `Snooze(0)` to be run elsewhere."""
+        return self._is_draining()
+
+    def copy_as(self, kind: type[ContextT]) -> ContextT:
+        """Return what is known of this attempt as another kind of context; its callbacks are still to be set."""
+        other = kind.__new__(kind)
+        for name in AttemptInfo.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
+
+
+class JobContext(AttemptInfo):
+    """One attempt, as a coroutine handler sees it."""
+
+    __slots__ = ("enlist", "report")
+
+    report: Report
+    enlist: Enlist
+    """Set, both, by whoever runs the handler."""
+
+    async def progress(self, fraction: float, message: str = "") -> None:
+        """Tell the job's watchers how far it has come.
+
+        Args:
+            fraction: 0 to 1; what lies outside counts as the nearer end.
+            message: For people; cut after 255 characters.
+
+        Raises:
+            ValueError: The fraction is not a number.
+        """
+        await self.report(*_progress(fraction, message))
+
+    async def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
+        """Submit a child: a job that comes to be when this attempt completes its job, and not otherwise; return its id.
+
+        Args:
+            type: Which handler; one that a worker of the namespace has registered.
+            payload: See `gopher.submission.Payload`.
+            **options: See `gopher.submission.JobOptions`.
+
+        Raises:
+            RequestError: It is refused; the message says why.
+            StoreError: Redis failed; the handler may go on, and try again.
+            RuntimeError: The attempt has ended.
+        """
+        return await self.enlist(type, payload, options)
+
+
+class SyncJobContext(AttemptInfo):
+    """One attempt, as a handler in a thread, or a plain `def` in a subprocess, sees it."""
+
+    __slots__ = ("enlist", "report")
+
+    report: Callable[[float, str], None]
+    enlist: Callable[[str, Payload, JobOptions], str]
+    """Set, both, by whoever runs the handler."""
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """See `JobContext.progress`."""
+        self.report(*_progress(fraction, message))
+
+    def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
+        """See `JobContext.submit`."""
+        return self.enlist(type, payload, options)
+
+
+def _progress(fraction: float, message: str) -> tuple[float, str]:
+    if math.isnan(fraction):
+        raise ValueError("the fraction of a progress must be 0 to 1, not nan")
+    return min(max(fraction, 0.0), 1.0), message[:PROGRESS_MESSAGE_LENGTH]
