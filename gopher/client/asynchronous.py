@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from gopher.client import calls, channel, dialogues, operations, schedules
+from gopher.client.async_bulk import AsyncBulkMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncMethods(ABC):
+class AsyncMethods(AsyncBulkMethods):
     """The methods of `gopher.client.Client`, which documents them, to be awaited.
 
     Args:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import grpc
 
 from gopher.client import calls, channel, dialogues, operations, schedules
+from gopher.client.sync_bulk import BulkMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client:
+class Client(BulkMethods):
     """A connection to a Gopher server; opened by the first call, shared by all that follow.
 
     A call that finds no server is made again for a few seconds, if twice is as good as once; a submit is, because its request id
