@@ -108,6 +108,15 @@ class ScheduleNotFoundError(NotFoundError):
         super().__init__(f"queue {queue!r} has no schedule {name!r}", queue=queue, schedule=name)
 
 
+class WorkerNotFoundError(NotFoundError):
+    """No worker of this id lives."""
+
+    reason = "WORKER_NOT_FOUND"
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(f"worker {worker_id[:128]!r} does not live here", worker=worker_id)
+
+
 class BulkOperationNotFoundError(NotFoundError):
     """The namespace has no bulk operation of this id, or it ended long ago."""
 

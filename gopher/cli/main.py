@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "Operations": (
         ("stats", "gopher.cli.admin:stats", "Show the figures of the queues, the workers and Redis."),
         ("workers", "gopher.cli.admin:workers", "List the workers that live."),
+        ("drain", "gopher.cli.admin:drain", "Let a worker finish what it runs, and go."),
         ("types", "gopher.cli.admin:types", "List the types that are known."),
         ("health", "gopher.cli.admin:health", "Tell whether the server serves."),
     ),

@@ -36,7 +36,7 @@ Exit codes, which scripts may rely on:
   0    done
   1    it failed, or the program cannot start
   2    the command line, a setting or a field of the request is wrong; admin audit: there are findings
-  3    there is no such job, queue, schedule or bulk operation
+  3    there is no such job, queue, schedule, bulk operation or worker
   4    its state, or another job, does not allow it
   5    the server, or Redis behind it, cannot be reached
   6    the time was over first; the job goes on

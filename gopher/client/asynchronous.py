@@ -239,6 +239,15 @@ class AsyncMethods(AsyncBulkMethods):
         """Return the workers that live, by id."""
         return await self._run(dialogues.ask(operations.workers(self.namespace)))
 
+    async def drain_worker(self, worker_id: str, *, grace: float | None = None) -> values.Worker:
+        """Tell the worker to drain and exit, and return it as it last described itself.
+
+        Args:
+            worker_id: Which.
+            grace: How many seconds attempts may go on; None: as it was started with.
+        """
+        return await self._run(dialogues.ask(operations.drain_worker(self.namespace, worker_id, grace)))
+
     async def types(self) -> Sequence[values.JobType]:
         """Return the types that are known, by name."""
         return await self._run(dialogues.ask(operations.types(self.namespace)))

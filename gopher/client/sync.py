@@ -288,6 +288,15 @@ class Client(BulkMethods):
         """Return the workers that live, by id."""
         return self._run(dialogues.ask(operations.workers(self.namespace)))
 
+    def drain_worker(self, worker_id: str, *, grace: float | None = None) -> values.Worker:
+        """Tell the worker to drain and exit, and return it as it last described itself.
+
+        Args:
+            worker_id: Which.
+            grace: How many seconds attempts may go on; None: as it was started with.
+        """
+        return self._run(dialogues.ask(operations.drain_worker(self.namespace, worker_id, grace)))
+
     def types(self) -> Sequence[values.JobType]:
         """Return the types that are known, by name."""
         return self._run(dialogues.ask(operations.types(self.namespace)))

@@ -117,6 +117,7 @@ class Services:
         return [
             UnaryMethod(path + "GetStats", admin_pb.GetStatsRequest, calls, admin.get_stats),
             UnaryMethod(path + "ListWorkers", admin_pb.ListWorkersRequest, calls, admin.list_workers),
+            UnaryMethod(path + "DrainWorker", admin_pb.DrainWorkerRequest, calls, admin.drain_worker),
             UnaryMethod(path + "ListJobTypes", admin_pb.ListJobTypesRequest, calls, admin.list_job_types),
             UnaryMethod(path + "ListFailedJobs", admin_pb.ListFailedJobsRequest, calls, admin.list_failed_jobs),
             UnaryMethod(path + "RequeueFailedJobs", admin_pb.RequeueFailedJobsRequest, calls, admin.requeue_failed_jobs),

@@ -20,7 +20,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.bulk import BulkKind  # noqa: TC001 - msgspec reads the declarations at run time
 from gopher.errors import InvalidRequestError, Violation, invalid
 from gopher.job import BYTES_CONTENT_TYPE, JobState, Priority
-from gopher.service.admin import MAX_JOB_IDS
+from gopher.service.admin import MAX_DRAIN_MS, MAX_JOB_IDS
 from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_BATCH, MAX_GRACE_MS, MAX_PAGE_SIZE
 from gopher.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
 from gopher.wire.bulk import KIND_NUMBER
@@ -256,6 +256,19 @@ class BulkBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             grace=_duration(self.grace_seconds),
             confirm=self.confirm,
         )
+
+
+class DrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to drain."""
+
+    grace_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_DRAIN_MS / 1000)] | None,
+        Meta(description="How long attempts may go on. Null: as the worker was started with."),
+    ] = None
+
+    def grace(self) -> Duration | None:
+        """Return the grace as a message; None if unset."""
+        return _duration(self.grace_seconds)
 
 
 class PurgeFailedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -102,7 +102,7 @@ def path_for(each: Told, ids: Mapping[str, str]) -> str:
     """Return the path with something in it that is there."""
     word = each.method.lower() if each.path.endswith("{job_id}") else each.path.rpartition("/")[2]
     path = each.path.replace("{operation_id}", ids["operation"])
-    return path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default")
+    return path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default").replace("{worker_id}", "w1")
 
 
 async def ask(rest: Rest, each: Told, path: str, body: JsonValue = None) -> Answer:
@@ -140,7 +140,7 @@ async def test_every_operation_answers_as_told(rest: Rest) -> None:
         schema = each.schema(answer.status, answer.headers["content-type"])
         faults += [f"{each.method} {each.path} {fault}" for fault in schemas.faults(schema, value_of(answer))]
 
-    assert len(told) == len(rest.operations) == 25
+    assert len(told) == len(rest.operations) == 26
     assert faults == []
 
 
@@ -150,7 +150,12 @@ async def test_every_operation_refuses_as_told(rest: Rest) -> None:
     faults: list[str] = []
 
     for each in told:
-        path = each.path.replace("{job_id}", UNKNOWN_ID).replace("{queue}", "nope").replace("{operation_id}", UNKNOWN_ID)
+        path = (
+            each.path.replace("{job_id}", UNKNOWN_ID)
+            .replace("{queue}", "nope")
+            .replace("{operation_id}", UNKNOWN_ID)
+            .replace("{worker_id}", "w9")
+        )
         answers = [await send(rest.address, each.method, f"{path}?no=1")]
         answers.append(await send(rest.address, each.method, path, b"", {"Origin": "http://elsewhere"}))
         if "requestBody" in each.about:
@@ -245,7 +250,12 @@ async def test_names_in_paths_have_the_pattern_told(rest: Rest) -> None:
                 patterns.setdefault(str(said["name"]), set()).add(str(schema["pattern"]))
     refused = [await rest.get(f"{V1}/jobs/{job_id.upper()}"), await rest.get(f"{V1}/queues/Q")]
 
-    assert {name: len(found) for name, found in patterns.items()} == {"job_id": 1, "queue": 1, "operation_id": 1}
+    assert {name: len(found) for name, found in patterns.items()} == {
+        "job_id": 1,
+        "queue": 1,
+        "operation_id": 1,
+        "worker_id": 1,
+    }
     assert re.search(patterns["job_id"].pop(), job_id)
     assert re.search(patterns["queue"].pop(), "q.1_x-y")
     assert [each.status for each in refused] == [400, 400]

@@ -11,6 +11,7 @@ import trio.testing
 from gopher.bulk import DEFAULT_STATES, BulkKind, BulkOperation, BulkPlan, BulkState
 from gopher.errors import BulkOperationEndedError, StoreUnavailableError, TooManyBulkOperationsError
 from gopher.job import JobState
+from gopher.limits import Limits, RateLimit
 from gopher.service.bulk_runner import BulkRunner
 from gopher.store import bulk as store_bulk
 from gopher.store import bulk_walk, keys
@@ -82,6 +83,21 @@ async def test_cancel_ends_waiting_jobs_of_every_queue_and_marks_running_ones(ri
     job = await rig.store.query.get(rig.namespace, running.id)
     assert (job.state, job.cancel_reason) == (JobState.PROCESSING, "not wanted")
     assert await states(rig, [each for each in ids if each != running.id]) == [JobState.CANCELLED] * 3
+
+
+@pytest.mark.parametrize("kind", [BulkKind.CANCEL, BulkKind.DELETE])
+async def test_parked_jobs_are_found(rig: Rig, kind: BulkKind) -> None:
+    """What a limit holds back is enqueued all the same, and nothing of it is left behind."""
+    await rig.store.limits.set_limits(rig.namespace, "default", "email", Limits(rate=RateLimit(1)))
+    for _ in range(3):
+        await rig.submit()
+    assert len(await rig.claim(count=3)) == 1
+
+    ended = await finish(rig, await start(rig, kind, states=(JobState.ENQUEUED,), type="email"))
+
+    stats = await rig.store.query.queue_stats(rig.namespace, "default")
+    assert counts(ended) == (BulkState.COMPLETED, 2, 2, 0, 0)
+    assert (ended.total, stats.parked, stats.counts[JobState.ENQUEUED]) == (2, 0, 0)
 
 
 async def test_delete_leaves_what_runs_and_what_comes_later(rig: Rig) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from gopher.breaker import Breaker, Forced
 from gopher.bulk import DEFAULT_STATES, BulkKind, BulkPlan, BulkState
-from gopher.errors import StoreError, StoreFullError
+from gopher.errors import StoreError, StoreFullError, WorkerNotFoundError
 from gopher.job import JobState, Move, NewJob, Priority
 from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.runtime.scheduler import Scheduler
@@ -101,6 +101,9 @@ async def drain(rig: Rig, url: str) -> None:
     """Call every script but those that add."""
     lifecycle = rig.store.lifecycle
     leases = Leases(url, namespace=rig.namespace, reply_seconds=5)
+    leases.beat("worker", b"{}", 1000)
+    with pytest.raises(WorkerNotFoundError):
+        await rig.store.registry.drain_worker(rig.namespace, "nobody", None)
     leases.beat("worker", b"{}", 0)
     leases.close()
     await rig.advance(1)

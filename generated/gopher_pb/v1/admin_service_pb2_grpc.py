@@ -45,6 +45,11 @@ class AdminServiceStub:
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/gopher.v1.AdminService/DrainWorker',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
         self.ListJobTypes = channel.unary_unary(
                 '/gopher.v1.AdminService/ListJobTypes',
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.ListJobTypesRequest.SerializeToString,
@@ -116,6 +121,19 @@ class AdminServiceServicer:
 
         Errors:
         INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+        One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+        worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+        Errors:
+        INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+        NOT_FOUND: WORKER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,6 +261,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersResponse.SerializeToString,
             ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerResponse.SerializeToString,
+            ),
             'ListJobTypes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobTypes,
                     request_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListJobTypesRequest.FromString,
@@ -349,6 +372,33 @@ class AdminService:
             '/gopher.v1.AdminService/ListWorkers',
             gopher_dot_v1_dot_admin__service__pb2.ListWorkersRequest.SerializeToString,
             gopher_dot_v1_dot_admin__service__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/DrainWorker',
+            gopher_dot_v1_dot_admin__service__pb2.DrainWorkerRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,

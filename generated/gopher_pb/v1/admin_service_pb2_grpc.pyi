@@ -45,6 +45,15 @@ class AdminServiceStub:
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
     """
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainWorkerRequest, _admin_service_pb2.DrainWorkerResponse]
+    """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+    One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+    worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+      NOT_FOUND: WORKER_NOT_FOUND.
+    """
     ListJobTypes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListJobTypesRequest, _admin_service_pb2.ListJobTypesResponse]
     """Lists the types that any worker of the namespace has ever registered, by name.
 
@@ -131,6 +140,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
+    """
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainWorkerRequest, _admin_service_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+    One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+    worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+      NOT_FOUND: WORKER_NOT_FOUND.
     """
     ListJobTypes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListJobTypesRequest, _admin_service_pb2.ListJobTypesResponse]  # type: ignore[assignment]
     """Lists the types that any worker of the namespace has ever registered, by name.
@@ -227,6 +245,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _admin_service_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DrainWorkerResponse, _abc.Awaitable[_admin_service_pb2.DrainWorkerResponse]]:
+        """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+        One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+        worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+        Errors:
+          INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+          NOT_FOUND: WORKER_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
