@@ -108,6 +108,24 @@ class ScheduleNotFoundError(NotFoundError):
         super().__init__(f"queue {queue!r} has no schedule {name!r}", queue=queue, schedule=name)
 
 
+class WorkerNotFoundError(NotFoundError):
+    """No worker of this id lives."""
+
+    reason = "WORKER_NOT_FOUND"
+
+    def __init__(self, worker_id: str) -> None:
+        super().__init__(f"worker {worker_id[:128]!r} does not live here", worker=worker_id)
+
+
+class BulkOperationNotFoundError(NotFoundError):
+    """The namespace has no bulk operation of this id, or it ended long ago."""
+
+    reason = "BULK_OPERATION_NOT_FOUND"
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(f"bulk operation {operation_id!r} does not exist or has been forgotten", operation_id=operation_id)
+
+
 class AlreadyExistsError(RequestError):
     """Something else holds what the request would create."""
 
@@ -187,8 +205,17 @@ class ConfirmationError(PreconditionError):
 
     reason = "CONFIRM"
 
-    def __init__(self, queue: str) -> None:
-        super().__init__(f"this deletes jobs for good: set confirm={queue!r} to go ahead", queue=queue)
+    def __init__(self, name: str) -> None:
+        super().__init__(f"this ends or deletes jobs for good: set confirm={name!r} to go ahead", confirm=name)
+
+
+class BulkOperationEndedError(PreconditionError):
+    """The bulk operation has ended."""
+
+    reason = "BULK_OPERATION_ENDED"
+
+    def __init__(self, operation_id: str, state: str) -> None:
+        super().__init__(f"bulk operation {operation_id} is already {state}", operation_id=operation_id, state=state)
 
 
 class ScheduleOverlapError(PreconditionError):
@@ -225,6 +252,15 @@ class TooManyChildrenError(RequestError):
 
     def __init__(self, limit: str) -> None:
         super().__init__(f"an attempt may submit at most {limit}: let its children submit the rest", limit=limit)
+
+
+class TooManyBulkOperationsError(RequestError):
+    """The namespace has as many bulk operations running as it may."""
+
+    reason = "TOO_MANY_BULK_OPERATIONS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} bulk operations run in the namespace already: wait for one to end, or stop one")
 
 
 class CallExpiredError(RequestError):

@@ -3,7 +3,8 @@
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
 of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run. An outbox is a leak: somebody must have
-delivered what it held.
+delivered what it held. Bulk operations stand under a tag of their own,
+and all of them have a TTL.
 """
 
 from __future__ import annotations
@@ -31,14 +32,24 @@ def leaked_keys(connection: redis.Redis, namespace: str) -> list[str]:
         for key in connection.scan_iter(match=f"gopher:{{{namespace}:*", count=1000)
         if (fault := _fault_of_queue_key(connection, key))
     )
-    return [*of_namespace, *of_queues]
+    of_bulk = (
+        f"{key}: no TTL, and not known as permanent"
+        for pattern in _bulk_patterns(namespace)
+        for key in connection.scan_iter(match=pattern, count=1000)
+        if connection.ttl(key) < 0
+    )
+    return [*of_namespace, *of_queues, *of_bulk]
 
 
 def forget(connection: redis.Redis, namespace: str) -> None:
     """Delete every key of the namespace."""
-    for pattern in (f"gopher:{namespace}:*", f"gopher:{{{namespace}:*"):
+    for pattern in (f"gopher:{namespace}:*", f"gopher:{{{namespace}:*", *_bulk_patterns(namespace)):
         if found := list(connection.scan_iter(match=pattern, count=1000)):
             connection.unlink(*found)
+
+
+def _bulk_patterns(namespace: str) -> tuple[str, str]:
+    return f"gopher:{{bulk}}:of:{namespace}", f"gopher:{{bulk}}:of:{namespace}:*"
 
 
 def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The commands for those who run Gopher: stats, workers, types, health, admin audit."""
+"""The commands for those who run Gopher: stats, workers, drain, types, health, admin audit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from gopher.cli import output
+from gopher.cli.arguments import Seconds  # noqa: TC001 - cyclopts reads the annotations at run time
 from gopher.cli.queues import queue_object, tell_queues
 from gopher.cli.report import short_moment
 from gopher.cli.target import DEFAULT_TARGET, Target
@@ -77,6 +78,22 @@ def workers(*, target: Target = DEFAULT_TARGET) -> None:
             for worker in found
         ),
     )
+
+
+def drain(worker: str, /, *, grace: Seconds = None, target: Target = DEFAULT_TARGET) -> None:
+    """Let a worker finish what it runs, and go; what is not done by then is given back unspent.
+
+    Args:
+        worker: Its id, as `gopher workers` shows it.
+        grace: How long attempts may go on; default: as it was started with.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        told = client.drain_worker(worker, grace=grace)
+    if target.json:
+        output.json_line(_worker_object(told))
+    else:
+        output.line(f"draining, {told.busy_slot_count} running")
 
 
 def _remarks(worker: Worker) -> list[str]:

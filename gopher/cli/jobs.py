@@ -1,4 +1,4 @@
-"""The commands about jobs that are there: get, watch, cancel, retry, delete, list, list-failed, retry-all."""
+"""The commands about jobs that are there: get, watch, cancel, retry, delete, list, list-failed."""
 
 from __future__ import annotations
 
@@ -131,24 +131,3 @@ def list_failed(
     with target.connect() as client:
         jobs = client.list_failed(type=job_type, queue=queue, limit=limit or None)
     report.tell_failed(jobs, as_json=target.json)
-
-
-def retry_all(
-    *,
-    job_type: Annotated[str | None, Parameter(["--type", "-t"])] = None,
-    queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
-    target: Target = DEFAULT_TARGET,
-) -> None:
-    """Give all dead letters that match new attempts.
-
-    Args:
-        job_type: Only of this type.
-        queue: Only in this queue.
-        target: Which server, and how to answer.
-    """
-    with target.connect() as client:
-        count = client.requeue_failed(type=job_type, queue=queue)
-    if target.json:
-        output.json_line({"requeued": count})
-    else:
-        output.line(f"requeued {count}")

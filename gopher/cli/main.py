@@ -25,7 +25,8 @@ COMMANDS: Final = {
         ("delete", "gopher.cli.jobs:delete", "Remove a job, for good."),
         ("list", "gopher.cli.jobs:list_jobs", "List jobs."),
         ("list-failed", "gopher.cli.jobs:list_failed", "List the dead letters."),
-        ("retry-all", "gopher.cli.jobs:retry_all", "Give all dead letters new attempts."),
+        ("retry-all", "gopher.cli.bulk:retry_all", "Give all dead letters new attempts."),
+        ("purge-failed", "gopher.cli.bulk:purge_failed", "Remove dead letters, for good."),
     ),
     "Queues": (
         ("queues", "gopher.cli.queues:queues", "List the queues with their figures."),
@@ -36,6 +37,7 @@ COMMANDS: Final = {
     "Operations": (
         ("stats", "gopher.cli.admin:stats", "Show the figures of the queues, the workers and Redis."),
         ("workers", "gopher.cli.admin:workers", "List the workers that live."),
+        ("drain", "gopher.cli.admin:drain", "Let a worker finish what it runs, and go."),
         ("types", "gopher.cli.admin:types", "List the types that are known."),
         ("health", "gopher.cli.admin:health", "Tell whether the server serves."),
     ),
@@ -49,6 +51,16 @@ SCHEDULE_COMMANDS: Final = (
     ("trigger", "gopher.cli.schedules:trigger", "Make a job of a schedule now."),
     ("delete", "gopher.cli.schedules:delete", "Remove a schedule, for good."),
     ("preview", "gopher.cli.schedules:preview", "Show when a schedule fires next, or when a cron expression would."),
+)
+
+BULK_COMMANDS: Final = (
+    ("cancel", "gopher.cli.bulk:cancel", "End every job that matches as cancelled."),
+    ("retry", "gopher.cli.bulk:retry", "Give every dead letter that matches new attempts."),
+    ("delete", "gopher.cli.bulk:delete", "Remove every job that matches, for good."),
+    ("list", "gopher.cli.bulk:list_bulk", "List the bulk operations, the last one first."),
+    ("get", "gopher.cli.bulk:get", "Show a bulk operation."),
+    ("watch", "gopher.cli.bulk:watch", "Show how far a bulk operation has come until its end."),
+    ("stop", "gopher.cli.bulk:stop", "End a bulk operation; what it has done stays done."),
 )
 
 Rest = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
@@ -90,6 +102,10 @@ def make_app() -> App:
     for name, path, text in SCHEDULE_COMMANDS:
         schedule.command(path, name=name, help=text)
     app.command(schedule)
+    bulk = App(name="bulk", help="Cancel, retry or delete many jobs at once.", group=groups["Jobs"], help_epilogue="")
+    for name, path, text in BULK_COMMANDS:
+        bulk.command(path, name=name, help=text)
+    app.command(bulk)
     admin = App(name="admin", help="Prove that all is in order.", group=groups["Operations"], help_epilogue="")
     admin.command("gopher.cli.admin:audit", name="audit", help="Prove that every job stands in exactly one place.")
     app.command(admin)

@@ -24,6 +24,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 FINDINGS: Final = 2
 UNREACHABLE: Final = 5
+CANCELLED: Final = 9
 INTERRUPTED: Final = 130
 READER_GONE: Final = 141
 
@@ -35,13 +36,13 @@ Exit codes, which scripts may rely on:
   0    done
   1    it failed, or the program cannot start
   2    the command line, a setting or a field of the request is wrong; admin audit: there are findings
-  3    there is no such job, queue or schedule
+  3    there is no such job, queue, schedule, bulk operation or worker
   4    its state, or another job, does not allow it
   5    the server, or Redis behind it, cannot be reached
   6    the time was over first; the job goes on
   7    Redis is full
   8    the job failed (submit --wait, submit --watch, watch)
-  9    the job was cancelled (the same)
+  9    the job was cancelled (the same), or the bulk operation stopped
   130  interrupted by Ctrl-C
   141  the reader of the output has gone
 """
@@ -147,3 +148,17 @@ def counter(what: str) -> Iterator[Callable[[int], None]]:
 
     with Console(stderr=True).status(what) as status:
         yield lambda count: status.update(f"{count} {what}")
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how much of a long piece of work is done, by what is done and of how much; where nobody watches, nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=min(done, total), total=max(total, 1))

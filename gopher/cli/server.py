@@ -23,6 +23,8 @@ from gopher.edge.rest_calls import Bounds
 from gopher.errors import StartError, StoreError
 from gopher.runtime.signals import watch_signals
 from gopher.service.admin import Admin
+from gopher.service.bulk import Bulk
+from gopher.service.bulk_runner import BulkRunner
 from gopher.service.jobs import Jobs
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
@@ -70,6 +72,7 @@ class Server:
     def __init__(self, settings: ServerConfig, store: Store) -> None:
         self._health = Health(methods.SERVICES)
         self._readiness = Readiness(store, self._health.report)
+        self._bulk_runner = BulkRunner(store)
         services = _services(settings, store, self._health)
         self._grpc = GrpcServer(
             settings.grpc_address,
@@ -96,6 +99,7 @@ class Server:
         with self._aborting:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._readiness.run)
+                nursery.start_soon(self._bulk_runner.run)
                 async with trio.open_nursery() as answering:
                     http = await answering.start(self._rest.run) if self._rest else None
                     async with trio.open_nursery() as serving:
@@ -136,7 +140,9 @@ def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
         max_payload_bytes=settings.max_payload_bytes,
     )
     admin = Admin(store, queues, pages)
-    return Services(jobs=jobs, watch=Watch(store), queues=queues, schedules=schedules, admin=admin, health=health)
+    return Services(
+        jobs=jobs, watch=Watch(store), queues=queues, schedules=schedules, admin=admin, bulk=Bulk(store), health=health
+    )
 
 
 def main() -> None:

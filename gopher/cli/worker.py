@@ -16,7 +16,7 @@ from gopher.cli import options, output
 from gopher.errors import StartError, StoreError
 from gopher.runtime.apps import EXIT_BAD_APP, load_registry
 from gopher.runtime.machine import usable_cpus
-from gopher.runtime.processes import Processes
+from gopher.runtime.processes import CHILD_VARIABLE, EXIT_DISMISSED, Processes
 from gopher.runtime.signals import watch_signals
 from gopher.runtime.supervisor import Supervisor, WorkerPlan
 from gopher.store.store import Store
@@ -54,21 +54,29 @@ def run(settings: Settings) -> None:
         return
     hand_over_spans = tracing.start("gopher-worker") if settings.telemetry.tracing else None
     try:
-        trio.run(_work, settings, load_registry(settings.worker.app))
+        code = trio.run(_work, settings, load_registry(settings.worker.app))
     finally:
         if hand_over_spans is not None:
             hand_over_spans()
+    sys.exit(code)
 
 
-async def _work(settings: Settings, registry: Registry) -> None:
+async def _work(settings: Settings, registry: Registry) -> int:
+    """Work until drained; return the exit code."""
+    # Not for the programs that handlers start.
+    has_parent = os.environ.pop(CHILD_VARIABLE, None) is not None
     store = Store(settings.store.url, client_name="gopher-worker", timeout_seconds=settings.store.redis_timeout_seconds)
     supervisor = Supervisor(
         store,
         settings.store.url,
         registry,
         _plan(settings),
-        abandon=_abandon,
+        abandon=lambda: _abandon(exit_code()),
     )
+
+    def exit_code() -> int:
+        return EXIT_DISMISSED if has_parent and supervisor.is_dismissed else output.DONE
+
     async with trio.open_nursery() as nursery:
         try:
             await nursery.start(store.run)
@@ -81,6 +89,7 @@ async def _work(settings: Settings, registry: Registry) -> None:
             await working.start(supervisor.run)
             output.line("ready")
         nursery.cancel_scope.cancel()
+    return exit_code()
 
 
 def _process_count(settings: Settings) -> int:
@@ -136,10 +145,10 @@ def processes_for(settings: Settings, url: str, *, on_ready: Callable[[], None])
     )
 
 
-def _abandon() -> None:
+def _abandon(exit_code: int) -> None:
     """Go without the handlers that will not end: threads, which nothing but the end of the process stops."""
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
         job_id = client.submit("email", {"to": "a@example.com"}, priority="high")
         print(client.result(job_id, wait=30))
 
-In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations` and `schedules` (the rpcs), `dialogues` (what
+In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations`, `schedules` and `bulk` (the rpcs), `dialogues` (what
 takes more than one call), `channel` (errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and
 `trio_client`.
 """
@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gopher.bulk import BulkOperation
+from gopher.client.bulk import BulkFilter
 from gopher.client.calls import Receipt
 from gopher.client.channel import CallEndedError, ServerUnreachableError
 from gopher.client.dialogues import SubmitManyError
@@ -32,6 +34,8 @@ __all__ = [
     "AsyncClient",
     "AuditFinding",
     "AuditReport",
+    "BulkFilter",
+    "BulkOperation",
     "CallEndedError",
     "Client",
     "JobEvent",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from gopher.client import calls, channel, dialogues, operations, schedules
+from gopher.client.async_bulk import AsyncBulkMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncMethods(ABC):
+class AsyncMethods(AsyncBulkMethods):
     """The methods of `gopher.client.Client`, which documents them, to be awaited.
 
     Args:
@@ -237,6 +238,15 @@ class AsyncMethods(ABC):
     async def workers(self) -> Sequence[values.Worker]:
         """Return the workers that live, by id."""
         return await self._run(dialogues.ask(operations.workers(self.namespace)))
+
+    async def drain_worker(self, worker_id: str, *, grace: float | None = None) -> values.Worker:
+        """Tell the worker to drain and exit, and return it as it last described itself.
+
+        Args:
+            worker_id: Which.
+            grace: How many seconds attempts may go on; None: as it was started with.
+        """
+        return await self._run(dialogues.ask(operations.drain_worker(self.namespace, worker_id, grace)))
 
     async def types(self) -> Sequence[values.JobType]:
         """Return the types that are known, by name."""

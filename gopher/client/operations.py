@@ -108,6 +108,13 @@ def workers(namespace: str) -> Call[list[values.Worker]]:
     )
 
 
+def drain_worker(namespace: str, worker_id: str, grace_seconds: float | None) -> Call[values.Worker]:
+    """Tell a worker to drain."""
+    grace = None if grace_seconds is None else convert.duration(round(grace_seconds * 1000))
+    request = admin_service_pb2.DrainWorkerRequest(namespace=namespace, worker_id=worker_id, grace=grace)
+    return call_of(ADMIN + "DrainWorker", request, admin_service_pb2.DrainWorkerResponse, lambda reply: _worker(reply.worker))
+
+
 def _worker(worker: admin_service_pb2.Worker) -> values.Worker:
     return values.Worker(
         id=worker.id,

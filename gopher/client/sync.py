@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 import grpc
 
 from gopher.client import calls, channel, dialogues, operations, schedules
+from gopher.client.sync_bulk import BulkMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client:
+class Client(BulkMethods):
     """A connection to a Gopher server; opened by the first call, shared by all that follow.
 
     A call that finds no server is made again for a few seconds, if twice is as good as once; a submit is, because its request id
@@ -286,6 +287,15 @@ class Client:
     def workers(self) -> Sequence[values.Worker]:
         """Return the workers that live, by id."""
         return self._run(dialogues.ask(operations.workers(self.namespace)))
+
+    def drain_worker(self, worker_id: str, *, grace: float | None = None) -> values.Worker:
+        """Tell the worker to drain and exit, and return it as it last described itself.
+
+        Args:
+            worker_id: Which.
+            grace: How many seconds attempts may go on; None: as it was started with.
+        """
+        return self._run(dialogues.ask(operations.drain_worker(self.namespace, worker_id, grace)))
 
     def types(self) -> Sequence[values.JobType]:
         """Return the types that are known, by name."""

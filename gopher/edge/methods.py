@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gopher.edge.health import Health
     from gopher.edge.interceptors import Method
     from gopher.service.admin import Admin
+    from gopher.service.bulk import Bulk
     from gopher.service.jobs import Jobs
     from gopher.service.queues import Queues
     from gopher.service.schedules import Schedules
@@ -43,6 +44,7 @@ class Services:
     queues: Queues
     schedules: Schedules
     admin: Admin
+    bulk: Bulk
     health: Health
 
     def methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
@@ -111,12 +113,17 @@ class Services:
 
     def _admin_methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
         path = f"/{ADMIN}/"
-        admin = self.admin
+        admin, bulk = self.admin, self.bulk
         return [
             UnaryMethod(path + "GetStats", admin_pb.GetStatsRequest, calls, admin.get_stats),
             UnaryMethod(path + "ListWorkers", admin_pb.ListWorkersRequest, calls, admin.list_workers),
+            UnaryMethod(path + "DrainWorker", admin_pb.DrainWorkerRequest, calls, admin.drain_worker),
             UnaryMethod(path + "ListJobTypes", admin_pb.ListJobTypesRequest, calls, admin.list_job_types),
             UnaryMethod(path + "ListFailedJobs", admin_pb.ListFailedJobsRequest, calls, admin.list_failed_jobs),
             UnaryMethod(path + "RequeueFailedJobs", admin_pb.RequeueFailedJobsRequest, calls, admin.requeue_failed_jobs),
             StreamMethod(path + "AuditJobs", admin_pb.AuditJobsRequest, streams, admin.audit_jobs),
+            UnaryMethod(path + "StartBulkOperation", admin_pb.StartBulkOperationRequest, calls, bulk.start_bulk_operation),
+            UnaryMethod(path + "GetBulkOperation", admin_pb.GetBulkOperationRequest, calls, bulk.get_bulk_operation),
+            UnaryMethod(path + "ListBulkOperations", admin_pb.ListBulkOperationsRequest, calls, bulk.list_bulk_operations),
+            UnaryMethod(path + "CancelBulkOperation", admin_pb.CancelBulkOperationRequest, calls, bulk.cancel_bulk_operation),
         ]

@@ -1,6 +1,6 @@
 """HTTP: jobs for those without gRPC, and whether this server serves, as JSON, by Starlette on Hypercorn's Trio worker.
 
-- `/api/...`: the operations of `rest_jobs`, `rest_admin` and `events`, answered by the services that answer gRPC.
+- `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk` and `events`, answered by the services that answer gRPC.
 - `GET /openapi.json`: what they take and answer.
 - `GET /healthz`: 200 while the process lives.
 - `GET /readyz`, `GET /health`: 200 while it serves, 503 with the reason while it does not.
@@ -31,6 +31,7 @@ from gopher.edge import openapi
 from gopher.edge.events import Events
 from gopher.edge.grpc_server import require_free
 from gopher.edge.rest_admin import AdminOperations
+from gopher.edge.rest_bulk import BulkCalls
 from gopher.edge.rest_calls import GET, Bounds
 from gopher.edge.rest_drain import Drain
 from gopher.edge.rest_errors import HttpError, refusal
@@ -59,6 +60,7 @@ def operations(services: Services) -> list[Operation]:
     return [
         *AdminOperations(services.queues, services.admin).operations(),
         *JobOperations(services.jobs).operations(),
+        *BulkCalls(services.bulk).operations(),
         Events(services.watch, services.health),
     ]
 

@@ -8,8 +8,19 @@ from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
 
 from gopher.edge import rest_answers as answers
-from gopher.edge.rest_answers import JobPage, Purged, QueueList, QueueView, Requeued, StatsView, TypeList, TypeView, WorkerList
-from gopher.edge.rest_bodies import NoBody, PageQuery, PurgeBody, Query, RequeueBody
+from gopher.edge.rest_answers import (
+    JobPage,
+    Purged,
+    QueueList,
+    QueueView,
+    Requeued,
+    StatsView,
+    TypeList,
+    TypeView,
+    WorkerList,
+    WorkerView,
+)
+from gopher.edge.rest_bodies import DrainBody, NoBody, PageQuery, PurgeBody, Query, RequeueBody
 from gopher.edge.rest_calls import GET, POST, Call
 
 if TYPE_CHECKING:
@@ -69,6 +80,15 @@ class AdminOperations:
             Call(
                 GET, f"{v1}/workers", "List the workers that live.", self._workers, query=Query, body=NoBody, answer=WorkerList
             ),
+            Call(
+                POST,
+                f"{v1}/workers/{{worker_id}}/drain",
+                "Let a worker finish what it runs, and go.",
+                self._drain,
+                query=Query,
+                body=DrainBody,
+                answer=WorkerView,
+            ),
             Call(GET, f"{v1}/jobs/types", "List the types known.", self._types, query=Query, body=NoBody, answer=TypeList),
         ]
 
@@ -114,6 +134,10 @@ class AdminOperations:
     async def _workers(self, _name: str, query: Query, _body: NoBody) -> WorkerList:
         reply = await self._admin.list_workers(admin_pb.ListWorkersRequest(namespace=query.namespace))
         return WorkerList([answers.worker_view(worker) for worker in reply.workers])
+
+    async def _drain(self, worker_id: str, query: Query, body: DrainBody) -> WorkerView:
+        request = admin_pb.DrainWorkerRequest(namespace=query.namespace, worker_id=worker_id, grace=body.grace())
+        return answers.worker_view((await self._admin.drain_worker(request)).worker)
 
     async def _types(self, _name: str, query: Query, _body: NoBody) -> TypeList:
         reply = await self._admin.list_job_types(admin_pb.ListJobTypesRequest(namespace=query.namespace))

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw, Struct
 
+from gopher.bulk import BulkKind, BulkState  # noqa: TC001 - msgspec reads the declarations at run time
 from gopher.job import JobState, Outcome, Priority
 from gopher.wire import convert
+from gopher.wire.bulk import operation_from_message, operation_object
 from gopher.wire.shape import job_object, moment
 
 if TYPE_CHECKING:
-    from gopher_pb.v1 import admin_service_pb2, job_pb2, queue_service_pb2
+    from gopher_pb.v1 import admin_service_pb2, bulk_pb2, job_pb2, queue_service_pb2
     from gopher_pb.v1 import job_service_pb2 as pb
 
 
@@ -221,6 +223,37 @@ class Requeued(Struct, frozen=True):
     requeued: int
 
 
+class BulkView(Struct, frozen=True, kw_only=True):
+    """A bulk operation: what it does, and how far it has come."""
+
+    id: str
+    namespace: str
+    kind: BulkKind
+    states: list[JobState]
+    queue: str | None
+    type: str | None
+    labels: dict[str, str]
+    submitted_before: str | None
+    reason: str
+    grace_seconds: float
+    state: BulkState
+    create_time: str | None
+    end_time: str | None
+    total: int
+    scanned: int
+    matched: int
+    done: int
+    skipped: int
+    failed: int
+    fault: str | None
+
+
+class BulkList(Struct, frozen=True):
+    """The bulk operations of the last week, the last one first."""
+
+    operations: list[BulkView]
+
+
 class WorkerView(Struct, frozen=True, kw_only=True):
     """A worker that lives."""
 
@@ -323,6 +356,11 @@ def stats_view(reply: admin_service_pb2.GetStatsResponse) -> StatsView:
             uptime_seconds=convert.to_ms(reply.redis.uptime) / 1000,
         ),
     )
+
+
+def bulk_view(message: bulk_pb2.BulkOperation) -> BulkView:
+    """Return a bulk operation."""
+    return msgspec.convert(operation_object(operation_from_message(message)), BulkView)
 
 
 def worker_view(worker: admin_service_pb2.Worker) -> WorkerView:

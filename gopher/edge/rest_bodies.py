@@ -13,16 +13,19 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import Meta, Raw, Struct, field
 
+from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
+from gopher.bulk import BulkKind  # noqa: TC001 - msgspec reads the declarations at run time
 from gopher.errors import InvalidRequestError, Violation, invalid
 from gopher.job import BYTES_CONTENT_TYPE, JobState, Priority
-from gopher.service.admin import MAX_JOB_IDS
+from gopher.service.admin import MAX_DRAIN_MS, MAX_JOB_IDS
 from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_BATCH, MAX_GRACE_MS, MAX_PAGE_SIZE
 from gopher.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
+from gopher.wire.bulk import KIND_NUMBER
 from gopher.wire.check import MAX_LABELS, MAX_TEXT_BYTES
-from gopher.wire.convert import PRIORITY_NUMBER
+from gopher.wire.convert import PRIORITY_NUMBER, STATE_NUMBER
 
 if TYPE_CHECKING:
     from gopher.errors import GopherError
@@ -216,6 +219,64 @@ class RequeueBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     queue: Name | None = None
     type: Name | None = None
     job_ids: Annotated[list[Annotated[str, Meta(extra_json_schema={"pattern": ID_PATTERN})]], Meta(max_length=MAX_JOB_IDS)] = []
+
+
+class BulkBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a bulk operation does, and to which jobs: those that match all that is given and were submitted before it."""
+
+    kind: BulkKind
+    states: Annotated[list[JobState], Meta(description="Empty: of a retry, failed; else all that the kind can act on.")] = []
+    queue: Name | None = None
+    type: Name | None = None
+    labels: Annotated[dict[str, str], Meta(max_length=MAX_LABELS)] = {}
+    submitted_before: Annotated[Moment | None, Meta(description="Null: now.")] = None
+    reason: Annotated[Text, Meta(description="Of a cancel, for people.")] = ""
+    grace_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_GRACE_MS / 1000)] | None,
+        Meta(description="Of a cancel: how long a handler's cleanup may take. Null: 5 s."),
+    ] = None
+    confirm: Annotated[
+        str,
+        Meta(
+            description="What deletes, or cancels all there is, wants the name of the queue, or without one of the namespace."
+        ),
+    ] = ""
+
+    def request(self, namespace: str) -> admin_pb.StartBulkOperationRequest:
+        """Return the message."""
+        return admin_pb.StartBulkOperationRequest(
+            namespace=namespace,
+            kind=KIND_NUMBER[self.kind],
+            states=[STATE_NUMBER[state] for state in self.states],
+            queue=self.queue or "",
+            type=self.type or "",
+            labels=self.labels,
+            submitted_before=_timestamp(self.submitted_before),
+            reason=self.reason,
+            grace=_duration(self.grace_seconds),
+            confirm=self.confirm,
+        )
+
+
+class DrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to drain."""
+
+    grace_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_DRAIN_MS / 1000)] | None,
+        Meta(description="How long attempts may go on. Null: as the worker was started with."),
+    ] = None
+
+    def grace(self) -> Duration | None:
+        """Return the grace as a message; None if unset."""
+        return _duration(self.grace_seconds)
+
+
+class PurgeFailedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters are removed."""
+
+    queue: Name | None = None
+    type: Name | None = None
+    confirm: Annotated[str, Meta(description="Must repeat the name of the queue, or without one of the namespace.")] = ""
 
 
 def in_rest_names(error: GopherError) -> GopherError:

@@ -50,6 +50,7 @@ class Keeper:
         lease_seconds: Lease.
         describe: What the register is to say of this worker; called in the keeper's thread.
         on_lost: Called on the Trio thread with an attempt whose lease is lost.
+        on_drain: Called on the Trio thread with the grace in seconds, None for the worker's own, when an operator wants it to drain.
         on_cancel: Called on the Trio thread with job id, token and grace in seconds, for a cancel that was asked for.
     """
 
@@ -63,6 +64,7 @@ class Keeper:
         describe: Callable[[], WorkerDescription],
         on_lost: Callable[[RunningAttempt], None],
         on_cancel: Callable[[str, int, float], None],
+        on_drain: Callable[[float | None], None],
     ) -> None:
         self._leases = leases
         self._scopes = scopes
@@ -71,6 +73,7 @@ class Keeper:
         self._describe = describe
         self._on_lost = on_lost
         self._on_cancel = on_cancel
+        self._on_drain = on_drain
         self._stopping = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_cut_off = False
@@ -109,8 +112,10 @@ class Keeper:
                 for start in range(0, len(attempts), BATCH):
                     self._extend(queue, attempts[start : start + BATCH])
             life_seconds = self._lease_seconds
-            self._leases.beat(self._worker, msgspec.json.encode(self._describe()), round(life_seconds * 1000))
+            order = self._leases.beat(self._worker, msgspec.json.encode(self._describe()), round(life_seconds * 1000))
             self._is_cut_off = False
+            if order is not None:
+                self._tell(self._on_drain, order.grace_seconds)
         except StoreError as error:
             self._is_cut_off = True
             _log.warning("keeper.delayed", error=str(error))

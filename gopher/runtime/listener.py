@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gopher.runtime.claimer import Claimer
     from gopher.runtime.promoter import Promoter
     from gopher.runtime.scheduler import Scheduler
@@ -25,6 +27,7 @@ class Listener:
         promoter: Is woken.
         scheduler: Is woken.
         scopes: Ends jobs.
+        drain: Called with the id of a worker that is to drain, and the grace in seconds, None for its own.
     """
 
     control: Control
@@ -34,6 +37,7 @@ class Listener:
     promoter: Promoter
     scheduler: Scheduler
     scopes: Scopes
+    drain: Callable[[str, float | None], None]
 
     async def start(self) -> None:
         """Listen from now on, for as long as the link lives."""
@@ -50,6 +54,8 @@ class Listener:
                 self.scheduler.wake()
             case "cancel", [job_id, token, grace_ms, *_]:
                 self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
+            case "drain", [worker, grace_ms, *_]:
+                self.drain(worker, None if int(grace_ms) < 0 else int(grace_ms) / 1000)
             case _:
                 # A newer version's scripts may say more than this one understands.
                 pass

@@ -1,5 +1,7 @@
 """The parent of `gopher-worker --processes N`: spawns worker processes, restarts those that die, forwards the drain.
 
+One that an operator has drained is not restarted; when that was the last, the parent goes too.
+
 The first one must be ready before the others are spawned, so that what keeps them all from starting is met, and told, once. When
 one dies again and again the others are drained, and the whole ends.
 
@@ -36,6 +38,10 @@ _INTENSITY: Final = 5
 _PERIOD_SECONDS: Final = 30.0
 _SPARE_SECONDS: Final = 10.0
 """Chosen: how much longer than the grace a child may take to go before it is killed."""
+EXIT_DISMISSED: Final = 83
+"""Chosen: the exit status of a child that an operator has drained, so that it is not taken for one that has died."""
+CHILD_VARIABLE: Final = "GOPHER_CHILD_OF"
+"""Tells a worker process that it has a parent, which its exit status is for."""
 _LAST_WORDS_SECONDS: Final = 1.0
 """Chosen: how long the output of a child that has ended is still read; a grandchild may hold it open for ever."""
 
@@ -63,7 +69,7 @@ class Processes:
         on_ready: Callable[[], None],
     ) -> None:
         self._command = leashed([sys.executable, "-m", "gopher.cli.worker", *arguments])
-        self._environ = environ
+        self._environ = {**environ, CHILD_VARIABLE: str(os.getpid())}
         self._count = count
         self._grace_seconds = grace_seconds
         self._is_hopeless = is_hopeless
@@ -115,6 +121,9 @@ class Processes:
         while not self._draining.is_set():
             status, was_ready = await self._run_child(number)
             if self._draining.is_set():
+                return
+            if status == EXIT_DISMISSED:
+                _log.info("worker.dismissed", number=number)
                 return
             if not was_ready and (self._is_hopeless(status) or not self._may_spawn.is_set()):
                 self._give_up(StartError("the worker processes cannot start, see above", exit_code=status if status > 0 else 1))

@@ -117,6 +117,8 @@ class Supervisor:
         self._plan = plan
         self._scopes = Scopes()
         self._draining = trio.Event()
+        self.is_dismissed = False
+        """Whether an operator has ordered the drain."""
         self._grace = trio.CancelScope()
         self._abandon = abandon
         self._settlers: dict[str, Settler] = {}
@@ -166,17 +168,33 @@ class Supervisor:
             describe=self._describe,
             on_lost=self._scopes.lose_lease,
             on_cancel=self._scopes.request_cancel,
+            on_drain=self._obey,
         )
         self._started_ms = 0
 
-    def drain(self) -> None:
-        """Stop claiming and end when all is done, at the latest when the grace is over, which begins now."""
+    def drain(self, grace_seconds: float | None = None) -> None:
+        """Stop claiming and end when all is done, at the latest when the grace is over, which begins now.
+
+        Args:
+            grace_seconds: In place of the plan's; None for that.
+        """
         if not self._draining.is_set():
             _log.info("worker.draining", worker=self.worker_id, running=len(self._scopes))
-            self._grace.deadline = trio.current_time() + self._plan.grace_seconds
+            grace_seconds = self._plan.grace_seconds if grace_seconds is None else grace_seconds
+            self._grace.deadline = trio.current_time() + grace_seconds
             self._claimer.stop()
             self._draining.set()
             self._scopes.release_waiting()
+
+    def _obey(self, grace_seconds: float | None) -> None:
+        """Drain because an operator wants it: whoever started this worker is not to start it again."""
+        if not self._draining.is_set():
+            self.is_dismissed = True
+        self.drain(grace_seconds)
+
+    def _hear_drain(self, worker: str, grace_seconds: float | None) -> None:
+        if worker == self.worker_id:
+            self._obey(grace_seconds)
 
     def abort(self) -> None:
         """End all attempts now and give their jobs back."""
@@ -241,6 +259,7 @@ class Supervisor:
             promoter=promoter,
             scheduler=scheduler,
             scopes=self._scopes,
+            drain=self._hear_drain,
         )
         await listener.start()
         self._store.link.on_reconnect.append(listener.reread)

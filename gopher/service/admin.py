@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Send = Callable[[pb.AuditJobsResponse], Awaitable[None]]
 
 MAX_JOB_IDS: Final = 1000
+MAX_DRAIN_MS: Final = 3600 * 1000
 REQUEUE_BATCH: Final = 100
 """Jobs a script call at most."""
 
@@ -59,6 +60,19 @@ class Admin:
         """Return the workers that live, by id."""
         workers = await self._store.registry.workers(check.namespace(request.namespace))
         return pb.ListWorkersResponse(workers=map(_worker_message, workers))
+
+    async def drain_worker(self, request: pb.DrainWorkerRequest) -> pb.DrainWorkerResponse:
+        """Tell a worker to drain."""
+        namespace = check.namespace(request.namespace)
+        faults = Faults()
+        if not request.worker_id:
+            faults.add("worker_id", "REQUIRED", "must be set")
+        grace_ms = None
+        if request.HasField("grace"):
+            grace_ms = check.duration_ms(faults, "grace", request.grace, 0, MAX_DRAIN_MS)
+        faults.refuse()
+        worker = await self._store.registry.drain_worker(namespace, request.worker_id, grace_ms)
+        return pb.DrainWorkerResponse(worker=_worker_message(worker))
 
     async def list_job_types(self, request: pb.ListJobTypesRequest) -> pb.ListJobTypesResponse:
         """Return the types known, by name, and whether a worker that lives handles each."""

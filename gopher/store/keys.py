@@ -142,3 +142,31 @@ def workers(namespace: str) -> str:
 def page_secret(namespace: str) -> str:
     """Return the key of the secret that signs page tokens."""
     return f"gopher:{namespace}:page_secret"
+
+
+def bulk_running() -> str:
+    """Return the key of the bulk operations that run, of all namespaces: a sorted set of `namespace id`.
+
+    The score is the moment from which any server may take one up, ms. The hash tag `{bulk}` is no queue's: those have a colon.
+    """
+    return "gopher:{bulk}:running"
+
+
+def bulk_started() -> str:
+    """Return the channel on which servers hear of a new bulk operation."""
+    return "gopher:{bulk}:started"
+
+
+def bulk_operations(namespace: str) -> str:
+    """Return the key of the bulk operations kept of a namespace: a sorted set of ids by the moment of their start, ms."""
+    return f"gopher:{{bulk}}:of:{namespace}"
+
+
+def bulk_operation(namespace: str, operation_id: str) -> str:
+    """Return the key of a bulk operation's record: a hash."""
+    return f"{bulk_operations(namespace)}:{operation_id}"
+
+
+def bulk_progress(namespace: str, name: str, operation_id: str) -> str:
+    """Return the key of how far a bulk operation has come in a queue: a hash."""
+    return f"{queue(namespace, name)}bulk:{operation_id}"

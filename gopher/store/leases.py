@@ -31,6 +31,17 @@ class LeaseFinding:
     grace_seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class DrainOrder:
+    """An operator's order to drain.
+
+    Attributes:
+        grace_seconds: How long attempts may go on; None: as long as the worker was started with.
+    """
+
+    grace_seconds: float | None
+
+
 class Leases:
     """Extends leases and beats. Every method blocks, for at most the socket's time-out.
 
@@ -80,8 +91,8 @@ class Leases:
                 findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=False, grace_seconds=reply[2] / 1000))
         return findings
 
-    def beat(self, worker: str, description: bytes, life_ms: int) -> None:
-        """Keep a worker's entry in the register.
+    def beat(self, worker: str, description: bytes, life_ms: int) -> DrainOrder | None:
+        """Keep a worker's entry in the register; return an operator's order to drain, if there is one.
 
         Args:
             worker: Id of the worker.
@@ -91,7 +102,8 @@ class Leases:
         Raises:
             StoreError: Redis failed.
         """
-        self._beat.call_sync(self._client, [keys.workers(self._namespace)], [worker, life_ms, description])
+        word, *rest = self._beat.call_sync(self._client, [keys.workers(self._namespace)], [worker, life_ms, description])
+        return DrainOrder(None if rest[0] < 0 else rest[0] / 1000) if word == b"DRAIN" else None
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -164,7 +164,7 @@ class Query:
         for name in queues:
             if begin is not None and name < begin.queue:
                 continue
-            for start in _starts(name, await self._index_names(namespace, name, state), begin):
+            for start in _starts(name, await self.index_names(namespace, name, state), begin):
                 place: _Place | None = start
                 while place is not None:
                     if listing.scans_left <= 0:
@@ -175,7 +175,7 @@ class Query:
                         return listing.jobs, _encode_place(before).decode()
         return listing.jobs, None
 
-    async def _index_names(self, namespace: str, queue: str, state: JobState | None) -> list[str]:
+    async def index_names(self, namespace: str, queue: str, state: JobState | None) -> list[str]:
         """Return the indexes of a queue that jobs in a state may stand in, in the order in which a list walks them."""
         names = [name for name, of in _INDEXES.items() if state in {None, of}]
         if state in {None, JobState.ENQUEUED}:
@@ -259,7 +259,7 @@ class Query:
                 return place
             listing.scans_left -= 1
             # A record that is gone or says otherwise has moved on since its id was read.
-            if record.get(b"state") == _state_of(place.index_name).value.encode():
+            if record.get(b"state") == state_of(place.index_name).value.encode():
                 listing.consider(codec.from_record(namespace, place.queue, job_id, record, int(float(score))))
             place = place._replace(score=score, job_id=job_id)
         return place if len(entries) == count else None
@@ -302,9 +302,15 @@ class _Listing:
         self._bytes_left -= len(job.payload) + len(job.result or b"")
 
 
-def _state_of(index_name: str) -> JobState:
+def state_of(index_name: str) -> JobState:
     """Return the state of the jobs of an index; that of the parked lines, of which there are any number, is enqueued."""
     return _INDEXES.get(index_name, JobState.ENQUEUED)
+
+
+def rank(index_name: str) -> tuple[int, str]:
+    """Return the place of an index in the order in which indexes are walked; the parked lines come last, by name."""
+    order = list(_INDEXES)
+    return (order.index(index_name), "") if index_name in _INDEXES else (len(order), index_name)
 
 
 def _begin(cursor: str, state: JobState | None) -> _Place:
@@ -314,7 +320,7 @@ def _begin(cursor: str, state: JobState | None) -> _Place:
     except ValueError as error:
         raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one") from error
     is_index = place.index_name in _INDEXES or place.index_name.startswith("parked:")
-    if not is_index or state not in {None, _state_of(place.index_name)}:
+    if not is_index or state not in {None, state_of(place.index_name)}:
         raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one")
     return place
 
@@ -324,11 +330,6 @@ def _starts(queue: str, names: list[str], begin: _Place | None) -> Iterator[_Pla
     if begin is None or begin.queue != queue:
         yield from (_Place(queue, name) for name in names)
         return
-    order = list(_INDEXES)
-
-    def rank(name: str) -> tuple[int, str]:
-        return (order.index(name), "") if name in _INDEXES else (len(order), name)
-
     yield begin
     # A parked line whose last job has gone meanwhile is not among the names any more.
     yield from (_Place(queue, name) for name in names if rank(name) > rank(begin.index_name))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gopher.errors import JobNotFoundError, QueueNotFoundError, TooManyQueuesError
+from gopher.errors import JobNotFoundError, QueueNotFoundError, TooManyQueuesError, WorkerNotFoundError
 from gopher.store import ids, keys
 from gopher.store.scripts import Script
 
@@ -59,6 +59,10 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     description: WorkerDescription
 
 
+_ORDER: Final = b"!"
+"""What the name of a worker's order to drain begins with, in the register."""
+_ORDER_LIFE_MS: Final = 3600 * 1000
+"""Chosen: many beats of the longest lease anybody would set."""
 _decode_description = msgspec.json.Decoder(WorkerDescription).decode
 
 
@@ -69,6 +73,7 @@ class Registry:
         self._link = link
         self._add_names = Script.load("add_names")
         self._name_queue = Script.load("name_queue")
+        self._drain_worker = Script.load("drain_worker")
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[tuple[str, int], str] = {}
         self._types: set[tuple[str, str]] = set()
@@ -143,16 +148,33 @@ class Registry:
         entries = await self._link.call("HGETALL", keys.workers(namespace))
         found = []
         for worker, entry in entries.items():
-            expiry, heartbeat, description = entry.split(b" ", 2)
-            if int(expiry) >= now_ms:
-                found.append(
-                    WorkerInfo(
-                        id=worker.decode(),
-                        heartbeat_ms=int(heartbeat),
-                        description=_decode_description(description),
-                    )
-                )
+            if not worker.startswith(_ORDER) and int(entry.split(b" ", 1)[0]) >= now_ms:
+                found.append(_worker(worker.decode(), entry))
         return sorted(found, key=lambda worker: worker.id)
+
+    async def drain_worker(self, namespace: str, worker: str, grace_ms: int | None) -> WorkerInfo:
+        """Tell a worker to drain, by message and, should that be lost, by the register that it reads with its next beat.
+
+        Args:
+            namespace: Of the worker.
+            worker: Its id.
+            grace_ms: How long it lets attempts finish; None for as long as it was started with.
+
+        Returns:
+            The worker as it last described itself.
+
+        Raises:
+            WorkerNotFoundError: None of this id lives.
+        """
+        said_ms = -1 if grace_ms is None else grace_ms
+        word, *rest = await self._drain_worker(self._link, [keys.workers(namespace)], [worker, said_ms, _ORDER_LIFE_MS])
+        if word != b"OK":
+            raise WorkerNotFoundError(worker)
+        found = _worker(worker, rest[0])
+        for queue in found.description.queues:
+            await self._link.call("SPUBLISH", keys.control(namespace, queue), f"drain {worker} {said_ms}")
+            break  # it hears each of its queues
+        return found
 
     async def now_ms(self) -> int:
         """Return the moment by the clock of Redis, ms since the epoch."""
@@ -165,3 +187,8 @@ class Registry:
         await self._link.call("SET", key, secrets.token_bytes(32), "NX")
         secret: bytes = await self._link.call("GET", key)
         return secret
+
+
+def _worker(worker: str, entry: bytes) -> WorkerInfo:
+    _, heartbeat, description = entry.split(b" ", 2)
+    return WorkerInfo(id=worker, heartbeat_ms=int(heartbeat), description=_decode_description(description))

@@ -222,6 +222,7 @@ def test_admin_audit_is_clean(run: Run) -> None:
         (["submit", "Bad Type"], 2, "job.type"),
         (["submit", "echo", "-p", "{"], 2, "job.payload"),
         (["submit", "echo", "--retries", "1000"], 2, "max_attempts"),
+        (["drain", "nobody"], 3, "worker 'nobody' does not live here"),
         (["resume", "no-such-queue"], 3, "no-such-queue"),
         (["list", "--namespace", "A B"], 2, "namespace"),
     ],

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gopher.cli.main import COMMANDS, SCHEDULE_COMMANDS
+from gopher.cli.main import BULK_COMMANDS, COMMANDS, SCHEDULE_COMMANDS
 from gopher.cli.output import EXIT_CODES
 from gopher.config import SECTIONS, as_text, settings_of
 from gopher.job import Job, JobState
@@ -28,7 +28,7 @@ def test_cli_page_names_every_command_and_exit_code() -> None:
     """No command and no exit code is missing from the page."""
     page = (DOCS / "cli.md").read_text()
 
-    for commands in (*COMMANDS.values(), SCHEDULE_COMMANDS):
+    for commands in (*COMMANDS.values(), SCHEDULE_COMMANDS, BULK_COMMANDS):
         assert all(name in page for name, _, _ in commands)
     for line in EXIT_CODES.splitlines()[1:]:
         assert f"| {line.split()[0]} |" in page

@@ -23,17 +23,21 @@ COMMANDS: Final = [
     "list",
     "list-failed",
     "retry-all",
+    "purge-failed",
+    "bulk",
     "queues",
     "pause",
     "resume",
     "purge",
     "stats",
     "workers",
+    "drain",
     "types",
     "health",
     "admin",
 ]
 
+NO_OPERATION: Final = "01920000-0000-7000-8000-000000000000"
 NOBODY: Final = ["--server", "127.0.0.1:1"]
 
 
@@ -57,7 +61,7 @@ def test_help_loads_neither_grpc_nor_trio() -> None:
     assert loaded & {"grpc", "trio", "redis", "starlette", "hypercorn", "opentelemetry"} == set()
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"dev", "server", "worker", "admin"}])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"dev", "server", "worker", "admin", "bulk"}])
 def test_command_has_the_options_of_all(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every client command names a server, a namespace and a token, and answers in JSON when asked to."""
     assert main([command, "--help"]) == 0
@@ -78,12 +82,16 @@ def test_command_has_the_options_of_all(command: str, capsys: pytest.CaptureFixt
         ["list"],
         ["list-failed"],
         ["retry-all"],
+        ["purge-failed", "--confirm", "default"],
+        *(["bulk", verb] for verb in ("cancel", "retry", "delete", "list")),
+        *(["bulk", verb, NO_OPERATION] for verb in ("get", "watch", "stop")),
         ["queues"],
         ["pause", "q"],
         ["resume", "q"],
         ["purge", "q", "--confirm", "q"],
         ["stats"],
         ["workers"],
+        ["drain", "w"],
         ["types"],
         ["health"],
         ["admin", "audit"],

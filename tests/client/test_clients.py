@@ -6,6 +6,7 @@ import inspect
 import threading
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from gopher.client import Client, JobEvent, ServerUnreachableError, SubmitManyError
 from gopher.client.asynchronous import AsyncMethods
 from gopher.errors import (
+    BulkOperationEndedError,
     ConfirmationError,
     InvalidRequestError,
     JobCancelledError,
@@ -239,6 +241,42 @@ def test_dead_letters_are_listed_and_requeued(face: Face) -> None:
     assert isinstance(listed, list)
     assert set(ids) <= {job.id for job in listed}
     assert count == 2
+
+
+def test_bulk_operation_is_started_waited_for_and_listed(face: Face) -> None:
+    """It acts on what matches, tells how it comes on, and what is not confirmed is refused."""
+    queue = fresh("q")
+    told: list[object] = []
+    face.pause(queue)
+    face.submit_many({"type": "echo", "queue": queue, "labels": {"n": str(n)}} for n in range(3))
+
+    with pytest.raises(ConfirmationError):
+        face.start_bulk_operation("delete", queue=queue)
+    cancel = face.start_bulk_operation("cancel", queue=queue, labels={"n": "1"}, reason="not wanted", grace=1.0)
+    cancelled = face.wait_bulk_operation(cancel.id, wait=PATIENCE, tell=told.append)  # type: ignore[attr-defined]  # an operation
+    delete = face.start_bulk_operation("delete", queue=queue, states=["enqueued", "cancelled"], type="echo", confirm=queue)
+    deleted = face.wait_bulk_operation(delete.id, wait=PATIENCE)  # type: ignore[attr-defined]  # an operation
+    listed = face.list_bulk_operations()
+
+    assert (cancelled.state, cancelled.done) == ("completed", 1)  # type: ignore[attr-defined]  # an operation
+    assert told[-1] == cancelled
+    assert deleted.done == 3  # type: ignore[attr-defined]  # an operation
+    assert isinstance(listed, list)
+    assert [each.id for each in listed[:2]] == [delete.id, cancel.id]  # type: ignore[attr-defined]  # operations
+    assert face.get_bulk_operation(delete.id) == deleted  # type: ignore[attr-defined]  # an operation
+
+
+def test_bulk_operation_that_has_ended_cannot_be_cancelled(face: Face) -> None:
+    """The error says how it stands; words that are none and a moment without a zone are refused before anything is sent."""
+    ended = face.wait_bulk_operation(face.start_bulk_operation("retry", queue=fresh("q")).id)  # type: ignore[attr-defined]  # an operation
+
+    with pytest.raises(BulkOperationEndedError):
+        face.cancel_bulk_operation(ended.id)  # type: ignore[attr-defined]  # an operation
+    for options in ({"kind": "purge"}, {"kind": "retry", "states": ["dead"]}):
+        with pytest.raises(InvalidRequestError):
+            face.start_bulk_operation(**options)
+    with pytest.raises(InvalidRequestError):
+        face.start_bulk_operation("retry", submitted_before=datetime(2030, 1, 1))  # noqa: DTZ001 - that is the fault
 
 
 def test_queues_are_paused_resumed_and_purged(face: Face) -> None:

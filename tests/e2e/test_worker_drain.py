@@ -125,3 +125,26 @@ async def test_idle_worker_goes_at_once(farm: Farm) -> None:
     assert code == 0
     assert took_seconds < 5
     assert await farm.store.registry.workers(farm.namespace) == []
+
+
+async def test_worker_that_an_operator_drains_goes_as_on_sigterm(farm: Farm) -> None:
+    """Only the one that is named: what it runs is given back after the grace that was ordered, and it exits with 0."""
+    worker, other = [await farm.worker(grace_seconds=600) for _ in range(2)]
+    (named,) = [
+        each.id for each in await farm.store.registry.workers(farm.namespace) if each.description.pid == worker.process.pid
+    ]
+    ids = await farm.hold(20)
+    started = await farm.started(ids)
+    on_it = [event.job for event in started if event.pid == worker.process.pid]
+
+    await farm.store.registry.drain_worker(farm.namespace, named, 100)
+    code = await end_of(worker)
+    await farm.started(ids, 20 + len(on_it))
+    farm.open_gate()
+    jobs = await farm.finals(ids)
+
+    assert code == 0
+    assert other.process.poll() is None
+    assert states(jobs) == {JobState.COMPLETED}
+    assert {job.attempt for job in jobs} == {1}
+    assert [each.description.pid for each in await farm.store.registry.workers(farm.namespace)] == [other.process.pid]

@@ -163,3 +163,22 @@ def children_of(pid: int) -> list[int]:
     """Return the worker processes that a process has started; to import Trio takes a child of another kind for a moment."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [child for child in children if b"--processes=1" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+async def test_child_that_an_operator_drains_is_not_restarted(farm: Farm) -> None:
+    """The others go on; when the last is drained the parent goes too, with 0."""
+    parent = await farm.worker("--processes", "2")
+    await wait_for_workers(farm, 2)
+    first, second = [each.id for each in await farm.store.registry.workers(farm.namespace)]
+
+    await farm.store.registry.drain_worker(farm.namespace, first, None)
+    await until(lambda: any("worker.dismissed" in line for line in parent.errors))
+    left = [each.id for each in await farm.store.registry.workers(farm.namespace)]
+    jobs = await farm.finals(await farm.submit("quick", count=3))
+    await farm.store.registry.drain_worker(farm.namespace, second, None)
+    code = await end_of(parent)
+
+    assert left == [second]
+    assert states(jobs) == {JobState.COMPLETED}
+    assert code == 0
+    assert not any("worker.restarting" in line for line in parent.errors)

@@ -17,6 +17,7 @@ from gopher.edge.interceptors import BatchedMethod, UnaryMethod
 from gopher.edge.methods import Services
 from gopher.errors import GopherError
 from gopher.service.admin import Admin
+from gopher.service.bulk import Bulk
 from gopher.service.jobs import Jobs
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
@@ -40,7 +41,9 @@ def services() -> Services:
     jobs = Jobs(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
     schedules = Schedules(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
     admin = Admin(store, queues, pages)
-    return Services(jobs=jobs, watch=watch, queues=queues, schedules=schedules, admin=admin, health=Health([]))
+    return Services(
+        jobs=jobs, watch=watch, queues=queues, schedules=schedules, admin=admin, bulk=Bulk(store), health=Health([])
+    )
 
 
 async def table() -> Sequence[Method]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pytest
 
 from gopher.job import Move
+from gopher.store import keys
 from tests.edge.json_schema import Schemas
 from tests.edge.rest_rig import UNKNOWN_ID, send
+from tests.waiting import until_async
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +57,18 @@ async def document_of(rest: Rest) -> tuple[Schemas, list[Told]]:
     return Schemas(document), told
 
 
+async def endless_operation(rest: Rest) -> str:
+    """Return the id of a bulk operation that is said to run, and that no server will end."""
+    operation_id = str((await rest.post(f"{V1}/bulk-operations", {"kind": "retry", "type": "none"}))["id"])
+
+    async def has_ended() -> bool:
+        return (await rest.get(f"{V1}/bulk-operations/{operation_id}"))["state"] == "completed"
+
+    await until_async(has_ended)
+    await rest.store.link.call("HSET", keys.bulk_operation(rest.namespace, operation_id), "state", "running")
+    return operation_id
+
+
 async def prepare(rest: Rest) -> dict[str, str]:
     """Fill a namespace with jobs in several states; return the ids of some by what they are good for."""
     await rest.add_worker("w1", ["email"])
@@ -63,7 +77,8 @@ async def prepare(rest: Rest) -> dict[str, str]:
         await rest.settle(await rest.claim(queue), Move.COMPLETE if queue == "done" else Move.BURY, queue=queue)
     dead = (await rest.get(f"{V1}/failed")).list("jobs")[0]["id"]
     names = ("get", "delete", "cancel", "events")
-    return {name: await rest.submit(queue="default") for name in names} | {"retry": str(dead)}
+    bulk = {"operation": await endless_operation(rest)}
+    return {name: await rest.submit(queue="default") for name in names} | {"retry": str(dead)} | bulk
 
 
 BODIES: Final[dict[str, JsonValue]] = {
@@ -73,13 +88,21 @@ BODIES: Final[dict[str, JsonValue]] = {
     f"{V1}/jobs/{{job_id}}/cancel": {"reason": "no longer wanted", "grace_seconds": 1.5, "wait": False},
     f"{V1}/queues/{{queue}}/purge": {"confirm": "default"},
     f"{V1}/failed/retry": {"queue": "dead", "job_ids": []},
+    f"{V1}/failed/purge": {"queue": "default", "confirm": "default"},
+    f"{V1}/bulk-operations": {
+        "kind": "retry",
+        "states": ["failed"],
+        "queue": "default",
+        "submitted_before": "2000-01-01T00:00:00Z",
+    },
 }
 
 
 def path_for(each: Told, ids: Mapping[str, str]) -> str:
     """Return the path with something in it that is there."""
     word = each.method.lower() if each.path.endswith("{job_id}") else each.path.rpartition("/")[2]
-    return each.path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default")
+    path = each.path.replace("{operation_id}", ids["operation"])
+    return path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default").replace("{worker_id}", "w1")
 
 
 async def ask(rest: Rest, each: Told, path: str, body: JsonValue = None) -> Answer:
@@ -117,7 +140,7 @@ async def test_every_operation_answers_as_told(rest: Rest) -> None:
         schema = each.schema(answer.status, answer.headers["content-type"])
         faults += [f"{each.method} {each.path} {fault}" for fault in schemas.faults(schema, value_of(answer))]
 
-    assert len(told) == len(rest.operations) == 20
+    assert len(told) == len(rest.operations) == 26
     assert faults == []
 
 
@@ -127,7 +150,12 @@ async def test_every_operation_refuses_as_told(rest: Rest) -> None:
     faults: list[str] = []
 
     for each in told:
-        path = each.path.replace("{job_id}", UNKNOWN_ID).replace("{queue}", "nope")
+        path = (
+            each.path.replace("{job_id}", UNKNOWN_ID)
+            .replace("{queue}", "nope")
+            .replace("{operation_id}", UNKNOWN_ID)
+            .replace("{worker_id}", "w9")
+        )
         answers = [await send(rest.address, each.method, f"{path}?no=1")]
         answers.append(await send(rest.address, each.method, path, b"", {"Origin": "http://elsewhere"}))
         if "requestBody" in each.about:
@@ -222,7 +250,12 @@ async def test_names_in_paths_have_the_pattern_told(rest: Rest) -> None:
                 patterns.setdefault(str(said["name"]), set()).add(str(schema["pattern"]))
     refused = [await rest.get(f"{V1}/jobs/{job_id.upper()}"), await rest.get(f"{V1}/queues/Q")]
 
-    assert {name: len(found) for name, found in patterns.items()} == {"job_id": 1, "queue": 1}
+    assert {name: len(found) for name, found in patterns.items()} == {
+        "job_id": 1,
+        "queue": 1,
+        "operation_id": 1,
+        "worker_id": 1,
+    }
     assert re.search(patterns["job_id"].pop(), job_id)
     assert re.search(patterns["queue"].pop(), "q.1_x-y")
     assert [each.status for each in refused] == [400, 400]
@@ -232,7 +265,7 @@ async def test_page_names_every_operation(rest: Rest) -> None:
     """docs/rest.md has every path of the document, and no other."""
     _, told = await document_of(rest)
 
-    named = set(re.findall(r"`(?:GET |POST |DELETE )?(/api/[\w/{}]+)`", PAGE))
+    named = set(re.findall(r"`(?:GET |POST |DELETE )?(/api/[\w/{}-]+)`", PAGE))
 
     assert named == {each.path for each in told}
 

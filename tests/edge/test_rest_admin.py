@@ -91,6 +91,21 @@ async def test_workers_and_types_are_listed(rest: Rest) -> None:
     assert types.json == {"types": [{"type": "email", "served": True}]}
 
 
+async def test_worker_is_told_to_drain(rest: Rest) -> None:
+    """The worker that is named is answered with; one that does not live is not found."""
+    await rest.add_worker("w1", ["email"])
+
+    told = await rest.post(f"{V1}/workers/w1/drain", {"grace_seconds": 0.5})
+    unknown = await rest.post(f"{V1}/workers/w2/drain")
+    bad = await rest.post(f"{V1}/workers/w1/drain", {"grace_seconds": -1})
+    listed = await rest.get(f"{V1}/workers")
+
+    assert (told.status, told["id"]) == (200, "w1")
+    assert (unknown.status, unknown.reason) == (404, "WORKER_NOT_FOUND")
+    assert (bad.status, bad.reason) == (400, "OUT_OF_RANGE")
+    assert [each["id"] for each in listed.list("workers")] == ["w1"]
+
+
 async def test_stats_tell_queues_workers_and_redis(rest: Rest) -> None:
     """The figures are those of the namespace, and of Redis."""
     await rest.add_worker("w1", ["email"])

@@ -292,6 +292,7 @@ async def listen(parts: Parts, bench: Bench) -> None:
         promoter=promoter,
         scheduler=Scheduler(parts.store.schedules, namespace=parts.namespace, queue="default"),
         scopes=bench.scopes,
+        drain=lambda _worker, _grace: None,
     )
     await listener.start()
 

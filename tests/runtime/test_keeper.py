@@ -54,6 +54,7 @@ class Desk:
     Attributes:
         lost: When each attempt was said to be lost, by `time.monotonic()`, by job id.
         cancels: Each cancel that was brought back: job id, token, grace in seconds.
+        drains: The grace of each order to drain that was brought back, in seconds.
     """
 
     def __init__(self, store: Store, url: str, namespace: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -63,6 +64,7 @@ class Desk:
         self.scopes = Scopes()
         self.lost: dict[str, float] = {}
         self.cancels: list[tuple[str, int, float]] = []
+        self.drains: list[float | None] = []
         self.leases = Leases(url, namespace=namespace, reply_seconds=lease_seconds / 4)
         self.keeper = self.new_keeper(self.leases)
 
@@ -75,6 +77,7 @@ class Desk:
             describe=describe,
             on_lost=self._lose,
             on_cancel=lambda *finding: self.cancels.append(finding),
+            on_drain=self.drains.append,
         )
 
     def _lose(self, attempt: RunningAttempt) -> None:
@@ -292,3 +295,18 @@ async def test_keeper_gives_up_first_when_it_was_cut_off(desk: Desk, monkeypatch
     desk.keeper.tick()
 
     assert order[:3] == ["asked", "given up", "asked"]
+
+
+async def test_order_to_drain_is_found_with_the_next_beat(desk: Desk) -> None:
+    """Without any message: with the grace that was ordered, or none; and no other worker finds it."""
+    desk.keeper.tick()
+    await desk.store.registry.drain_worker(desk.namespace, WORKER, None)
+    desk.keeper.tick()
+    await desk.store.registry.drain_worker(desk.namespace, WORKER, 1500)
+    desk.keeper.tick()
+    other = desk.leases.beat("other", b"{}", 1000)
+    desk.leases.beat(WORKER, b"{}", 0)
+
+    assert desk.drains == [None, 1.5]
+    assert other is None
+    assert [key.decode() for key in await desk.store.link.call("HKEYS", keys.workers(desk.namespace))] == ["other"]

@@ -67,6 +67,7 @@ async def test_promoter_is_woken_by_an_earlier_job(store: Store, namespace: str,
         promoter=promoter,
         scheduler=Scheduler(store.schedules, namespace=namespace, queue="default"),
         scopes=Scopes(),
+        drain=lambda _worker, _grace: None,
     )
     await listener.start()
     await nursery.start(promoter.run)

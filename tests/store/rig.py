@@ -81,6 +81,7 @@ class Rig:
         self.queue = queue
         self.settings = keys.settings(namespace, queue)
         self._extend = with_turned_clock(Script.load("extend"))
+        self._bulk = with_turned_clock(Script.load("bulk"))
         self._claims = itertools.count()
         self._now_ms = START_MS
 
@@ -198,6 +199,11 @@ class Rig:
         words: list[str | int] = [word for lease in leases for word in lease]
         replies: list[list[bytes]] = await self._extend(self.store.link, [self.settings], [lease_ms, *words])
         return replies
+
+    async def bulk(self, *args: str | int) -> list[bytes | int]:
+        """Run bulk.lua, which a `BulkWalk` calls."""
+        reply: list[bytes | int] = await self._bulk(self.store.link, [self.settings], args)
+        return reply
 
     async def cancel(self, job_id: str) -> JobState:
         return await self.store.lifecycle.cancel(self.namespace, job_id, reason="not wanted", grace_ms=5000)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from gopher.bulk import BulkKind
 from gopher.errors import JobNotFoundError, JobStateError, ScriptReplyError, UniqueKeyHeldError
 from gopher.job import FINAL_STATES, MAX_CRASHES, JobState, Move, NewJob, Priority
 from gopher.store.scripts import Script
@@ -136,6 +137,24 @@ async def begin_purge(rig: Rig) -> list[str]:
     ]
 
 
+async def begin_bulk(rig: Rig) -> list[str]:
+    return [await rig.submit(unique_key=key, deadline_ms=rig.now_ms + RUN_MS) for key in ("a", "b")]
+
+
+def in_bulk(kind: BulkKind) -> Callable[[Rig, list[str]], Awaitable[object]]:
+    """Return a call that takes a step of an operation, or finds that it was taken."""
+
+    async def call(rig: Rig, ids: list[str]) -> object:
+        state = JobState.FAILED if kind is BulkKind.RETRY else JobState.ENQUEUED
+        return await rig.bulk("operation", 0, "[]", kind.value, state.value, "not wanted", 0, len(ids), 60_000, *ids)
+
+    return call
+
+
+async def begin_bulk_retry(rig: Rig) -> list[str]:
+    return [await rig.job_in(JobState.FAILED, unique_key=key, deadline_ms=rig.now_ms + RUN_MS) for key in ("a", "b")]
+
+
 async def begin_audit(rig: Rig) -> list[str]:
     (job_id,) = await a_job(JobState.ENQUEUED)(rig)
     await rig.call("ZREM", "enqueued:normal", job_id)
@@ -183,6 +202,9 @@ CASES: Final = [
         lambda rig, ids: rig.store.lifecycle.report(rig.namespace, rig.queue, ids[0], 1, 0.5, "half"),
         [JobState.PROCESSING],
     ),
+    Case("bulk", begin_bulk, in_bulk(BulkKind.CANCEL), [JobState.CANCELLED] * 2, "cancel"),
+    Case("bulk", begin_bulk_retry, in_bulk(BulkKind.RETRY), [JobState.ENQUEUED] * 2, "retry"),
+    Case("bulk", begin_bulk, in_bulk(BulkKind.DELETE), [None] * 2, "delete"),
     Case("extend", a_job(JobState.PROCESSING), lambda rig, ids: rig.extend([(ids[0], 1)]), [JobState.PROCESSING]),
     Case("audit", begin_audit, lambda rig, _: rig.audit(repair=True), [JobState.ENQUEUED]),
 ]

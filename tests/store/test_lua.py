@@ -13,18 +13,22 @@ import redis
 import trio
 
 from gopher.breaker import Breaker, Forced
-from gopher.errors import StoreError, StoreFullError
-from gopher.job import Move, NewJob, Priority
+from gopher.bulk import DEFAULT_STATES, BulkKind, BulkPlan, BulkState
+from gopher.errors import StoreError, StoreFullError, WorkerNotFoundError
+from gopher.job import JobState, Move, NewJob, Priority
 from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.runtime.scheduler import Scheduler
 from gopher.schedule import NewSchedule
+from gopher.store import keys
 from gopher.store.breakers import BreakerEnding
+from gopher.store.bulk import ClaimedBulk
+from gopher.store.bulk_walk import BulkWalk
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Bound
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.store import Store
 from tests.redis_server import RedisServer
-from tests.store.rig import DELAY_MS, LEASE_MS, Rig, turn_clocks
+from tests.store.rig import DELAY_MS, LEASE_MS, SET_CLOCK, Rig, turn_clocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +75,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
-    turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox)
+    turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox, store.bulk)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -97,6 +101,9 @@ async def drain(rig: Rig, url: str) -> None:
     """Call every script but those that add."""
     lifecycle = rig.store.lifecycle
     leases = Leases(url, namespace=rig.namespace, reply_seconds=5)
+    leases.beat("worker", b"{}", 1000)
+    with pytest.raises(WorkerNotFoundError):
+        await rig.store.registry.drain_worker(rig.namespace, "nobody", None)
     leases.beat("worker", b"{}", 0)
     leases.close()
     await rig.advance(1)
@@ -120,10 +127,35 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.store.query.list_jobs(rig.namespace, size=3)
     assert [finding.repaired for finding in await rig.audit(repair=True)] == [True]
     assert await rig.audit() == []
+    await work_in_bulk(rig)
     await drain_schedules(rig)
     await drain_limits(rig)
     await drain_breakers(rig)
     await lifecycle.purge(rig.namespace, rig.queue)
+
+
+async def work_in_bulk(rig: Rig) -> None:
+    """Call every script of bulk operations: each kind does its work, and one is cancelled."""
+    bulk = rig.store.bulk
+    for kind in BulkKind:
+        started = await bulk.start(
+            rig.namespace, BulkPlan(kind=kind, states=DEFAULT_STATES[kind], queue=rig.queue, type="email")
+        )
+        # The clock stands still, and the operation is to be had in the next ms.
+        await rig.store.link.call("EVAL", SET_CLOCK, 1, keys.bulk_running() + ":clock", started.created_ms + 1)
+        claimed = await bulk.claim(1000)
+        assert isinstance(claimed, ClaimedBulk)
+        walk = BulkWalk(rig.store.link, rig.store.query, claimed)
+        turn_clocks(walk)
+        await walk.open()
+        while not walk.is_over:
+            assert await bulk.keep(claimed, 1000)
+            await walk.step()
+        await bulk.advance(claimed)
+        assert (await bulk.get(rig.namespace, started.id)).state is BulkState.COMPLETED
+        await rig.store.link.call("DEL", keys.bulk_running() + ":clock")
+    stopped = await bulk.start(rig.namespace, BulkPlan(kind=BulkKind.RETRY, states=(JobState.FAILED,)))
+    assert (await bulk.cancel(rig.namespace, stopped.id)).state is BulkState.CANCELLED
 
 
 async def drain_schedules(rig: Rig) -> None:

@@ -45,6 +45,11 @@ class AdminServiceStub:
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/gopher.v1.AdminService/DrainWorker',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerResponse.FromString,
+                _registered_method=True)
         self.ListJobTypes = channel.unary_unary(
                 '/gopher.v1.AdminService/ListJobTypes',
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.ListJobTypesRequest.SerializeToString,
@@ -75,6 +80,26 @@ class AdminServiceStub:
                 request_serializer=gopher_dot_v1_dot_admin__service__pb2.AuditJobsRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_admin__service__pb2.AuditJobsResponse.FromString,
                 _registered_method=True)
+        self.StartBulkOperation = channel.unary_unary(
+                '/gopher.v1.AdminService/StartBulkOperation',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.StartBulkOperationRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.StartBulkOperationResponse.FromString,
+                _registered_method=True)
+        self.GetBulkOperation = channel.unary_unary(
+                '/gopher.v1.AdminService/GetBulkOperation',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.GetBulkOperationRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.GetBulkOperationResponse.FromString,
+                _registered_method=True)
+        self.ListBulkOperations = channel.unary_unary(
+                '/gopher.v1.AdminService/ListBulkOperations',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.ListBulkOperationsRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListBulkOperationsResponse.FromString,
+                _registered_method=True)
+        self.CancelBulkOperation = channel.unary_unary(
+                '/gopher.v1.AdminService/CancelBulkOperation',
+                request_serializer=gopher_dot_v1_dot_admin__service__pb2.CancelBulkOperationRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_admin__service__pb2.CancelBulkOperationResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -96,6 +121,19 @@ class AdminServiceServicer:
 
         Errors:
         INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+        One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+        worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+        Errors:
+        INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+        NOT_FOUND: WORKER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +201,53 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartBulkOperation(self, request, context):
+        """Starts to cancel, retry or delete every job that matches all that is given and was submitted before. The servers carry it out,
+        also when this one is killed; GetBulkOperation tells how far it has come.
+
+        Errors:
+        INVALID_ARGUMENT: REQUIRED, BAD_ENUM (kind, states), BAD_NAME, LABELS, OUT_OF_RANGE.
+        FAILED_PRECONDITION: CONFIRM, it deletes, or cancels all there is, and confirm does not repeat the name of the queue, or, if
+        none is given, of the namespace.
+        RESOURCE_EXHAUSTED: TOO_MANY_BULK_OPERATIONS, 10 run in the namespace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBulkOperation(self, request, context):
+        """Returns one bulk operation as it stands. It is kept for a week, one of the last 100 of its namespace.
+
+        Errors:
+        INVALID_ARGUMENT: BAD_ID.
+        NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBulkOperations(self, request, context):
+        """Lists the bulk operations of the namespace, the last one first.
+
+        Errors:
+        INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBulkOperation(self, request, context):
+        """Ends a bulk operation that runs; what it has done stays done.
+
+        Errors:
+        INVALID_ARGUMENT: BAD_ID.
+        NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+        FAILED_PRECONDITION: BULK_OPERATION_ENDED, it is completed or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -175,6 +260,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_admin__service__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.DrainWorkerResponse.SerializeToString,
             ),
             'ListJobTypes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobTypes,
@@ -205,6 +295,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.AuditJobs,
                     request_deserializer=gopher_dot_v1_dot_admin__service__pb2.AuditJobsRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_admin__service__pb2.AuditJobsResponse.SerializeToString,
+            ),
+            'StartBulkOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartBulkOperation,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.StartBulkOperationRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.StartBulkOperationResponse.SerializeToString,
+            ),
+            'GetBulkOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBulkOperation,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.GetBulkOperationRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.GetBulkOperationResponse.SerializeToString,
+            ),
+            'ListBulkOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBulkOperations,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.ListBulkOperationsRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.ListBulkOperationsResponse.SerializeToString,
+            ),
+            'CancelBulkOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBulkOperation,
+                    request_deserializer=gopher_dot_v1_dot_admin__service__pb2.CancelBulkOperationRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_admin__service__pb2.CancelBulkOperationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,6 +372,33 @@ class AdminService:
             '/gopher.v1.AdminService/ListWorkers',
             gopher_dot_v1_dot_admin__service__pb2.ListWorkersRequest.SerializeToString,
             gopher_dot_v1_dot_admin__service__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/DrainWorker',
+            gopher_dot_v1_dot_admin__service__pb2.DrainWorkerRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -424,6 +561,114 @@ class AdminService:
             '/gopher.v1.AdminService/AuditJobs',
             gopher_dot_v1_dot_admin__service__pb2.AuditJobsRequest.SerializeToString,
             gopher_dot_v1_dot_admin__service__pb2.AuditJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartBulkOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/StartBulkOperation',
+            gopher_dot_v1_dot_admin__service__pb2.StartBulkOperationRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.StartBulkOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBulkOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/GetBulkOperation',
+            gopher_dot_v1_dot_admin__service__pb2.GetBulkOperationRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.GetBulkOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBulkOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/ListBulkOperations',
+            gopher_dot_v1_dot_admin__service__pb2.ListBulkOperationsRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.ListBulkOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBulkOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gopher.v1.AdminService/CancelBulkOperation',
+            gopher_dot_v1_dot_admin__service__pb2.CancelBulkOperationRequest.SerializeToString,
+            gopher_dot_v1_dot_admin__service__pb2.CancelBulkOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,15 @@ class AdminServiceStub:
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
     """
+    DrainWorker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DrainWorkerRequest, _admin_service_pb2.DrainWorkerResponse]
+    """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+    One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+    worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+      NOT_FOUND: WORKER_NOT_FOUND.
+    """
     ListJobTypes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListJobTypesRequest, _admin_service_pb2.ListJobTypesResponse]
     """Lists the types that any worker of the namespace has ever registered, by name.
 
@@ -83,6 +92,37 @@ class AdminServiceStub:
     Errors:
       INVALID_ARGUMENT: BAD_NAME.
     """
+    StartBulkOperation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.StartBulkOperationRequest, _admin_service_pb2.StartBulkOperationResponse]
+    """Starts to cancel, retry or delete every job that matches all that is given and was submitted before. The servers carry it out,
+    also when this one is killed; GetBulkOperation tells how far it has come.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_ENUM (kind, states), BAD_NAME, LABELS, OUT_OF_RANGE.
+      FAILED_PRECONDITION: CONFIRM, it deletes, or cancels all there is, and confirm does not repeat the name of the queue, or, if
+        none is given, of the namespace.
+      RESOURCE_EXHAUSTED: TOO_MANY_BULK_OPERATIONS, 10 run in the namespace.
+    """
+    GetBulkOperation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetBulkOperationRequest, _admin_service_pb2.GetBulkOperationResponse]
+    """Returns one bulk operation as it stands. It is kept for a week, one of the last 100 of its namespace.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_ID.
+      NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+    """
+    ListBulkOperations: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListBulkOperationsRequest, _admin_service_pb2.ListBulkOperationsResponse]
+    """Lists the bulk operations of the namespace, the last one first.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_NAME (namespace).
+    """
+    CancelBulkOperation: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CancelBulkOperationRequest, _admin_service_pb2.CancelBulkOperationResponse]
+    """Ends a bulk operation that runs; what it has done stays done.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_ID.
+      NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+      FAILED_PRECONDITION: BULK_OPERATION_ENDED, it is completed or failed.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -100,6 +140,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
+    """
+    DrainWorker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DrainWorkerRequest, _admin_service_pb2.DrainWorkerResponse]  # type: ignore[assignment]
+    """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+    One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+    worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+      NOT_FOUND: WORKER_NOT_FOUND.
     """
     ListJobTypes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListJobTypesRequest, _admin_service_pb2.ListJobTypesResponse]  # type: ignore[assignment]
     """Lists the types that any worker of the namespace has ever registered, by name.
@@ -139,6 +188,37 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Errors:
       INVALID_ARGUMENT: BAD_NAME.
     """
+    StartBulkOperation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.StartBulkOperationRequest, _admin_service_pb2.StartBulkOperationResponse]  # type: ignore[assignment]
+    """Starts to cancel, retry or delete every job that matches all that is given and was submitted before. The servers carry it out,
+    also when this one is killed; GetBulkOperation tells how far it has come.
+
+    Errors:
+      INVALID_ARGUMENT: REQUIRED, BAD_ENUM (kind, states), BAD_NAME, LABELS, OUT_OF_RANGE.
+      FAILED_PRECONDITION: CONFIRM, it deletes, or cancels all there is, and confirm does not repeat the name of the queue, or, if
+        none is given, of the namespace.
+      RESOURCE_EXHAUSTED: TOO_MANY_BULK_OPERATIONS, 10 run in the namespace.
+    """
+    GetBulkOperation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetBulkOperationRequest, _admin_service_pb2.GetBulkOperationResponse]  # type: ignore[assignment]
+    """Returns one bulk operation as it stands. It is kept for a week, one of the last 100 of its namespace.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_ID.
+      NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+    """
+    ListBulkOperations: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListBulkOperationsRequest, _admin_service_pb2.ListBulkOperationsResponse]  # type: ignore[assignment]
+    """Lists the bulk operations of the namespace, the last one first.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_NAME (namespace).
+    """
+    CancelBulkOperation: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CancelBulkOperationRequest, _admin_service_pb2.CancelBulkOperationResponse]  # type: ignore[assignment]
+    """Ends a bulk operation that runs; what it has done stays done.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_ID.
+      NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+      FAILED_PRECONDITION: BULK_OPERATION_ENDED, it is completed or failed.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """For those who run Gopher. The common errors of JobService hold here too."""
@@ -165,6 +245,21 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+
+    @_abc_1.abstractmethod
+    def DrainWorker(
+        self,
+        request: _admin_service_pb2.DrainWorkerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.DrainWorkerResponse, _abc.Awaitable[_admin_service_pb2.DrainWorkerResponse]]:
+        """Tells a worker to drain, as SIGTERM does: it claims no more, lets attempts finish, gives the others back unspent, and exits with 0.
+        One of several processes (`--processes`) is not started again, and the last takes its parent along. Answers at once, with the
+        worker as it last described itself; it is gone when ListWorkers has it no more. Repeated it changes nothing.
+
+        Errors:
+          INVALID_ARGUMENT: REQUIRED (worker_id), OUT_OF_RANGE (grace).
+          NOT_FOUND: WORKER_NOT_FOUND.
         """
 
     @_abc_1.abstractmethod
@@ -239,6 +334,61 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: BAD_NAME.
+        """
+
+    @_abc_1.abstractmethod
+    def StartBulkOperation(
+        self,
+        request: _admin_service_pb2.StartBulkOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.StartBulkOperationResponse, _abc.Awaitable[_admin_service_pb2.StartBulkOperationResponse]]:
+        """Starts to cancel, retry or delete every job that matches all that is given and was submitted before. The servers carry it out,
+        also when this one is killed; GetBulkOperation tells how far it has come.
+
+        Errors:
+          INVALID_ARGUMENT: REQUIRED, BAD_ENUM (kind, states), BAD_NAME, LABELS, OUT_OF_RANGE.
+          FAILED_PRECONDITION: CONFIRM, it deletes, or cancels all there is, and confirm does not repeat the name of the queue, or, if
+            none is given, of the namespace.
+          RESOURCE_EXHAUSTED: TOO_MANY_BULK_OPERATIONS, 10 run in the namespace.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBulkOperation(
+        self,
+        request: _admin_service_pb2.GetBulkOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetBulkOperationResponse, _abc.Awaitable[_admin_service_pb2.GetBulkOperationResponse]]:
+        """Returns one bulk operation as it stands. It is kept for a week, one of the last 100 of its namespace.
+
+        Errors:
+          INVALID_ARGUMENT: BAD_ID.
+          NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def ListBulkOperations(
+        self,
+        request: _admin_service_pb2.ListBulkOperationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListBulkOperationsResponse, _abc.Awaitable[_admin_service_pb2.ListBulkOperationsResponse]]:
+        """Lists the bulk operations of the namespace, the last one first.
+
+        Errors:
+          INVALID_ARGUMENT: BAD_NAME (namespace).
+        """
+
+    @_abc_1.abstractmethod
+    def CancelBulkOperation(
+        self,
+        request: _admin_service_pb2.CancelBulkOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CancelBulkOperationResponse, _abc.Awaitable[_admin_service_pb2.CancelBulkOperationResponse]]:
+        """Ends a bulk operation that runs; what it has done stays done.
+
+        Errors:
+          INVALID_ARGUMENT: BAD_ID.
+          NOT_FOUND: BULK_OPERATION_NOT_FOUND.
+          FAILED_PRECONDITION: BULK_OPERATION_ENDED, it is completed or failed.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

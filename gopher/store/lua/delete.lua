@@ -7,6 +7,7 @@
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
+-- include: lib/delete.lua
 local id = ARGV[1]
 local job = read_job(id)
 
@@ -16,13 +17,6 @@ end
 if job.state == 'processing' then
   return {'STATE', job.state}
 end
-release_unique(id, job.unique_key)
-redis.call('unlink', job_key(id))
-redis.call('zrem', deadlines_key, id)
-redis.call('zrem', waiting_index(job), id)
-if job.parked_by then
-  redis.call('hincrby', counters_key, 'parked', -1)
-end
-note_change(id, 'deleted', job.attempt)
+delete_job(id, job)
 publish_changes(now_ms())
 return {'OK'}

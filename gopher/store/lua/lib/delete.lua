@@ -1,0 +1,11 @@
+-- Removes a job that is not processing: needs lib/final.lua.
+local function delete_job(id, job)
+  release_unique(id, job.unique_key)
+  redis.call('unlink', job_key(id))
+  redis.call('zrem', deadlines_key, id)
+  redis.call('zrem', waiting_index(job), id)
+  if job.parked_by then
+    redis.call('hincrby', counters_key, 'parked', -1)
+  end
+  note_change(id, 'deleted', job.attempt)
+end
