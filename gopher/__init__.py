@@ -16,7 +16,7 @@ from __future__ import annotations
 from gopher.breaker import Breaker
 from gopher.contexts import JobContext, SyncJobContext
 from gopher.errors import GopherError, JobCancelledError, JobFailedError, WaitTimeoutError
-from gopher.handlers import Discard, Registry, Retry, Snooze
+from gopher.handlers import Discard, Registry, Retry, Snooze, StatusError
 from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
 from gopher.limits import RateLimit
 from gopher.retry import RetryPolicy
@@ -40,6 +40,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Snooze",
+    "StatusError",
     "SyncJobContext",
     "WaitTimeoutError",
 ]

@@ -20,11 +20,14 @@ import msgspec
 
 from gopher.contexts import AttemptInfo
 from gopher.errors import PayloadMismatchError
-from gopher.job import JSON_CONTENT_TYPE
+from gopher.job import JSON_CONTENT_TYPE, REASON_PATTERN, STATUS_CODES
 from gopher.limits import Limits, RateLimit
 from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 
 if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Mapping
+
     from gopher.breaker import Breaker
 
 NAME_PATTERN: Final = r"[a-z][a-z0-9_.-]{0,63}"
@@ -89,6 +92,40 @@ class Discard(Exception):
     """
 
 
+class StatusError(Exception):
+    """Raise it to say in gRPC's words why the attempt failed; another attempt follows as after any failure.
+
+    Args:
+        code: Name of a gRPC status code but OK, as `UNAVAILABLE`.
+        message: For people; cut after 1 KiB.
+        reason: UPPER_SNAKE, for machines: what a job's `non_retryable_reasons` names.
+        retry_after: Seconds until the next attempt, 0 to ten years, in place of the backoff; None leaves it to the retry policy.
+        metadata: Facts for machines.
+
+    Raises:
+        ValueError: The code, the reason or the delay is none.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        reason: str = "HANDLER_RAISED",
+        retry_after: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        if code not in STATUS_CODES[1:]:
+            raise ValueError(f"the code of StatusError must be one of {', '.join(STATUS_CODES[1:])}, not {code!r}")
+        if re.fullmatch(REASON_PATTERN, reason) is None:
+            raise ValueError(f"the reason of StatusError must match {REASON_PATTERN}, not {reason!r}")
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.retry_after = None if retry_after is None else _delay("StatusError", retry_after)
+        self.metadata = dict(metadata or {})
+
+
 def _delay(verdict: str, seconds: float) -> float:
     # Asked this way round, since NaN is not below anything either.
     if not 0 <= seconds <= LONGEST_DELAY_SECONDS:
@@ -112,6 +149,7 @@ class HandlerSpec:
         limits: What holds its jobs back, in each queue, all workers together, where no operator has set limits.
         breaker: That its dependency has; None for none.
         bulkhead: Attempts that a worker runs at once; None for as many as it has slots.
+        non_retryable: Errors that end the job, whatever attempts are left.
     """
 
     type: str
@@ -125,6 +163,7 @@ class HandlerSpec:
     limits: Limits
     breaker: Breaker | None
     bulkhead: int | None
+    non_retryable: tuple[builtins.type[BaseException], ...]
 
     @property
     def is_coroutine(self) -> bool:
@@ -175,6 +214,7 @@ class Registry:
         concurrency_limit_per_key: int | None = None,
         breaker: Breaker | None = None,
         bulkhead: int | None = None,
+        non_retryable: tuple[type[BaseException], ...] = (),
     ) -> Callable[[FunctionT], FunctionT]:
         """Register the decorated function as the handler of a type.
 
@@ -193,6 +233,7 @@ class Registry:
             concurrency_limit_per_key: The same for each `limit_key`.
             breaker: Holds the jobs back while the dependency fails.
             bulkhead: Attempts that one worker runs at once.
+            non_retryable: Errors that end the job, whatever attempts are left.
 
         Raises:
             ValueError: What was given cannot work; the message says why.
@@ -228,6 +269,7 @@ class Registry:
                 limits=limits,
                 breaker=breaker,
                 bulkhead=bulkhead,
+                non_retryable=non_retryable,
             )
             return function
 

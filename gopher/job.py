@@ -22,6 +22,28 @@ JSON_CONTENT_TYPE: Final = "application/json"
 BYTES_CONTENT_TYPE: Final = "application/octet-stream"
 CONTENT_TYPES: Final = frozenset({JSON_CONTENT_TYPE, BYTES_CONTENT_TYPE})
 
+STATUS_CODES: Final = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+"""The names of gRPC's status codes, each at its number. Source: google/rpc/code.proto."""
+REASON_PATTERN: Final = r"[A-Z][A-Z0-9_]{0,62}"
+
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_NAMESPACE: Final = "default"
 MAX_CRASHES: Final = 3
@@ -115,19 +137,24 @@ class Outcome(StrEnum):
     LOST = "lost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why an attempt, or the whole job, failed: a `google.rpc.Status` in plain values.
 
     Attributes:
         reason: UPPER_SNAKE: `HANDLER_RAISED`, `TIMED_OUT`, `PAYLOAD_MISMATCH`, `EXPIRED`, `CRASH_LOOP`, `DISCARDED`...
         message: For people; at most 1 KiB.
         code: The number of a gRPC status code.
+        metadata: Facts for machines, beside the reason.
+        retry_after_ms: How long to wait before a repeat, as who failed has advised, ms; None for no advice.
+        details: Further details of the status, each a serialised `google.protobuf.Any`.
     """
 
     reason: str
     message: str
     code: int = 2
+    metadata: dict[str, str] = {}
+    retry_after_ms: int | None = None
+    details: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +192,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
         backoff_initial_ms: First backoff, ms.
         backoff_max_ms: Cap of the backoff, ms.
         backoff_multiplier: Growth of the backoff.
+        non_retryable_reasons: Failures with one of these reasons are not followed by another attempt.
         timeout_ms: Longest run of one attempt, ms; waiting does not count.
         run_ms: Not claimable before this moment, ms since the epoch.
         delay_ms: Not claimable before this long after the submit, ms; excludes `run_ms`.
@@ -188,6 +216,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     backoff_initial_ms: int | None = None
     backoff_max_ms: int | None = None
     backoff_multiplier: float | None = None
+    non_retryable_reasons: tuple[str, ...] = ()
     timeout_ms: int | None = None
     run_ms: int | None = None
     delay_ms: int | None = None

@@ -10,7 +10,7 @@ import msgspec
 from gopher.errors import invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 Payload: TypeAlias = object
@@ -40,6 +40,7 @@ class JobOptions(TypedDict, total=False):
     backoff_initial_seconds: float | None
     backoff_max_seconds: float | None
     backoff_multiplier: float | None
+    non_retryable_reasons: Sequence[str] | None
     timeout_seconds: float | None
     delay_seconds: float | None
     run_at: datetime | None

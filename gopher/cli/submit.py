@@ -23,6 +23,7 @@ def submit(
     queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
     priority: Literal["high", "normal", "low"] | None = None,
     retries: Annotated[int | None, Parameter(["--retries", "-r"])] = None,
+    non_retryable: Annotated[list[str] | None, Parameter(negative=())] = None,
     delay: Seconds = None,
     at: Moment = None,
     timeout: Seconds = None,
@@ -46,6 +47,7 @@ def submit(
         queue: Where it waits; default: default.
         priority: Which line of the queue; default: normal.
         retries: How often a failed attempt is followed by another, 0 to 99; default: what the handler declares.
+        non_retryable: A reason of failures that are not followed by another attempt; may be given more than once.
         delay: Not started before so long from now: seconds, or 90s, 1h30m.
         at: Not started before this moment.
         timeout: Longest run of one attempt.
@@ -75,6 +77,7 @@ def submit(
             deadline=deadline,
             unique_key=unique_key,
             limit_key=limit_key,
+            non_retryable_reasons=non_retryable,
             request_id=request_id,
             labels=labels_of(label),
             retention_seconds=retention,

@@ -44,7 +44,7 @@ _FIELDS: Final = {
 }
 """Which field an option sets, where the names differ: the message has no units, its types say them."""
 _OPTIONS: Final = ("type", "payload", *SubmitOptions.__annotations__)
-_OF_POLICY: Final = frozenset({"max_attempts", "backoff_multiplier", "initial_backoff", "max_backoff"})
+_OF_POLICY: Final = frozenset({"max_attempts", "backoff_multiplier", "initial_backoff", "max_backoff", "non_retryable_reasons"})
 
 
 def job_spec(job_type: str, payload: Payload, options: Mapping[str, object], *, field: str = "job") -> job_service_pb2.JobSpec:
@@ -86,6 +86,8 @@ def _put(spec: job_service_pb2.JobSpec, name: str, value: object) -> None:
             getattr(message, target).CopyFrom(convert.timestamp(moment_ms(value)))
         case float() | int() if name.endswith("_seconds"):
             getattr(message, target).CopyFrom(convert.duration(round(value * 1000)))
+        case list() | tuple() if name == "non_retryable_reasons":
+            spec.retry_policy.non_retryable_reasons.extend(value)
         case _ if name == "priority":
             spec.priority = convert.PRIORITY_NUMBER[Priority(str(value))]
         case _:

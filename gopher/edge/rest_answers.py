@@ -89,6 +89,8 @@ class JobFailure(Struct, frozen=True, kw_only=True):
     code: str
     reason: str
     message: str
+    metadata: dict[str, str]
+    retry_after_seconds: float | None
 
 
 class JobAttempt(Struct, frozen=True, kw_only=True):
@@ -121,6 +123,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     backoff_initial_seconds: float | None
     backoff_max_seconds: float | None
     backoff_multiplier: float | None
+    non_retryable_reasons: list[str]
     timeout_seconds: float | None
     retention_seconds: float | None
     run_time: str | None

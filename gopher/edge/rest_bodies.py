@@ -19,12 +19,12 @@ from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.bulk import BulkKind  # noqa: TC001 - msgspec reads the declarations at run time
 from gopher.errors import InvalidRequestError, Violation, invalid
-from gopher.job import BYTES_CONTENT_TYPE, JobState, Priority
+from gopher.job import BYTES_CONTENT_TYPE, REASON_PATTERN, JobState, Priority
 from gopher.service.admin import MAX_DRAIN_MS, MAX_JOB_IDS
 from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_BATCH, MAX_GRACE_MS, MAX_PAGE_SIZE
 from gopher.submission import MAX_BACKOFF_MS, MAX_BACKOFF_MULTIPLIER, MAX_DELAY_MS, MAX_RETENTION_MS, MAX_TIMEOUT_MS
 from gopher.wire.bulk import KIND_NUMBER
-from gopher.wire.check import MAX_LABELS, MAX_TEXT_BYTES
+from gopher.wire.check import MAX_LABELS, MAX_REASONS, MAX_TEXT_BYTES
 from gopher.wire.convert import PRIORITY_NUMBER, STATE_NUMBER
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _REST_NAMES: Final = {
     "retry_policy.initial_backoff": "backoff_initial_seconds",
     "retry_policy.max_backoff": "backoff_max_seconds",
     "retry_policy.backoff_multiplier": "backoff_multiplier",
+    "retry_policy.non_retryable_reasons": "non_retryable_reasons",
     "timeout": "timeout_seconds",
     "run_time": "execute_at",
     "delay": "delay_seconds",
@@ -118,6 +119,10 @@ class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backoff_initial_seconds: BackoffSeconds | None = None
     backoff_max_seconds: BackoffSeconds | None = None
     backoff_multiplier: Annotated[float, Meta(ge=1, le=MAX_BACKOFF_MULTIPLIER)] | None = None
+    non_retryable_reasons: Annotated[
+        list[Annotated[str, Meta(pattern=f"^{REASON_PATTERN}$")]],
+        Meta(max_length=MAX_REASONS, description="Failures with one of these reasons are not followed by another attempt."),
+    ] = []
     timeout_seconds: Annotated[
         Annotated[float, Meta(ge=SHORTEST_SECONDS, le=MAX_TIMEOUT_MS / 1000)] | None,
         Meta(description="Longest run of one attempt; waiting does not count."),
@@ -165,6 +170,7 @@ class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
             initial_backoff=_duration(self.backoff_initial_seconds),
             max_backoff=_duration(self.backoff_max_seconds),
             backoff_multiplier=self.backoff_multiplier or 0,
+            non_retryable_reasons=self.non_retryable_reasons,
         )
         if policy.ByteSize():
             spec.retry_policy.MergeFrom(policy)

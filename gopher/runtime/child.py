@@ -29,7 +29,7 @@ from gopher.errors import (
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.runtime.apps import load_registry
 from gopher.runtime.children import new_child
-from gopher.runtime.failures import cut, describe, message_of, sole, too_large, traceback_of
+from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
 from gopher.runtime.subprocesses import (
     Accepted,
     Answer,
@@ -108,6 +108,7 @@ def error_of(refused: Refused) -> GopherError:
 
 
 def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
+    spec: HandlerSpec | None = None
     try:
         spec = load_registry(app).get(assignment.type)
         if spec is None:
@@ -116,7 +117,7 @@ def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
     except StartError as error:
         return Raised("Exception", error.message)
     except Exception as error:  # noqa: BLE001 - whatever the handler raises is its outcome
-        return _raised(sole(error))
+        return _raised(sole(error), spec.non_retryable if spec is not None else ())
 
 
 def _returned(value: object, max_bytes: int) -> Returned | Raised:
@@ -129,7 +130,7 @@ def _returned(value: object, max_bytes: int) -> Returned | Raised:
     return Returned(msgspec.Raw(result))
 
 
-def _raised(error: BaseException) -> Raised:
+def _raised(error: BaseException, non_retryable: tuple[type[BaseException], ...]) -> Raised:
     match error:
         case Snooze():
             return Raised("Snooze", message_of(error), error.seconds)
@@ -138,7 +139,9 @@ def _raised(error: BaseException) -> Raised:
         case Discard() | PayloadMismatchError():
             return Raised(type(error).__name__, message_of(error))
         case _:
-            return Raised("Exception", describe(error).message, traceback=traceback_of(error))
+            failure = describe(error)
+            may_follow = is_retryable(error, non_retryable)
+            return Raised("Exception", failure.message, traceback=traceback_of(error), failure=failure, is_retryable=may_follow)
 
 
 def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:

@@ -56,6 +56,7 @@ class _Options(msgspec.Struct, forbid_unknown_fields=True):
     backoff_initial_seconds: float | None = None
     backoff_max_seconds: float | None = None
     backoff_multiplier: float | None = None
+    non_retryable_reasons: list[str] = []
     timeout_seconds: float | None = None
     delay_seconds: float | None = None
     run_at: datetime | None = None
@@ -92,6 +93,7 @@ def new_child(job_type: str, payload: Payload, options: JobOptions) -> NewJob:
         backoff_initial_ms=initial_ms,
         backoff_max_ms=max_ms,
         backoff_multiplier=_number(faults, "backoff_multiplier", said.backoff_multiplier, 1, MAX_BACKOFF_MULTIPLIER),
+        non_retryable_reasons=check.reasons(faults, "non_retryable_reasons", said.non_retryable_reasons),
         timeout_ms=_ms(faults, "timeout_seconds", said.timeout_seconds, 1, MAX_TIMEOUT_MS),
         delay_ms=_ms(faults, "delay_seconds", said.delay_seconds, 0, MAX_DELAY_MS),
         run_ms=_moment_ms(faults, "run_at", said.run_at),

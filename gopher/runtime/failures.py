@@ -5,11 +5,16 @@ The error comes from its author's code, and so does its text: neither may be tru
 
 from __future__ import annotations
 
+import sys
 import traceback
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gopher.errors import HandlerError
-from gopher.job import Failure
+from gopher.handlers import StatusError
+from gopher.job import STATUS_CODES, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MESSAGE_BYTES: Final = 1024
 _TRACEBACK_LINES: Final = 64
@@ -47,10 +52,61 @@ def too_large(size: int, limit: int) -> str:
     return f"RESULT_TOO_LARGE: {size} bytes, the limit is {limit}"
 
 
+class ChildError(HandlerError):
+    """What a handler in a subprocess raised.
+
+    Args:
+        failure: As the child has described it.
+        is_retryable: Whether another attempt may follow.
+    """
+
+    def __init__(self, failure: Failure, *, is_retryable: bool) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.is_retryable = is_retryable
+
+
+def is_retryable(error: BaseException, non_retryable: tuple[type[BaseException], ...]) -> bool:
+    """Tell whether another attempt may follow an error, as far as the handler has said."""
+    return error.is_retryable if isinstance(error, ChildError) else not isinstance(error, non_retryable)
+
+
 def describe(error: BaseException) -> Failure:
     """Return the failure of an attempt whose handler raised."""
+    if isinstance(error, StatusError):
+        return Failure(
+            reason=error.reason,
+            message=message_of(error),
+            code=STATUS_CODES.index(error.code),
+            metadata=_bounded(error.metadata),
+            retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
+        )
+    if isinstance(error, ChildError):
+        return error.failure
+    if _is_rpc_error(error):
+        # Only where the handler itself has loaded gRPC.
+        from gopher.wire.status import failure_of_call
+
+        return failure_of_call(error)
     message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {message_of(error)}"
     return Failure(reason="HANDLER_RAISED", message=cut(message), code=_CODE_UNKNOWN)
+
+
+def _is_rpc_error(error: BaseException) -> bool:
+    grpc = sys.modules.get("grpc")
+    return grpc is not None and isinstance(error, grpc.RpcError) and hasattr(error, "trailing_metadata")
+
+
+def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return as much of a failure's metadata as fits into 1 KiB of it."""
+    room, kept = MESSAGE_BYTES, {}
+    for name, value in metadata.items():
+        words = cut(str(name)), cut(str(value))
+        room -= sum(len(word.encode()) for word in words)
+        if room < 0:
+            break
+        kept[words[0]] = words[1]
+    return kept
 
 
 def traceback_of(error: BaseException) -> str:

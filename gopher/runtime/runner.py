@@ -25,7 +25,7 @@ from gopher.errors import PayloadMismatchError, ResultInvalidError
 from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
 from gopher.retry import RetryPolicy
-from gopher.runtime.failures import cut, describe, message_of, sole, too_large, traceback_of
+from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
@@ -255,7 +255,11 @@ class Runner:
                 # The only place where the author of a handler finds the traceback.
                 shown = traceback_of(error)
                 _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exception=shown)
-                return self._retry_or_bury(job, spec, Outcome.RAISED, describe(error))
+                failure = describe(error)
+                if is_retryable(error, spec.non_retryable):
+                    advised_ms = failure.retry_after_ms
+                    after_seconds = None if advised_ms is None else advised_ms / 1000
+                    return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=after_seconds)
         return Settlement(job.id, job.token, Move.BURY, Outcome.RAISED, 0, b"", encode_failure(failure))
 
     def _retry_or_bury(
@@ -265,7 +269,7 @@ class Runner:
         # Attempts that crashed, and those of an earlier generation, are counted apart.
         failures = max(1, job.attempt - (job.number(b"crashes") or 0) - (job.number(b"spent") or 0))
         encoded = encode_failure(failure)
-        if not policy.has_attempt_after(failures):
+        if not policy.has_attempt_after(failures) or failure.reason in job.non_retryable_reasons:
             return Settlement(job.id, job.token, Move.BURY, outcome, 0, b"", encoded)
         delay_seconds = policy.delay_seconds(failures, random.random) if after_seconds is None else after_seconds
         return Settlement(job.id, job.token, Move.RETRY, outcome, _ms(delay_seconds), b"", encoded)

@@ -21,8 +21,9 @@ import trio
 
 from gopher.errors import GopherError, HandlerError, PayloadMismatchError, ResultInvalidError
 from gopher.handlers import Discard, Retry, Snooze
-from gopher.job import NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` at run time
+from gopher.job import Failure, NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` and `Raised` at run time
 from gopher.leash import leashed
+from gopher.runtime.failures import ChildError
 
 if TYPE_CHECKING:
     from gopher.contexts import JobContext
@@ -77,12 +78,16 @@ class Raised(msgspec.Struct, tag="raised"):
         message: The text of the error.
         seconds: Of Retry and Snooze.
         traceback: Of anything else.
+        failure: Of anything else, where the handler's own code has raised it.
+        is_retryable: Whether another attempt may follow.
     """
 
     verdict: str
     message: str
     seconds: float | None = None
     traceback: str = ""
+    failure: Failure | None = None
+    is_retryable: bool = True
 
 
 Report: TypeAlias = Progress | Submission | Returned | Raised
@@ -249,7 +254,8 @@ def _value(report: Returned | Raised) -> msgspec.Raw:
         case "ResultInvalidError":
             raise ResultInvalidError(report.message)
         case _:
-            error = HandlerError(report.message)
+            failure = report.failure
+            error = ChildError(failure, is_retryable=report.is_retryable) if failure else HandlerError(report.message)
             error.add_note(report.traceback)
             raise error
 

@@ -61,6 +61,8 @@ def to_fields(job: NewJob) -> list[Field]:
         fields += ("content_type", job.content_type)
     if job.labels:
         fields += ("labels", _encode_json(job.labels))
+    if job.non_retryable_reasons:
+        fields += ("non_retryable_reasons", " ".join(job.non_retryable_reasons))
     optional = _read_optional(job)
     if optional != _ALL_UNSET:
         for name, value in zip(_OPTIONAL, optional, strict=True):
@@ -112,6 +114,7 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         backoff_initial_ms=reader.number("backoff_initial_ms"),
         backoff_max_ms=reader.number("backoff_max_ms"),
         backoff_multiplier=float(record[b"backoff_multiplier"]) if b"backoff_multiplier" in record else None,
+        non_retryable_reasons=tuple((reader.text("non_retryable_reasons") or "").split()),
         timeout_ms=reader.number("timeout_ms"),
         run_ms=reader.number("run_ms"),
         deadline_ms=reader.number("deadline_ms"),
@@ -251,6 +254,12 @@ class ClaimedJob:
         """W3C traceparent of the submitter."""
         value = self._record.get(b"trace")
         return None if value is None else value.decode()
+
+    @property
+    def non_retryable_reasons(self) -> list[str]:
+        """Failures that end the job."""
+        value = self._record.get(b"non_retryable_reasons")
+        return [] if value is None else value.decode().split()
 
     def number(self, name: bytes) -> int | None:
         """Return a whole number of the record, by its field's name; None where it is unset."""

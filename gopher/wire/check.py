@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gopher.errors import InvalidRequestError, Violation
-from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, DEFAULT_NAMESPACE, DEFAULT_QUEUE, JSON_CONTENT_TYPE
+from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, DEFAULT_NAMESPACE, DEFAULT_QUEUE, JSON_CONTENT_TYPE, REASON_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
 MAX_TEXT_BYTES: Final = 255
 MAX_LABELS: Final = 64
+MAX_REASONS: Final = 16
+"""Chosen: a policy names a few."""
 MAX_LABEL_KEY_BYTES: Final = 63
 MAX_JSON_DEPTH: Final = 64
 SECOND_MS: Final = 1000
@@ -31,6 +33,7 @@ LAST_MOMENT_MS: Final = 7_258_118_400_000
 """2200-01-01, chosen: later than any honest plan, and far below where a float of Lua or JSON loses a ms."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+_REASON: Final = re.compile(REASON_PATTERN)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_NANOS: Final = 999_999_999
 _NANOS_A_MS: Final = 1_000_000
@@ -150,6 +153,16 @@ def integer(faults: Faults, field: str, value: int, low: int, high: int) -> int 
     if not low <= value <= high:
         faults.add(field, "OUT_OF_RANGE", f"must be {low} to {high}, got {value}")
     return value
+
+
+def reasons(faults: Faults, field: str, value: Sequence[str]) -> tuple[str, ...]:
+    """Check reasons of failures: at most 16, UPPER_SNAKE."""
+    if len(value) > MAX_REASONS:
+        faults.add(field, "OUT_OF_RANGE", f"must be at most {MAX_REASONS}, got {len(value)}")
+    for each in value[:MAX_REASONS]:
+        if _REASON.fullmatch(each) is None:
+            faults.add(field, "BAD_NAME", f"must match ^{REASON_PATTERN}$, got {each[:_SHOWN]!r}")
+    return tuple(value)
 
 
 def number(faults: Faults, field: str, value: float, low: float, high: float) -> float | None:

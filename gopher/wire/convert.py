@@ -82,13 +82,14 @@ def job_to_message(job: Job) -> job_pb2.Job:
 def policy_to_message(job: NewJob) -> job_pb2.RetryPolicy | None:
     """Return what was said of retries; None when nothing was."""
     said = (job.max_attempts, job.backoff_initial_ms, job.backoff_max_ms, job.backoff_multiplier)
-    if all(each is None for each in said):
+    if all(each is None for each in said) and not job.non_retryable_reasons:
         return None
     return job_pb2.RetryPolicy(
         max_attempts=job.max_attempts or 0,
         initial_backoff=duration(job.backoff_initial_ms),
         max_backoff=duration(job.backoff_max_ms),
         backoff_multiplier=job.backoff_multiplier or 0,
+        non_retryable_reasons=job.non_retryable_reasons,
     )
 
 
@@ -119,6 +120,7 @@ def job_from_message(message: job_pb2.Job) -> Job:
         backoff_initial_ms=to_ms(policy.initial_backoff) if policy.HasField("initial_backoff") else None,
         backoff_max_ms=to_ms(policy.max_backoff) if policy.HasField("max_backoff") else None,
         backoff_multiplier=policy.backoff_multiplier or None,
+        non_retryable_reasons=tuple(policy.non_retryable_reasons),
         timeout_ms=to_ms(message.timeout) if message.HasField("timeout") else None,
         run_ms=to_ms(message.run_time) if message.HasField("run_time") else None,
         deadline_ms=to_ms(message.deadline) if message.HasField("deadline") else None,

@@ -2,7 +2,8 @@
 
 Every key is always there; what is unset is null. `id` and `state` are also given as `job_id` and `status`, the words of the REST
 answer to a submit. Moments are RFC 3339 in UTC with ms, lengths of time are seconds. A payload that is JSON stands decoded in
-`payload`; any other stands in `payload_base64`. A failure is `{"code", "reason", "message"}`, its code the name of a gRPC code.
+`payload`; any other stands in `payload_base64`. A failure is `{"code", "reason", "message", "metadata",
+"retry_after_seconds"}`, its code the name of a gRPC code.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def _description_of(job: NewJob) -> dict[str, JsonValue]:
         "backoff_initial_seconds": _seconds(job.backoff_initial_ms),
         "backoff_max_seconds": _seconds(job.backoff_max_ms),
         "backoff_multiplier": job.backoff_multiplier,
+        "non_retryable_reasons": list(job.non_retryable_reasons),
         "limit_key": job.limit_key,
         "timeout_seconds": _seconds(job.timeout_ms),
         "retention_seconds": _seconds(job.retention_ms),
@@ -120,7 +122,13 @@ def _failure_object(failure: Failure | None) -> JsonValue:
     if failure is None:
         return None
     code = CODE_BY_NUMBER.get(failure.code)
-    return {"code": code.name if code else str(failure.code), "reason": failure.reason, "message": failure.message}
+    return {
+        "code": code.name if code else str(failure.code),
+        "reason": failure.reason,
+        "message": failure.message,
+        "metadata": dict(failure.metadata),
+        "retry_after_seconds": _seconds(failure.retry_after_ms),
+    }
 
 
 def moment(ms: int | None) -> str | None:

@@ -7,15 +7,18 @@ accepts sees RESOURCE_EXHAUSTED in place of the true code.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gopher import errors
 from gopher.errors import GopherError, InvalidRequestError, Violation
-from gopher.job import Failure
+from gopher.job import REASON_PATTERN, Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +27,12 @@ DOMAIN: Final = "gopher"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 """Name of the trailing metadata that holds the serialised status. Source: gRPC, "Richer error model"."""
 MAX_STATUS_BYTES: Final = 1024
+MAX_DETAILS_BYTES: Final = 1024
+"""Kept of what another side's status says, of each kind."""
+_LONGEST_ADVICE_MS: Final = 3650 * 24 * 3600 * 1000
+"""As for a verdict's delay."""
+_MAX_FOREIGN_BYTES: Final = 16 * 1024
+_REASON: Final = re.compile(REASON_PATTERN)
 
 _MAX_MESSAGE_BYTES: Final = 400
 _MAX_FACT_BYTES: Final = 80
@@ -183,7 +192,14 @@ def clip(text: str, max_bytes: int) -> str:
 def failure_to_status(failure: Failure) -> status_pb2.Status:
     """Return the status of a job's or an attempt's failure."""
     status = status_pb2.Status(code=failure.code, message=failure.message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=failure.reason, domain=DOMAIN))
+    info = error_details_pb2.ErrorInfo(reason=failure.reason, domain=DOMAIN, metadata=failure.metadata)
+    status.details.add().Pack(info)
+    if failure.retry_after_ms is not None:
+        advice = error_details_pb2.RetryInfo()
+        advice.retry_delay.FromMilliseconds(failure.retry_after_ms)
+        status.details.add().Pack(advice)
+    for detail in failure.details:
+        status.details.add().ParseFromString(detail)
     return status
 
 
@@ -192,7 +208,45 @@ def failure_to_status(failure: Failure) -> status_pb2.Status:
 
 def failure_from_status(status: status_pb2.Status) -> Failure:
     """Return the failure that a status tells of."""
-    return Failure(reason=_info_of(status).reason or "UNKNOWN", message=status.message, code=status.code)
+    info = _info_of(status)
+    return Failure(
+        reason=info.reason or "UNKNOWN",
+        message=status.message,
+        code=status.code,
+        metadata=dict(info.metadata),
+        retry_after_ms=_advised_ms(status),
+        details=_other_details(status),
+    )
+
+
+def failure_of_call(error: BaseException) -> Failure:
+    """Return the failure of an attempt whose handler let the error of its own gRPC call through.
+
+    Its code, message and details are kept, as far as 1 KiB of each holds them; a reason that the other side gave stays its own.
+    """
+    call = cast("grpc.Call", error)  # what a stub raises is also the call
+    status = status_pb2.Status(code=call.code().value[0], message=call.details() or "")
+    for key, value in call.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            with suppress(DecodeError):
+                status.MergeFrom(status_pb2.Status.FromString(value[:_MAX_FOREIGN_BYTES]))
+    failure = failure_from_status(status)
+    reason = failure.reason if _REASON.fullmatch(failure.reason) else "HANDLER_RAISED"
+    room, details = MAX_DETAILS_BYTES, []
+    for detail in failure.details:
+        room -= len(detail)
+        if room >= 0:
+            details.append(detail)
+    is_small = sum(len(k) + len(v) for k, v in failure.metadata.items()) <= MAX_DETAILS_BYTES
+    advised_ms = failure.retry_after_ms
+    return Failure(
+        reason="HANDLER_RAISED" if reason == "UNKNOWN" else reason,
+        message=clip(failure.message, MAX_DETAILS_BYTES),
+        code=failure.code,
+        metadata=failure.metadata if is_small else {},
+        retry_after_ms=None if advised_ms is None else min(max(0, advised_ms), _LONGEST_ADVICE_MS),
+        details=tuple(details),
+    )
 
 
 def from_status(status: status_pb2.Status) -> GopherError:
@@ -225,11 +279,21 @@ def from_rpc_error(error: grpc.RpcError) -> GopherError:
 
 def retry_after_seconds(status: status_pb2.Status) -> float | None:
     """Return how long the status advises to wait before a repeat; None where it does not."""
-    retry = error_details_pb2.RetryInfo()
+    advised_ms = _advised_ms(status)
+    return None if advised_ms is None else advised_ms / 1000
+
+
+def _advised_ms(status: status_pb2.Status) -> int | None:
+    advice = error_details_pb2.RetryInfo()
     for detail in status.details:
-        if detail.Unpack(retry):
-            return retry.retry_delay.ToMilliseconds() / 1000
+        if detail.Unpack(advice):
+            return advice.retry_delay.ToMilliseconds()
     return None
+
+
+def _other_details(status: status_pb2.Status) -> tuple[bytes, ...]:
+    told = {kind.DESCRIPTOR.full_name for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo)}
+    return tuple(each.SerializeToString() for each in status.details if each.TypeName() not in told)
 
 
 def _info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         backoff_initial_ms: int | None
         backoff_max_ms: int | None
         backoff_multiplier: float | None
+        non_retryable_reasons: tuple[str, ...]
 
     class _TimeFields(TypedDict, total=False):
         timeout_ms: int
@@ -79,6 +80,10 @@ def _retry_fields(faults: Faults, policy: job_pb2.RetryPolicy) -> _RetryFields:
             faults, "retry_policy.backoff_multiplier", policy.backoff_multiplier, 1, MAX_BACKOFF_MULTIPLIER
         ),
     }
+    if policy.non_retryable_reasons:
+        fields["non_retryable_reasons"] = check.reasons(
+            faults, "retry_policy.non_retryable_reasons", policy.non_retryable_reasons
+        )
     initial_ms = 0
     if policy.HasField("initial_backoff"):
         initial_ms = check.duration_ms(faults, "retry_policy.initial_backoff", policy.initial_backoff, 1, MAX_BACKOFF_MS)

@@ -186,6 +186,7 @@ FIELDS: Final[dict[str, JsonValue]] = {
     "deadline": "2199-12-31T23:59:59Z",
     "unique_key": "k" * 255,
     "limit_key": "k" * 255,
+    "non_retryable_reasons": ["NO_SUCH_USER"],
     "request_id": "r",
     "retention_seconds": 0,
     "payload_base64": "AA==",

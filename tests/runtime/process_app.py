@@ -41,7 +41,7 @@ async def echo_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> gopher
     return [job.id, job.attempt, payload]
 
 
-@registry.handler("raise", process=True)
+@registry.handler("raise", process=True, non_retryable=(LookupError,))
 async def fail(job: gopher.JobContext, payload: str) -> None:
     """Raise what the payload names, from inside a nursery."""
     errors = {
@@ -49,6 +49,8 @@ async def fail(job: gopher.JobContext, payload: str) -> None:
         "Snooze": gopher.Snooze(3),
         "Discard": gopher.Discard("never"),
         "ValueError": ValueError("\udcff no"),
+        "StatusError": gopher.StatusError("UNAVAILABLE", "no disk", reason="NO_DISK", retry_after=7),
+        "KeyError": KeyError("final"),
     }
     async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - for the groups it wraps errors in
         nursery.start_soon(_throw, errors[payload])

@@ -61,6 +61,8 @@ async def test_subprocess_returns_what_the_handler_returns(bench: Bench, kind: s
         ("Retry", Move.RETRY, 2000, "RETRY_ASKED", "later"),
         ("Snooze", Move.SNOOZE, 3000, None, None),
         ("Discard", Move.BURY, 0, "DISCARDED", "never"),
+        ("StatusError", Move.RETRY, 7000, "NO_DISK", "no disk"),
+        ("KeyError", Move.BURY, 0, "HANDLER_RAISED", "KeyError: 'final'"),
         ("ValueError", Move.RETRY, None, "HANDLER_RAISED", "ValueError: \\udcff no"),
     ],
 )

@@ -51,7 +51,16 @@ def test_job_object_shows_other_payloads_in_base64() -> None:
         ("start_time", None),
         ("timeout_seconds", 1.5),
         ("cancel_requested", True),
-        ("failure", {"code": "DEADLINE_EXCEEDED", "reason": "TIMED_OUT", "message": "late"}),
+        (
+            "failure",
+            {
+                "code": "DEADLINE_EXCEEDED",
+                "reason": "TIMED_OUT",
+                "message": "late",
+                "metadata": {},
+                "retry_after_seconds": None,
+            },
+        ),
         (
             "attempts",
             [
