@@ -34,7 +34,7 @@ COMMANDS: Final = {
         ("purge", "gopher.cli.queues:purge", "Remove every waiting job of a queue, for good."),
     ),
     "Operations": (
-        ("stats", "gopher.cli.admin:stats", "Show the figures of the queues, the workers and Redis."),
+        ("stats", "gopher.cli.stats:stats", "Show the figures of the queues, the job types, the workers and Redis."),
         ("workers", "gopher.cli.admin:workers", "List the workers that live."),
         ("types", "gopher.cli.admin:types", "List the types that are known."),
         ("health", "gopher.cli.admin:health", "Tell whether the server serves."),

@@ -167,6 +167,7 @@ class Runner:
 
     async def _complete_now(self, attempt: RunningAttempt, spec: HandlerSpec, scope: trio.CancelScope) -> Settlement:
         job = attempt.job
+        attempt.began_at = time.perf_counter()
         limit_seconds, _ = _limit(attempt, spec)
         if limit_seconds is not None:
             scope.deadline = trio.current_time() + limit_seconds

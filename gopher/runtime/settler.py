@@ -17,6 +17,7 @@ import trio
 
 from gopher.errors import ScriptReplyError, StoreError
 from gopher.retry import RetryPolicy
+from gopher.runtime.meter import QueueMeter
 from gopher.store.outbox import parted
 from gopher.store.submission import BATCH, BATCH_BYTES
 
@@ -54,6 +55,7 @@ class Settler:
         queue: Whose attempts.
         relay: Takes the children that are not of this queue, once their parents have completed.
         on_change: Called when an attempt has ended, and when outcomes are written: there may be room for a claim.
+        meter: Counts the attempts.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Settler:
         queue: str,
         relay: Relay,
         on_change: Callable[[], None],
+        meter: QueueMeter | None = None,
     ) -> None:
+        self._meter = QueueMeter() if meter is None else meter
         self._lifecycle = lifecycle
         self._scopes = scopes
         self._namespace = namespace
@@ -105,6 +109,7 @@ class Settler:
         if any(settlement.children for _, settlement in batch):
             batch = batch[: _room([settlement for _, settlement in batch])]
         words = await self._write([settlement for _, settlement in batch])
+        self._meter.count_attempts(batch, words)
         for (attempt, settlement), word in zip(batch, words, strict=True):
             self._waiting.popleft()
             self._scopes.remove(attempt)

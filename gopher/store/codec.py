@@ -229,6 +229,18 @@ class ClaimedJob:
         return self._record.keys().isdisjoint(_RARE)
 
     @property
+    def priority(self) -> bytes:
+        """Of the line it stood in."""
+        return self._record.get(b"priority", b"normal")
+
+    @property
+    def wait_ms(self) -> int:
+        """How long it stood in line before it was claimed; since its first claim, when that was given back."""
+        record = self._record
+        since = record.get(b"enqueued_ms") or record.get(b"submitted_ms")
+        return self.claimed_ms - int(since) if since else 0
+
+    @property
     def content_type(self) -> str:
         """Of the payload."""
         value = self._record.get(b"content_type")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
 from gopher.store.events import Control, Events
+from gopher.store.figures import Figures
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.limits import LimitRules
 from gopher.store.link import Link
@@ -39,6 +40,7 @@ class Store:
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)
         self.query = Query(self.link, self.registry)
+        self.figures = Figures(self.link)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)
         self.audit = Audit(self.link, self.registry)
