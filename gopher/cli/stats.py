@@ -22,7 +22,7 @@ def stats(*, target: Target = DEFAULT_TARGET) -> None:
     with target.connect() as client:
         found = client.stats()
     if target.json:
-        output.json_line(_stats_object(found))
+        output.json_line(stats_object(found))
         return
     tell_queues(found.queues)
     _tell_waits(found)
@@ -101,7 +101,8 @@ def _length(seconds: float) -> str:
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _stats_object(found: Stats) -> dict[str, JsonValue]:
+def stats_object(found: Stats) -> dict[str, JsonValue]:
+    """Return the figures as a JSON object."""
     return {
         "queues": [queue_object(queue) for queue in found.queues],
         "worker_count": found.worker_count,

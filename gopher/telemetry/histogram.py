@@ -88,3 +88,21 @@ class Histogram:
             if place < len(BOUNDS) and place % 2 == 0:
                 shown.append((repr(BOUNDS[place]), total))
         return [*shown, ("+Inf", total)]
+
+
+class Durations:
+    """Histograms of one process, by what was measured: the values of a metric's labels."""
+
+    def __init__(self) -> None:
+        self._histograms: dict[tuple[str, ...], Histogram] = {}
+
+    def observe(self, labels: tuple[str, ...], seconds: float) -> None:
+        """Count a duration; the labels have to be few."""
+        histogram = self._histograms.get(labels)
+        if histogram is None:
+            histogram = self._histograms[labels] = Histogram()
+        histogram.observe(seconds)
+
+    def items(self) -> list[tuple[tuple[str, ...], Histogram]]:
+        """Return the histograms by their labels. Safe in any thread."""
+        return list(self._histograms.items())
