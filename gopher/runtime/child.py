@@ -41,6 +41,7 @@ from gopher.runtime.subprocesses import (
     Submission,
     encode_line,
 )
+from gopher.telemetry import log
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -62,6 +63,9 @@ def main(app: str, fd: int) -> None:
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
+        if assignment.log is not None:
+            log.start(*assignment.log)
+        log.open_slot().attempt = assignment
         outcome = _run(app, assignment, Worker(channel, lines))
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):

@@ -60,18 +60,25 @@ class QueueMeter:
 
     def count_claims(self, jobs: Iterable[ClaimedJob]) -> None:
         """Count jobs that have just been claimed, by how long they stood in line."""
-        last_wait_ms, place = -1, 0
+        # Jobs that were enqueued together stand together: each such run is counted at once.
+        priority, enqueued_ms, claimed_ms, count = b"", None, 0, 0
         for job in jobs:
-            of_priority = self._priorities.get(job.priority)
-            if of_priority is None:
-                of_priority = self._priorities[job.priority] = _OfPriority()
-            wait_ms = job.wait_ms
-            # Jobs that were submitted together are claimed together.
-            if wait_ms != last_wait_ms:
-                place = bisect_left(BOUNDS_MS, wait_ms)
-                last_wait_ms = wait_ms
-            of_priority.buckets[place] += 1
-            of_priority.ms += wait_ms
+            if job.enqueued_ms == enqueued_ms and job.priority == priority:
+                count += 1
+                continue
+            self._count_waits(priority, claimed_ms, enqueued_ms, count)
+            priority, enqueued_ms, claimed_ms, count = job.priority, job.enqueued_ms, job.claimed_ms, 1
+        self._count_waits(priority, claimed_ms, enqueued_ms, count)
+
+    def _count_waits(self, priority: bytes, claimed_ms: int, enqueued_ms: bytes | None, count: int) -> None:
+        if enqueued_ms is None:
+            return
+        of_priority = self._priorities.get(priority)
+        if of_priority is None:
+            of_priority = self._priorities[priority] = _OfPriority()
+        wait_ms = max(0, claimed_ms - int(enqueued_ms))
+        of_priority.buckets[bisect_left(BOUNDS_MS, wait_ms)] += count
+        of_priority.ms += wait_ms * count
 
     def count_attempts(self, ended: Iterable[tuple[RunningAttempt, Settlement]], words: Iterable[str]) -> None:
         """Count attempts whose outcome is written.
@@ -80,19 +87,28 @@ class QueueMeter:
             ended: The attempts, with their outcomes.
             words: What the settle answered to each.
         """
-        types = self._types
+        job_type, of_type = "", _OfType()
+        buckets = of_type.buckets
         for (attempt, settlement), word in zip(ended, words, strict=True):
-            seconds = attempt.run_seconds
-            if seconds is None or word in _UNCOUNTED:
+            began_at = attempt.began_at
+            if began_at is None or word in _UNCOUNTED:
                 continue
-            of_type = types.get(attempt.job.type)
-            if of_type is None:
-                of_type = types[attempt.job.type] = _OfType()
-            of_type.buckets[bisect_left(BOUNDS, seconds)] += 1
+            if attempt.job.type != job_type:
+                job_type = attempt.job.type
+                of_type = self._of_type(job_type)
+                buckets = of_type.buckets
+            seconds = attempt.ended_at - began_at
+            buckets[bisect_left(BOUNDS, seconds)] += 1
             of_type.seconds += seconds
             if settlement.outcome is not Outcome.SUCCEEDED:
                 outcome = settlement.outcome.value
                 of_type.others[outcome] = of_type.others.get(outcome, 0) + 1
+
+    def _of_type(self, job_type: str) -> _OfType:
+        of_type = self._types.get(job_type)
+        if of_type is None:
+            of_type = self._types[job_type] = _OfType()
+        return of_type
 
     def count_lost(self, count: int) -> None:
         """Count attempts whose lease ended with no outcome."""

@@ -29,7 +29,7 @@ from gopher.runtime.failures import cut, describe, message_of, sole, too_large, 
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
-from gopher.telemetry import tracing
+from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +115,7 @@ class Runner:
             The handler is ended and its job is given back unspent.
         """
         scope = trio.CancelScope()
+        slot = log.current_slot()
         attempt: RunningAttempt | None = None
         outcomes: Outcomes | None = None
         error: BaseException | None = None
@@ -123,6 +124,7 @@ class Runner:
             with scope:
                 while not scope.cancel_called and (taken := take()) is not None:
                     attempt, outcomes = taken
+                    slot.attempt = attempt
                     settlement = self._refusal(attempt) or await self._complete(attempt, scope)
                     attempt.end()
                     outcomes.put_nowait(attempt, settlement)
@@ -136,6 +138,7 @@ class Runner:
             if attempt is not None and outcomes is not None:
                 attempt.end()
                 outcomes.put_nowait(attempt, _release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+            slot.attempt = None
         return attempt is None
 
     def _refusal(self, attempt: RunningAttempt) -> Settlement | None:

@@ -23,6 +23,7 @@ from gopher.errors import GopherError, HandlerError, PayloadMismatchError, Resul
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` at run time
 from gopher.leash import leashed
+from gopher.telemetry import log
 
 if TYPE_CHECKING:
     from gopher.contexts import JobContext
@@ -48,6 +49,13 @@ class Assignment(msgspec.Struct):
     payload: bytes
     content_type: str
     max_result_bytes: int
+    trace: str | None
+    log: tuple[log.Level, log.Form] | None
+
+    @property
+    def job(self) -> Assignment:
+        """As `gopher.telemetry.log` asks for it."""
+        return self
 
 
 class Progress(msgspec.Struct, tag="progress"):
@@ -231,6 +239,8 @@ def _assignment(context: JobContext, attempt: RunningAttempt, max_result_bytes: 
         job.payload,
         job.content_type,
         max_result_bytes,
+        job.trace,
+        log.started(),
     )
 
 

@@ -210,9 +210,11 @@ class ClaimedJob:
         type: Name of the handler.
         payload: Bytes of `content_type`.
         claimed_ms: Redis time of the claim, ms since the epoch.
+        priority: Of the line it stood in, as the record has it.
+        enqueued_ms: When it was put there, ms since the epoch, as the record has it; None in a damaged one.
     """
 
-    __slots__ = ("_record", "attempt", "claimed_ms", "id", "payload", "token", "type")
+    __slots__ = ("_record", "attempt", "claimed_ms", "enqueued_ms", "id", "payload", "priority", "token", "type")
 
     def __init__(self, reply: Reply, claimed_ms: int) -> None:
         job_id, self.token, self.attempt, flat = reply
@@ -220,25 +222,17 @@ class ClaimedJob:
         self.id: str = job_id.decode()
         pairs = iter(flat)
         self._record: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=True))
-        self.type: str = self._record[b"type"].decode()
-        self.payload: bytes = self._record[b"payload"]
+        record = self._record
+        self.type: str = record[b"type"].decode()
+        self.payload: bytes = record[b"payload"]
+        self.priority: bytes = record.get(b"priority", b"normal")
+        # Decoded by whoever counts, once for all jobs that were enqueued together.
+        self.enqueued_ms: bytes | None = record.get(b"enqueued_ms") or record.get(b"submitted_ms")
 
     @property
     def is_plain(self) -> bool:
         """Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit."""
         return self._record.keys().isdisjoint(_RARE)
-
-    @property
-    def priority(self) -> bytes:
-        """Of the line it stood in."""
-        return self._record.get(b"priority", b"normal")
-
-    @property
-    def wait_ms(self) -> int:
-        """How long it stood in line before it was claimed; since its first claim, when that was given back."""
-        record = self._record
-        since = record.get(b"enqueued_ms") or record.get(b"submitted_ms")
-        return self.claimed_ms - int(since) if since else 0
 
     @property
     def content_type(self) -> str:

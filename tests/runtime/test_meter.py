@@ -27,8 +27,7 @@ def ended(
 ) -> tuple[RunningAttempt, Settlement]:
     attempt = attempt_of(claimed_job(job_type))
     attempt.end()
-    assert attempt._ended_at is not None
-    attempt.began_at = attempt._ended_at - seconds
+    attempt.began_at = attempt.ended_at - seconds
     return attempt, Settlement(attempt.job.id, attempt.job.token, Move.COMPLETE, outcome)
 
 
