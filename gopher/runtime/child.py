@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
@@ -41,7 +41,7 @@ from gopher.runtime.subprocesses import (
     Submission,
     encode_line,
 )
-from gopher.telemetry import log
+from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -66,7 +66,8 @@ def main(app: str, fd: int) -> None:
         if assignment.log is not None:
             log.start(*assignment.log)
         log.open_slot().attempt = assignment
-        outcome = _run(app, assignment, Worker(channel, lines))
+        with nullcontext() if assignment.span is None else tracing.continued(assignment.span):
+            outcome = _run(app, assignment, Worker(channel, lines))
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):
             channel.sendall(encode_line(outcome) + b"\n")

@@ -23,7 +23,7 @@ from gopher.errors import GopherError, HandlerError, PayloadMismatchError, Resul
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` at run time
 from gopher.leash import leashed
-from gopher.telemetry import log
+from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from gopher.contexts import JobContext
@@ -36,7 +36,13 @@ _LINE_BYTES: Final = 1024 * 1024
 
 
 class Assignment(msgspec.Struct):
-    """What the worker tells the child: what is known of the attempt, and the payload as it came."""
+    """What the worker tells the child: what is known of the attempt, and the payload as it came.
+
+    Attributes:
+        trace: Traceparent of the submitter.
+        span: Traceparent of the attempt; None when the worker does not trace.
+        log: How the worker logs.
+    """
 
     id: str
     type: str
@@ -50,6 +56,7 @@ class Assignment(msgspec.Struct):
     content_type: str
     max_result_bytes: int
     trace: str | None
+    span: str | None
     log: tuple[log.Level, log.Form] | None
 
     @property
@@ -240,6 +247,7 @@ def _assignment(context: JobContext, attempt: RunningAttempt, max_result_bytes: 
         job.content_type,
         max_result_bytes,
         job.trace,
+        tracing.current(),
         log.started(),
     )
 

@@ -96,7 +96,7 @@ def _name_attempt(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     if slot is not None and (attempt := slot.attempt) is not None:
         job = attempt.job
         told = {"job_id": job.id, "type": job.type, "queue": attempt.queue, "attempt": job.attempt}
-        trace_id = tracing.current_trace_id() or tracing.trace_id_of(job.trace)
+        trace_id = tracing.trace_id_of(tracing.current() or job.trace)
         if trace_id is not None:
             told["trace_id"] = trace_id
         for name, value in told.items():

@@ -151,13 +151,6 @@ def trace_id_of(traceparent: str | None) -> str | None:
     return parts[1] if len(parts) >= 4 else None
 
 
-def current_trace_id() -> str | None:
-    """Return the id of the trace that this process records at this moment; None when it records none."""
-    if _State.tracer is None:
-        return None
-    return trace_id_of(_injected())
-
-
 def submit_span(job_type: str, queue: str, count: int) -> AbstractContextManager[str | None]:
     """Record a submit while the block lasts; gives the traceparent that the jobs are to carry, None when nothing is traced.
 

@@ -141,6 +141,27 @@ def test_one_trace_leads_from_client_to_child_job(
     assert {service for service, _ in ours} == {"shop", "gopher-server", "gopher-worker"}
 
 
+def test_job_that_another_process_submits_is_of_the_same_trace(
+    collector: tuple[Collector, str], dev: tuple[Program, dict[str, str]]
+) -> None:
+    """A handler with a process of its own hands its attempt's span on."""
+    program, addresses = dev
+    with Client(addresses["grpc"]) as client:
+        job_id = client.submit("process", {"server": addresses["grpc"]})
+        child_id = client.result(job_id, 60)
+        client.result(str(child_id), 60)
+
+    (trace_id,) = {str(line["trace_id"]) for line in lines_of(program, job_id, 2)}
+
+    def is_whole(spans: list[tuple[str, Span]]) -> bool:
+        return {"attempt process", "attempt child"} <= {span.name for _, span in spans if span.trace_id.hex() == trace_id}
+
+    spans = collector[0].wait_for(is_whole)
+    (attempt,) = [span for _, span in spans if span.name == "attempt process" and span.trace_id.hex() == trace_id]
+    (submit,) = [span for _, span in spans if span.name == "submit child" and span.trace_id.hex() == trace_id]
+    assert submit.parent_span_id == attempt.span_id
+
+
 def test_rest_continues_the_trace_of_its_caller(collector: tuple[Collector, str], dev: tuple[Program, dict[str, str]]) -> None:
     """`traceparent` of the request is the parent of the submit; the log of the attempt names the trace."""
     program, addresses = dev
@@ -166,7 +187,7 @@ def test_lines_of_a_handler_say_whose_they_are(dev: tuple[Program, dict[str, str
     """Its own and those of libraries, however it runs; and a line end in what it says does not begin a line."""
     program, addresses = dev
     with Client(addresses["grpc"]) as client:
-        job_id = client.submit(job_type)
+        job_id = client.submit(job_type, {"server": addresses["grpc"]})
         client.result(job_id, 60)
 
     lines = lines_of(program, job_id, 2)

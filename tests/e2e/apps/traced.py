@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import structlog
 
 import gopher
-from gopher.client import TrioClient
+from gopher.client import Client, TrioClient
 
 registry = gopher.Registry()
 log = structlog.get_logger()
@@ -35,28 +34,29 @@ def _say() -> None:
 
 
 @registry.handler("trio")
-async def on_trio(job: gopher.JobContext, payload: None) -> None:
+async def on_trio(job: gopher.JobContext, payload: object) -> None:
     """Write lines."""
     _say()
 
 
 @registry.handler("thread")
-def in_thread(job: gopher.SyncJobContext, payload: None) -> None:
+def in_thread(job: gopher.SyncJobContext, payload: object) -> None:
     """Write lines."""
     _say()
 
 
 @registry.handler("asyncio", asyncio=True)
-async def on_asyncio(job: gopher.JobContext, payload: None) -> None:
+async def on_asyncio(job: gopher.JobContext, payload: object) -> None:
     """Write lines."""
     _say()
 
 
 @registry.handler("process", process=True)
-def in_process(job: gopher.SyncJobContext, payload: None) -> int:
-    """Write lines, from another process."""
+def in_process(job: gopher.SyncJobContext, payload: dict[str, str]) -> str:
+    """Write lines, and submit a job, from another process."""
     _say()
-    return os.getpid()
+    with Client(payload["server"]) as client:
+        return client.submit("child")
 
 
 @registry.handler("raises", max_attempts=1)
