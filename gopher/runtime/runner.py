@@ -215,7 +215,7 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             labels=job.labels,
-            deadline_ms=job.number(b"deadline_ms"),
+            deadline_ms=None if job.is_plain else job.number(b"deadline_ms"),
             is_draining=self._is_draining,
         )
         context.report = report
@@ -302,7 +302,7 @@ def _limit(attempt: RunningAttempt, spec: HandlerSpec) -> tuple[float | None, bo
 
 def _left_seconds(attempt: RunningAttempt) -> float:
     """Return the seconds until the job's deadline from when the handler may begin; infinity where it has none."""
-    deadline_ms = attempt.job.number(b"deadline_ms")
+    deadline_ms = None if attempt.job.is_plain else attempt.job.number(b"deadline_ms")
     return math.inf if deadline_ms is None else (deadline_ms - attempt.job.claimed_ms) / 1000 - attempt.waited_seconds
 
 

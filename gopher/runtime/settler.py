@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -105,7 +106,7 @@ class Settler:
         Cancellation:
             The outcomes may have been written; they stay in the line.
         """
-        batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+        batch = list(islice(self._waiting, BATCH))
         if any(settlement.children for _, settlement in batch):
             batch = batch[: _room([settlement for _, settlement in batch])]
         words = await self._write([settlement for _, settlement in batch])

@@ -212,9 +212,10 @@ class ClaimedJob:
         claimed_ms: Redis time of the claim, ms since the epoch.
         priority: Of the line it stood in, as the record has it.
         enqueued_ms: When it was put there, ms since the epoch, as the record has it; None in a damaged one.
+        is_plain: Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit.
     """
 
-    __slots__ = ("_record", "attempt", "claimed_ms", "enqueued_ms", "id", "payload", "priority", "token", "type")
+    __slots__ = ("_record", "attempt", "claimed_ms", "enqueued_ms", "id", "is_plain", "payload", "priority", "token", "type")
 
     def __init__(self, reply: Reply, claimed_ms: int) -> None:
         job_id, self.token, self.attempt, flat = reply
@@ -225,14 +226,10 @@ class ClaimedJob:
         record = self._record
         self.type: str = record[b"type"].decode()
         self.payload: bytes = record[b"payload"]
+        self.is_plain = record.keys().isdisjoint(_RARE)
         self.priority: bytes = record.get(b"priority", b"normal")
         # Decoded by whoever counts, once for all jobs that were enqueued together.
         self.enqueued_ms: bytes | None = record.get(b"enqueued_ms") or record.get(b"submitted_ms")
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit."""
-        return self._record.keys().isdisjoint(_RARE)
 
     @property
     def content_type(self) -> str:
