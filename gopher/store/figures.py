@@ -33,8 +33,9 @@ MOST_FIELDS: Final = 500
 """Of one call of the script; chosen: some 2 ms of Redis."""
 RECENT_MINUTES: Final = 5
 """How far the recent figures look back, besides the minute that is not over; chosen: a deploy or an incident shows, noise does not."""
-_KEPT_SECONDS: Final = 3600
-"""Longer than the recent figures look back, so that what they read is there, and longer than a worker tries the same call again."""
+_KEPT_SECONDS: Final = 900
+"""Of the minutes' figures and of the numbers of calls. Chosen: twice what the recent figures look back, and longer than a reply is
+usually missed; a worker that repeats a call later than that may count two seconds twice."""
 _MINUTE_SECONDS: Final = 60.0
 
 

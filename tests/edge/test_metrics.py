@@ -112,7 +112,7 @@ async def test_without_a_namespace_the_default_one_is_told(rest: Rest) -> None:
     unnamed = await send(rest.address, "GET", "/metrics")
     unused = await families(rest, "nobody-here")
     refused = await send(rest.address, "GET", "/metrics?namespace=A%20B")
-    unknown = await send(rest.address, "GET", "/metrics?namspace=a")
+    unknown = await send(rest.address, "GET", "/metrics?queue=a")
 
     assert b'gopher_workers{namespace="default"}' in unnamed.body
     assert unnamed.headers["content-type"].startswith("text/plain; version=0.0.4")
