@@ -117,6 +117,7 @@ def _of_namespace(stats: Stats) -> Iterator[Family]:
 def _of_queues(stats: Stats) -> Iterator[Family]:
     queues = [((stats.namespace, queue.name), queue) for queue in stats.queues]
     yield _values(metrics.JOBS, [((*of, *kind), count) for of, queue in queues for kind, count in _depths(queue)])
+    yield _values(metrics.PARKED, [(of, queue.parked) for of, queue in queues])
     yield _values(metrics.OLDEST_WAIT, [(of, (queue.oldest_wait_ms or 0) / 1000) for of, queue in queues])
     yield _values(metrics.PAUSED, [(of, int(queue.paused)) for of, queue in queues])
     yield _values(metrics.SUBMITTED, [(of, queue.submitted_total) for of, queue in queues])

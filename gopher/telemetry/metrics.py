@@ -55,7 +55,10 @@ _QUEUE: Final = ("namespace", "queue")
 _WORKER: Final = ("namespace", "worker")
 
 # --- of a queue ---
-JOBS: Final = _gauge("gopher_jobs", "Jobs kept now; the priority is that of enqueued ones.", *_QUEUE, "state", "priority")
+JOBS: Final = _gauge(
+    "gopher_jobs", "Jobs kept now; the priority is that of enqueued ones, the parked left out.", *_QUEUE, "state", "priority"
+)
+PARKED: Final = _gauge("gopher_jobs_parked", "Enqueued jobs that a limit or an open breaker holds back.", *_QUEUE)
 OLDEST_WAIT: Final = _gauge(
     "gopher_queue_oldest_wait_seconds", "How long the job that waits longest has stood in line; 0 when none does.", *_QUEUE
 )
