@@ -141,6 +141,27 @@ def test_one_trace_leads_from_client_to_child_job(
     assert {service for service, _ in ours} == {"shop", "gopher-server", "gopher-worker"}
 
 
+def test_job_that_a_handler_chains_is_of_the_same_trace(
+    collector: tuple[Collector, str], dev: tuple[Program, dict[str, str]]
+) -> None:
+    """What is written with the outcome of an attempt is a child of that attempt's span."""
+    program, addresses = dev
+    with Client(addresses["grpc"]) as client:
+        child_id = str(client.result(client.submit("chained"), 60))
+        client.result(child_id, 60)
+
+    (trace_id,) = {str(line["trace_id"]) for line in lines_of(program, child_id, 1)}
+
+    def is_whole(spans: list[tuple[str, Span]]) -> bool:
+        names = {span.name for _, span in spans if span.trace_id.hex() == trace_id}
+        return {"submit chained", "attempt chained", "attempt child"} <= names
+
+    spans = collector[0].wait_for(is_whole)
+    (attempt,) = [span for _, span in spans if span.name == "attempt chained" and span.trace_id.hex() == trace_id]
+    (child,) = [span for _, span in spans if span.name == "attempt child" and span.trace_id.hex() == trace_id]
+    assert child.parent_span_id == attempt.span_id
+
+
 def test_job_that_another_process_submits_is_of_the_same_trace(
     collector: tuple[Collector, str], dev: tuple[Program, dict[str, str]]
 ) -> None:

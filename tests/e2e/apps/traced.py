@@ -22,6 +22,12 @@ async def parent(job: gopher.JobContext, payload: dict[str, str]) -> str:
         return await client.submit("child")
 
 
+@registry.handler("chained")
+async def chained(job: gopher.JobContext, payload: None) -> str:
+    """Submit a job with the outcome, and return its id."""
+    return await job.submit("child")
+
+
 @registry.handler("child")
 async def child(job: gopher.JobContext, payload: None) -> None:
     """Say that it ran."""
