@@ -42,6 +42,7 @@ async def test_drained_workers_have_told_of_every_attempt(store: Store, redis_ur
 
     @registry.handler("work")
     async def work(_job: object, payload: object) -> None:
+        await trio.lowlevel.checkpoint()
         if payload == "fail":
             raise ValueError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import structlog
+import trio
 
 import gopher
 from gopher.client import Client, TrioClient
@@ -31,6 +32,7 @@ async def chained(job: gopher.JobContext, payload: None) -> str:
 @registry.handler("child")
 async def child(job: gopher.JobContext, payload: None) -> None:
     """Say that it ran."""
+    await trio.lowlevel.checkpoint()
     log.info("handler.line", said="child")
 
 
@@ -42,6 +44,7 @@ def _say() -> None:
 @registry.handler("trio")
 async def on_trio(job: gopher.JobContext, payload: object) -> None:
     """Write lines."""
+    await trio.lowlevel.checkpoint()
     _say()
 
 
@@ -52,7 +55,7 @@ def in_thread(job: gopher.SyncJobContext, payload: object) -> None:
 
 
 @registry.handler("asyncio", asyncio=True)
-async def on_asyncio(job: gopher.JobContext, payload: object) -> None:
+async def on_asyncio(job: gopher.JobContext, payload: object) -> None:  # noqa: ASYNC124 - what counts is where it runs
     """Write lines."""
     _say()
 
@@ -68,4 +71,5 @@ def in_process(job: gopher.SyncJobContext, payload: dict[str, str]) -> str:
 @registry.handler("raises", max_attempts=1)
 async def raises(job: gopher.JobContext, payload: None) -> None:
     """Raise."""
+    await trio.lowlevel.checkpoint()
     raise ValueError(TWO_LINES)
