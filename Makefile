@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 SOURCES := gopher tests examples benchmarks proto
 # Our functions that a nursery may `start`, so that flake8-async finds those started otherwise (ASYNC113).
 STARTABLE := run,run_product,watch_signals,_watch_signals
-EXTRAS := embedded demo bench dev
+EXTRAS := embedded otlp demo bench dev
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help

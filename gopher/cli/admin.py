@@ -1,4 +1,4 @@
-"""The commands for those who run Gopher: stats, workers, drain, types, health, admin audit."""
+"""The commands for those who run Gopher: workers, drain, types, health, admin audit."""
 
 from __future__ import annotations
 
@@ -8,49 +8,12 @@ from cyclopts import Parameter
 
 from gopher.cli import output
 from gopher.cli.arguments import Seconds  # noqa: TC001 - cyclopts reads the annotations at run time
-from gopher.cli.queues import queue_object, tell_queues
 from gopher.cli.report import short_moment
+from gopher.cli.stats import MIB, worker_object
 from gopher.cli.target import DEFAULT_TARGET, Target
-from gopher.wire.shape import moment
 
 if TYPE_CHECKING:
-    from gopher.client import AuditFinding, Stats, Worker
-    from gopher.job import JsonValue
-
-MIB = 1024 * 1024
-
-
-def stats(*, target: Target = DEFAULT_TARGET) -> None:
-    """Show the figures of the queues, the workers and Redis."""
-    with target.connect() as client:
-        found = client.stats()
-    if target.json:
-        output.json_line(_stats_object(found))
-        return
-    tell_queues(found.queues)
-    redis = found.redis
-    limit = f"of {redis.max_memory_bytes / MIB:.1f} MiB" if redis.max_memory_bytes else "no limit"
-    output.line(f"workers {found.worker_count}, slots busy {found.busy_slot_count} of {found.slot_count}")
-    output.line(
-        f"redis {redis.version}, memory {redis.used_memory_bytes / MIB:.1f} MiB ({limit}), "
-        f"clients {redis.connected_clients}, up {redis.uptime_seconds:.0f} s"
-    )
-
-
-def _stats_object(found: Stats) -> dict[str, JsonValue]:
-    return {
-        "queues": [queue_object(queue) for queue in found.queues],
-        "worker_count": found.worker_count,
-        "slot_count": found.slot_count,
-        "busy_slot_count": found.busy_slot_count,
-        "redis": {
-            "version": found.redis.version,
-            "used_memory_bytes": found.redis.used_memory_bytes,
-            "max_memory_bytes": found.redis.max_memory_bytes,
-            "connected_clients": found.redis.connected_clients,
-            "uptime_seconds": found.redis.uptime_seconds,
-        },
-    }
+    from gopher.client import AuditFinding, Worker
 
 
 def workers(*, target: Target = DEFAULT_TARGET) -> None:
@@ -59,10 +22,10 @@ def workers(*, target: Target = DEFAULT_TARGET) -> None:
         found = client.workers()
     if target.json:
         for worker in found:
-            output.json_line(_worker_object(worker))
+            output.json_line(worker_object(worker))
         return
     output.table(
-        ("ID", "HOST", "PID", "QUEUES", "TYPES", "BUSY", "STARTED", "HEARTBEAT", ""),
+        ("ID", "HOST", "PID", "QUEUES", "TYPES", "BUSY", "USED", "JOBS/S", "MEMORY", "CPU", "STARTED", "HEARTBEAT", ""),
         (
             (
                 worker.id,
@@ -71,6 +34,10 @@ def workers(*, target: Target = DEFAULT_TARGET) -> None:
                 ",".join(f"{name}={weight}" for name, weight in worker.queues.items()),
                 ",".join(worker.types),
                 f"{worker.busy_slot_count}/{worker.slot_count}",
+                f"{worker.utilisation:.0%}",
+                f"{worker.attempts_per_second:.1f}",
+                f"{worker.resident_bytes / MIB:.0f} MiB",
+                f"{worker.cpu_cores:.2f}",
                 short_moment(worker.start_ms),
                 short_moment(worker.heartbeat_ms),
                 " ".join(_remarks(worker)),
@@ -91,30 +58,13 @@ def drain(worker: str, /, *, grace: Seconds = None, target: Target = DEFAULT_TAR
     with target.connect() as client:
         told = client.drain_worker(worker, grace=grace)
     if target.json:
-        output.json_line(_worker_object(told))
+        output.json_line(worker_object(told))
     else:
         output.line(f"draining, {told.busy_slot_count} running")
 
 
 def _remarks(worker: Worker) -> list[str]:
     return [*(["draining"] if worker.draining else []), *(f"stuck:{job_id}" for job_id in worker.stuck_job_ids)]
-
-
-def _worker_object(worker: Worker) -> dict[str, JsonValue]:
-    return {
-        "id": worker.id,
-        "host": worker.host,
-        "pid": worker.pid,
-        "version": worker.version,
-        "queues": dict(worker.queues),
-        "types": list(worker.types),
-        "slot_count": worker.slot_count,
-        "busy_slot_count": worker.busy_slot_count,
-        "start_time": moment(worker.start_ms),
-        "heartbeat_time": moment(worker.heartbeat_ms),
-        "draining": worker.draining,
-        "stuck_job_ids": list(worker.stuck_job_ids),
-    }
 
 
 def types(*, target: Target = DEFAULT_TARGET) -> None:

@@ -35,7 +35,8 @@ def run(settings: Settings) -> None:
         StartError: An address or the data directory is in use, Redis cannot be used, or the application cannot be imported.
     """
     log.start(settings.telemetry.log_level, settings.telemetry.log_format)
-    hand_over_spans = tracing.start("gopher-server") if settings.telemetry.tracing else None
+    telemetry = settings.telemetry
+    hand_over_spans = tracing.start("gopher-server", telemetry.trace_ratio) if telemetry.tracing else None
     try:
         trio.run(_serve, settings)
     finally:

@@ -35,7 +35,7 @@ COMMANDS: Final = {
         ("purge", "gopher.cli.queues:purge", "Remove every waiting job of a queue, for good."),
     ),
     "Operations": (
-        ("stats", "gopher.cli.admin:stats", "Show the figures of the queues, the workers and Redis."),
+        ("stats", "gopher.cli.stats:stats", "Show the figures of the queues, the job types, the workers and Redis."),
         ("workers", "gopher.cli.admin:workers", "List the workers that live."),
         ("drain", "gopher.cli.admin:drain", "Let a worker finish what it runs, and go."),
         ("types", "gopher.cli.admin:types", "List the types that are known."),

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -18,6 +19,7 @@ from gopher.edge import methods
 from gopher.edge.grpc_server import GrpcServer, Limits
 from gopher.edge.health import Health
 from gopher.edge.methods import Services
+from gopher.edge.metrics import Exposition
 from gopher.edge.rest import RestServer, operations
 from gopher.edge.rest_calls import Bounds
 from gopher.errors import StartError, StoreError
@@ -30,9 +32,11 @@ from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.readiness import Readiness
 from gopher.service.schedules import Schedules
+from gopher.service.stats import read_stats
 from gopher.service.watch import Watch
 from gopher.store.store import Store
 from gopher.telemetry import log, tracing
+from gopher.telemetry.histogram import Durations
 
 if TYPE_CHECKING:
     from gopher.config import ServerConfig, Settings
@@ -74,6 +78,10 @@ class Server:
         self._readiness = Readiness(store, self._health.report)
         self._bulk_runner = BulkRunner(store)
         services = _services(settings, store, self._health)
+        rpcs = Durations()
+        exposition = Exposition(
+            partial(read_stats, store), rpcs=rpcs, requests=Durations(), scripts=store.link.script_durations
+        )
         self._grpc = GrpcServer(
             settings.grpc_address,
             services.methods,
@@ -81,8 +89,9 @@ class Server:
             grace_seconds=settings.grace_seconds,
             reflected=[*methods.SERVICES, methods.HEALTH] if settings.reflection else [],
             on_stop=self._health.stop,
+            durations=rpcs,
         )
-        self._rest = _rest(settings.http_address, services, settings.max_message_bytes) if settings.http_address else None
+        self._rest = _rest(settings.http_address, settings, services, exposition) if settings.http_address else None
         self._grace_seconds = settings.grace_seconds
         self._aborting = trio.CancelScope()
 
@@ -120,8 +129,9 @@ class Server:
         self._aborting.cancel(reason="told to abort")
 
 
-def _rest(address: str, services: Services, max_bytes: int) -> RestServer:
-    return RestServer(address, operations(services), services.health, Bounds(body_bytes=max_bytes))
+def _rest(address: str, settings: ServerConfig, services: Services, exposition: Exposition) -> RestServer:
+    bounds = Bounds(body_bytes=settings.max_message_bytes)
+    return RestServer(address, operations(services), services.health, bounds, exposition)
 
 
 def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
@@ -157,7 +167,8 @@ def run(settings: Settings) -> None:
         StartError: Redis cannot be used, or an address cannot.
     """
     log.start(settings.telemetry.log_level, settings.telemetry.log_format)
-    hand_over_spans = tracing.start("gopher-server") if settings.telemetry.tracing else None
+    telemetry = settings.telemetry
+    hand_over_spans = tracing.start("gopher-server", telemetry.trace_ratio) if telemetry.tracing else None
     try:
         trio.run(_serve, settings)
     finally:

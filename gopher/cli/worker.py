@@ -52,7 +52,8 @@ def run(settings: Settings) -> None:
         processes = processes_for(settings, settings.store.url, on_ready=lambda: output.line("ready"))
         trio.run(processes.run)
         return
-    hand_over_spans = tracing.start("gopher-worker") if settings.telemetry.tracing else None
+    telemetry = settings.telemetry
+    hand_over_spans = tracing.start("gopher-worker", telemetry.trace_ratio) if telemetry.tracing else None
     try:
         code = trio.run(_work, settings, load_registry(settings.worker.app))
     finally:

@@ -23,7 +23,19 @@ from gopher.client.dialogues import SubmitManyError
 from gopher.client.schedules import ScheduleOptions
 from gopher.client.submission import JobItem, SubmitOptions
 from gopher.client.sync import Client
-from gopher.client.values import AuditFinding, AuditReport, JobEvent, JobType, Queue, RedisStats, Stats, Worker
+from gopher.client.values import (
+    AuditFinding,
+    AuditReport,
+    JobEvent,
+    JobType,
+    Percentiles,
+    Queue,
+    RedisStats,
+    Stats,
+    TypeStats,
+    WaitStats,
+    Worker,
+)
 from gopher.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -41,6 +53,7 @@ __all__ = [
     "JobEvent",
     "JobItem",
     "JobType",
+    "Percentiles",
     "Queue",
     "Receipt",
     "RedisStats",
@@ -51,6 +64,8 @@ __all__ = [
     "SubmitManyError",
     "SubmitOptions",
     "TrioClient",
+    "TypeStats",
+    "WaitStats",
     "Worker",
 ]
 

@@ -39,13 +39,13 @@ class AsyncClient(AsyncMethods):
 
     async def _carry(self, call: calls.Call[T], deadline_seconds: float) -> T:
         rpc: aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
-        with self._translated():
-            return call.read(await rpc(call.request, timeout=deadline_seconds, metadata=self._metadata))
+        with self._translated(), channel.traced(call.path, self._metadata) as metadata:
+            return call.read(await rpc(call.request, timeout=deadline_seconds, metadata=metadata))
 
     async def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
         rpc: aio.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
-        with self._translated():
-            replies = rpc(call.request, timeout=call.deadline_seconds, metadata=self._metadata)
+        with self._translated(), channel.traced(call.path, self._metadata) as metadata:
+            replies = rpc(call.request, timeout=call.deadline_seconds, metadata=metadata)
         try:
             while True:
                 with self._translated():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import grpc
 
 from gopher.errors import CallExpiredError, GopherError, StoreUnavailableError
+from gopher.telemetry import tracing
 from gopher.wire import status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 
@@ -47,6 +49,13 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 def metadata_for(token: str | None) -> Metadata:
     """Return the metadata of each call."""
     return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
+@contextmanager
+def traced(path: str, metadata: Metadata) -> Iterator[Metadata]:
+    """Record a call, where the program traces; gives the metadata to send, with the trace context in it."""
+    with tracing.call_span(path) as traceparent:
+        yield metadata if traceparent is None else (*metadata, (tracing.TRACEPARENT, traceparent))
 
 
 def error_of(error: grpc.RpcError, address: str) -> GopherError:

@@ -94,6 +94,42 @@ def _stats(reply: admin_service_pb2.GetStatsResponse) -> values.Stats:
             connected_clients=reply.redis.connected_clients,
             uptime_seconds=convert.to_ms(reply.redis.uptime) / 1000,
         ),
+        types=tuple(map(_type_stats, reply.types)),
+        waits=tuple(map(_wait_stats, reply.waits)),
+        workers=tuple(map(_worker, reply.workers)),
+        utilisation=reply.utilisation,
+        attempts_per_second=reply.attempts_per_second,
+        succeeded_per_second=reply.succeeded_per_second,
+        failed_per_second=reply.failed_per_second,
+        leases_lost_total=reply.leases_lost_total,
+    )
+
+
+def _type_stats(message: admin_service_pb2.TypeStats) -> values.TypeStats:
+    return values.TypeStats(
+        queue=message.queue,
+        type=message.type,
+        attempts_total=dict(message.attempts_total),
+        succeeded_per_second=message.succeeded_per_second,
+        failed_per_second=message.failed_per_second,
+        duration=_percentiles(message.duration),
+    )
+
+
+def _wait_stats(message: admin_service_pb2.WaitStats) -> values.WaitStats:
+    return values.WaitStats(
+        queue=message.queue, priority=convert.PRIORITY_OF[message.priority].value, wait=_percentiles(message.wait)
+    )
+
+
+def _percentiles(message: admin_service_pb2.Percentiles) -> values.Percentiles:
+    return values.Percentiles(
+        count=message.count,
+        mean_seconds=message.mean.ToMicroseconds() / 1e6,
+        p50_seconds=message.p50.ToMicroseconds() / 1e6,
+        p95_seconds=message.p95.ToMicroseconds() / 1e6,
+        p99_seconds=message.p99.ToMicroseconds() / 1e6,
+        recent=message.recent,
     )
 
 
@@ -129,6 +165,10 @@ def _worker(worker: admin_service_pb2.Worker) -> values.Worker:
         heartbeat_ms=convert.to_ms(worker.heartbeat_time),
         draining=worker.draining,
         stuck_job_ids=tuple(worker.stuck_job_ids),
+        utilisation=worker.utilisation,
+        attempts_per_second=worker.attempts_per_second,
+        resident_bytes=worker.resident_bytes,
+        cpu_cores=worker.cpu_cores,
     )
 
 

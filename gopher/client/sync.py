@@ -331,7 +331,8 @@ class Client(BulkMethods):
         deadline_seconds = self._call_seconds if step.deadline_seconds is None else step.deadline_seconds
         rpc: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(step.path)
         try:
-            reply = rpc(step.request, timeout=deadline_seconds, metadata=self._metadata)
+            with channel.traced(step.path, self._metadata) as metadata:
+                reply = rpc(step.request, timeout=deadline_seconds, metadata=metadata)
         except grpc.RpcError as error:
             raise channel.error_of(error, self.address) from error
         except ValueError as error:
@@ -344,7 +345,8 @@ class Client(BulkMethods):
 
     def _stream(self, call: calls.Call[T]) -> Iterator[T]:
         rpc: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
-        replies = rpc(call.request, timeout=call.deadline_seconds, metadata=self._metadata)
+        with channel.traced(call.path, self._metadata) as metadata:
+            replies = rpc(call.request, timeout=call.deadline_seconds, metadata=metadata)
         try:
             for reply in replies:
                 yield call.read(reply)

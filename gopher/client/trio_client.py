@@ -43,10 +43,14 @@ class TrioClient(AsyncMethods):
         await trio.lowlevel.checkpoint()
 
     async def _carry(self, call: calls.Call[T], deadline_seconds: float) -> T:
+        with channel.traced(call.path, self._metadata) as metadata:
+            return await self._ask(call, deadline_seconds, metadata)
+
+    async def _ask(self, call: calls.Call[T], deadline_seconds: float, metadata: channel.Metadata) -> T:
         rpc: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.path)
         token, answered = trio.lowlevel.current_trio_token(), trio.Event()
         try:
-            future = rpc.future(call.request, timeout=deadline_seconds, metadata=self._metadata)
+            future = rpc.future(call.request, timeout=deadline_seconds, metadata=metadata)
         except ValueError as error:
             raise channel.CallEndedError("the client is closed") from error
 
@@ -69,7 +73,8 @@ class TrioClient(AsyncMethods):
 
     async def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
         rpc: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
-        replies = rpc(call.request, timeout=call.deadline_seconds, metadata=self._metadata)
+        with channel.traced(call.path, self._metadata) as metadata:
+            replies = rpc(call.request, timeout=call.deadline_seconds, metadata=metadata)
         own_thread = trio.CapacityLimiter(1)
         try:
             while True:

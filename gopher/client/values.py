@@ -73,6 +73,10 @@ class Worker:
         start_ms: Moment, ms since the epoch.
         heartbeat_ms: Moment, ms since the epoch.
         stuck_job_ids: Jobs whose handler outlasts its cancel.
+        utilisation: Of its slots' time since the beat before the last, the share in which a handler ran: 0 to 1.
+        attempts_per_second: Attempts that ended, over the same time.
+        resident_bytes: Memory of its process; 0 where its system does not tell.
+        cpu_cores: Processor time of its process over the same time; 1.0 is one core.
     """
 
     id: str
@@ -87,6 +91,10 @@ class Worker:
     heartbeat_ms: int
     draining: bool
     stuck_job_ids: tuple[str, ...]
+    utilisation: float
+    attempts_per_second: float
+    resident_bytes: int
+    cpu_cores: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +125,73 @@ class RedisStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """How durations are spread; each percentile is right within a fifth.
+
+    Attributes:
+        count: How many were measured.
+        recent: They are those of the last five minutes; else of all time, since nothing was measured lately.
+    """
+
+    count: int
+    mean_seconds: float
+    p50_seconds: float
+    p95_seconds: float
+    p99_seconds: float
+    recent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeStats:
+    """What was measured of the attempts of a type.
+
+    Attributes:
+        attempts_total: By outcome.
+        succeeded_per_second: Over the last minute.
+        failed_per_second: Raised or timed out, over the last minute.
+        duration: How long handlers ran.
+    """
+
+    queue: str
+    type: str
+    attempts_total: Mapping[str, int]
+    succeeded_per_second: float
+    failed_per_second: float
+    duration: Percentiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitStats:
+    """How long jobs stood in a line before they were claimed."""
+
+    queue: str
+    priority: str
+    wait: Percentiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """The figures of a namespace."""
+    """The figures of a namespace.
+
+    Attributes:
+        utilisation: Of all slots' time since the workers' last beats, the share in which a handler ran: 0 to 1.
+        attempts_per_second: Attempts that ended, over the last minute; of them, those that succeeded and those that failed follow.
+        leases_lost_total: Attempts whose lease ended with no outcome.
+    """
 
     queues: tuple[Queue, ...]
     worker_count: int
     slot_count: int
     busy_slot_count: int
     redis: RedisStats
+    types: tuple[TypeStats, ...]
+    waits: tuple[WaitStats, ...]
+    workers: tuple[Worker, ...]
+    utilisation: float
+    attempts_per_second: float
+    succeeded_per_second: float
+    failed_per_second: float
+    leases_lost_total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -245,6 +245,9 @@ class TelemetryConfig(Section):
         "json", "--log-format", "GOPHER_LOG_FORMAT LOG_FORMAT", "json or console.", parse=str.lower
     )
     tracing: bool = setting(False, "--tracing", "GOPHER_TRACING", "Record an OpenTelemetry span a submit and an attempt.")
+    trace_ratio: Annotated[float, Meta(ge=0, le=1)] = setting(
+        1.0, "--trace-ratio", "GOPHER_TRACE_RATIO", "Of the traces that begin here, the share that is recorded, 0 to 1."
+    )
 
 
 def names_in(section: type[Section]) -> dict[str, str]:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -29,6 +30,7 @@ from gopher.edge.handover import Handover, StreamCall, UnaryCall
 from gopher.edge.interceptors import DEFAULT_SECONDS, LONGEST_SECONDS, expired
 from gopher.errors import StartError
 from gopher.telemetry import tracing
+from gopher.telemetry.histogram import Durations
 from gopher.wire.status import CODE_BY_NUMBER, DETAILS_KEY
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from google.rpc.status_pb2 import Status
 
+    from gopher.edge.handover import Reply
     from gopher.edge.interceptors import Method
 
     Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
@@ -95,6 +98,7 @@ class GrpcServer:
         grace_seconds: How long a stop lets unary calls finish.
         reflected: Full names of the services that reflection tells of; none: no reflection.
         on_stop: Called when the stop begins.
+        durations: Where the time that calls took is counted, by method and code.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class GrpcServer:
         grace_seconds: float,
         reflected: Sequence[str] = (),
         on_stop: Callable[[], None] = lambda: None,
+        durations: Durations | None = None,
     ) -> None:
         self._address = address
         self._methods = methods
@@ -113,6 +118,7 @@ class GrpcServer:
         self._grace_seconds = grace_seconds
         self._reflected = reflected
         self._on_stop = on_stop
+        self._durations = Durations() if durations is None else durations
         self._stopping = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
@@ -125,7 +131,7 @@ class GrpcServer:
             All handlers are cancelled at once, and awaited; their callers are told that the server stops.
         """
         host = await require_free(self._address)
-        grpc_host = _Host(self._address, self._limits)
+        grpc_host = _Host(self._address, self._limits, self._durations)
         try:
             # While the server serves.
             async with trio.open_nursery() as streams:
@@ -166,7 +172,8 @@ async def require_free(address: str) -> str:
 class _Host:
     """gRPC's thread, as seen from Trio (`start`, `watch`, `refuse_calls`, `end`), and what runs in it."""
 
-    def __init__(self, address: str, limits: Limits) -> None:
+    def __init__(self, address: str, limits: Limits, durations: Durations) -> None:
+        self._durations = durations
         self._address = address
         self._limits = limits
         self._token = trio.lowlevel.current_trio_token()
@@ -240,7 +247,7 @@ class _Host:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_stray)
         self._grace_seconds, self._release = loop.create_future(), asyncio.Event()
-        handlers = _handlers(Handover(self._token, loop), methods) | reflection.handlers(reflected)
+        handlers = _handlers(Handover(self._token, loop), methods, self._durations) | reflection.handlers(reflected)
         server = grpc.aio.server(options=self._limits.options(), maximum_concurrent_rpcs=self._limits.calls)
         server.add_generic_rpc_handlers([_Router(handlers)])
         try:
@@ -268,17 +275,17 @@ class _Router(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _handlers(handover: Handover, methods: Sequence[Method]) -> Handlers:
+def _handlers(handover: Handover, methods: Sequence[Method], durations: Durations) -> Handlers:
     """Return a handler a method. They take and give bytes, so that bytes which are no message are ours to refuse."""
     return {
-        method.path: grpc.unary_stream_rpc_method_handler(_stream_handler(handover, method))
+        method.path: grpc.unary_stream_rpc_method_handler(_stream_handler(handover, method, durations))
         if method.is_stream
-        else grpc.unary_unary_rpc_method_handler(_unary_handler(handover, method))
+        else grpc.unary_unary_rpc_method_handler(_unary_handler(handover, method, durations))
         for method in methods
     }
 
 
-def _unary_handler(handover: Handover, method: Method) -> Callable[[bytes, Context], object]:
+def _unary_handler(handover: Handover, method: Method, durations: Durations) -> Callable[[bytes, Context], object]:
     accept = method.accept
 
     async def handle(request: bytes, context: Context) -> bytes:
@@ -287,24 +294,50 @@ def _unary_handler(handover: Handover, method: Method) -> Callable[[bytes, Conte
         if left_seconds <= 0:
             return _conclude(context, expired())
         call = UnaryCall(handover, accept, request, left_seconds, _traceparent(context))
-        reply = await call.answer()
+        with _Timing(durations, method) as timing:
+            reply = await call.answer()
+            timing.end(reply)
         return reply if isinstance(reply, bytes) else _conclude(context, reply)
 
     return handle
 
 
-def _stream_handler(handover: Handover, method: Method) -> Callable[[bytes, Context], object]:
+def _stream_handler(handover: Handover, method: Method, durations: Durations) -> Callable[[bytes, Context], object]:
     accept = method.accept
 
     async def handle(request: bytes, context: Context) -> None:
         remaining_seconds = _remaining_seconds(context)
         left_seconds = math.inf if remaining_seconds is None else remaining_seconds
         call = StreamCall(handover, accept, request, left_seconds, _traceparent(context))
-        reply = await call.stream(context.write)
+        with _Timing(durations, method) as timing:
+            reply = await call.stream(context.write)
+            timing.end(reply)
         if not isinstance(reply, bytes):
             _conclude(context, reply)
 
     return handle
+
+
+class _Timing:
+    """Counts how long a call takes, and with which code it ends; CANCELLED when its client does not wait for that."""
+
+    __slots__ = ("_began_at", "_code", "_durations", "_method")
+
+    def __init__(self, durations: Durations, method: Method) -> None:
+        self._durations = durations
+        self._method = method.path[1:]
+        self._code = grpc.StatusCode.CANCELLED.name
+        self._began_at = time.perf_counter()
+
+    def end(self, reply: Reply) -> None:
+        """Note how the call was answered."""
+        self._code = grpc.StatusCode.OK.name if isinstance(reply, bytes) else CODE_BY_NUMBER[reply.code].name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._durations.observe((self._method, self._code), time.perf_counter() - self._began_at)
 
 
 def _remaining_seconds(context: Context) -> float | None:

@@ -2,6 +2,7 @@
 
 - `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk` and `events`, answered by the services that answer gRPC.
 - `GET /openapi.json`: what they take and answer.
+- `GET /metrics`: every figure, for Prometheus; of another namespace than `default` with `?namespace=NAME`.
 - `GET /healthz`: 200 while the process lives.
 - `GET /readyz`, `GET /health`: 200 while it serves, 503 with the reason while it does not.
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
@@ -24,28 +26,32 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gopher.edge import openapi
 from gopher.edge.events import Events
 from gopher.edge.grpc_server import require_free
+from gopher.edge.metrics import CONTENT_TYPE
 from gopher.edge.rest_admin import AdminOperations
+from gopher.edge.rest_bodies import Query
 from gopher.edge.rest_bulk import BulkCalls
 from gopher.edge.rest_calls import GET, Bounds
 from gopher.edge.rest_drain import Drain
 from gopher.edge.rest_errors import HttpError, refusal
 from gopher.edge.rest_jobs import JobOperations
+from gopher.edge.rest_parsing import decode_query
+from gopher.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hypercorn.config import Sockets
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from gopher.edge.health import Health
     from gopher.edge.methods import Services
+    from gopher.edge.metrics import Exposition
     from gopher.edge.rest_calls import Operation
 
 GRACE_SECONDS: Final = 2.0
@@ -73,9 +79,18 @@ class RestServer:
         operations: What is served beside health.
         health: The state of this server.
         bounds: What clients may send.
+        exposition: What `/metrics` tells; None: there is no such path.
     """
 
-    def __init__(self, address: str, operations: Sequence[Operation], health: Health, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        operations: Sequence[Operation],
+        health: Health,
+        bounds: Bounds | None = None,
+        exposition: Exposition | None = None,
+    ) -> None:
+        self._exposition = exposition
         self._address = address
         self._operations = operations
         self._health = health
@@ -115,6 +130,8 @@ class RestServer:
             Route("/health", self._ready),
             Route(openapi.PATH, self._tell_document),
         ]
+        if self._exposition is not None:
+            routes.append(Route("/metrics", partial(_tell_metrics, self._exposition)))
         by_path: dict[str, dict[str, Operation]] = {}
         for each in self._operations:
             by_path.setdefault(each.path, {})[each.method] = each
@@ -128,7 +145,12 @@ class RestServer:
             operation = by_method.get(request.method)
             if operation is None:
                 raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(by_method)})
-            return await operation.answer(request, self._bounds, self._health)
+            began_at = time.perf_counter()
+            answer = await operation.answer(request, self._bounds, self._health)
+            if self._exposition is not None:
+                labels = (operation.method, path, str(answer.status_code))
+                self._exposition.requests.observe(labels, time.perf_counter() - began_at)
+            return answer
 
         route = Route(path, respond)
         # Every method is ours to answer: Starlette would add HEAD, and look for `jobs/types` among the jobs.
@@ -146,6 +168,14 @@ class RestServer:
 
     async def _tell_document(self, _request: Request) -> JSONResponse:
         return JSONResponse(self._document)
+
+
+async def _tell_metrics(exposition: Exposition, request: Request) -> Response:
+    try:
+        namespace = decode_query(Query, request.query_params.multi_items()).namespace
+    except InvalidRequestError as error:
+        return refusal(error)
+    return Response(await exposition.text(namespace), media_type=CONTENT_TYPE)
 
 
 class _Config(Config):

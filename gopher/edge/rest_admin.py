@@ -8,20 +8,10 @@ from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
 
 from gopher.edge import rest_answers as answers
-from gopher.edge.rest_answers import (
-    JobPage,
-    Purged,
-    QueueList,
-    QueueView,
-    Requeued,
-    StatsView,
-    TypeList,
-    TypeView,
-    WorkerList,
-    WorkerView,
-)
+from gopher.edge.rest_answers import JobPage, Purged, QueueList, QueueView, Requeued, TypeList, TypeView
 from gopher.edge.rest_bodies import DrainBody, NoBody, PageQuery, PurgeBody, Query, RequeueBody
 from gopher.edge.rest_calls import GET, POST, Call
+from gopher.edge.rest_figures import StatsView, WorkerList, WorkerView, stats_view, worker_view
 
 if TYPE_CHECKING:
     from gopher.edge.rest_calls import Operation
@@ -129,15 +119,15 @@ class AdminOperations:
         return Requeued((await self._admin.requeue_failed_jobs(request)).requeued_count)
 
     async def _stats(self, _name: str, query: Query, _body: NoBody) -> StatsView:
-        return answers.stats_view(await self._admin.get_stats(admin_pb.GetStatsRequest(namespace=query.namespace)))
+        return stats_view(await self._admin.get_stats(admin_pb.GetStatsRequest(namespace=query.namespace)))
 
     async def _workers(self, _name: str, query: Query, _body: NoBody) -> WorkerList:
         reply = await self._admin.list_workers(admin_pb.ListWorkersRequest(namespace=query.namespace))
-        return WorkerList([answers.worker_view(worker) for worker in reply.workers])
+        return WorkerList([worker_view(worker) for worker in reply.workers])
 
     async def _drain(self, worker_id: str, query: Query, body: DrainBody) -> WorkerView:
         request = admin_pb.DrainWorkerRequest(namespace=query.namespace, worker_id=worker_id, grace=body.grace())
-        return answers.worker_view((await self._admin.drain_worker(request)).worker)
+        return worker_view((await self._admin.drain_worker(request)).worker)
 
     async def _types(self, _name: str, query: Query, _body: NoBody) -> TypeList:
         reply = await self._admin.list_job_types(admin_pb.ListJobTypesRequest(namespace=query.namespace))

@@ -193,26 +193,6 @@ class QueueList(Struct, frozen=True):
     queues: list[QueueView]
 
 
-class RedisView(Struct, frozen=True, kw_only=True):
-    """How Redis is; 0 for `max_memory_bytes` means no limit."""
-
-    version: str
-    used_memory_bytes: int
-    max_memory_bytes: int
-    connected_clients: int
-    uptime_seconds: float
-
-
-class StatsView(Struct, frozen=True, kw_only=True):
-    """The figures of a namespace and of Redis."""
-
-    queues: list[QueueView]
-    worker_count: int
-    slot_count: int
-    busy_slot_count: int
-    redis: RedisView
-
-
 class Purged(Struct, frozen=True):
     """How many jobs were removed."""
 
@@ -255,29 +235,6 @@ class BulkList(Struct, frozen=True):
     """The bulk operations of the last week, the last one first."""
 
     operations: list[BulkView]
-
-
-class WorkerView(Struct, frozen=True, kw_only=True):
-    """A worker that lives."""
-
-    id: str
-    host: str
-    pid: int
-    version: str
-    queues: dict[str, int]
-    types: list[str]
-    slot_count: int
-    busy_slot_count: int
-    start_time: str | None
-    heartbeat_time: str | None
-    draining: bool
-    stuck_job_ids: list[str]
-
-
-class WorkerList(Struct, frozen=True):
-    """The workers that live, by id."""
-
-    workers: list[WorkerView]
 
 
 class TypeView(Struct, frozen=True):
@@ -344,41 +301,6 @@ def queue_view(queue: queue_service_pb2.Queue) -> QueueView:
     )
 
 
-def stats_view(reply: admin_service_pb2.GetStatsResponse) -> StatsView:
-    """Return the figures."""
-    return StatsView(
-        queues=[queue_view(queue) for queue in reply.queues],
-        worker_count=reply.worker_count,
-        slot_count=reply.slot_count,
-        busy_slot_count=reply.busy_slot_count,
-        redis=RedisView(
-            version=reply.redis.version,
-            used_memory_bytes=reply.redis.used_memory_bytes,
-            max_memory_bytes=reply.redis.max_memory_bytes,
-            connected_clients=reply.redis.connected_clients,
-            uptime_seconds=convert.to_ms(reply.redis.uptime) / 1000,
-        ),
-    )
-
-
 def bulk_view(message: bulk_pb2.BulkOperation) -> BulkView:
     """Return a bulk operation."""
     return msgspec.convert(operation_object(operation_from_message(message)), BulkView)
-
-
-def worker_view(worker: admin_service_pb2.Worker) -> WorkerView:
-    """Return a worker."""
-    return WorkerView(
-        id=worker.id,
-        host=worker.host,
-        pid=worker.pid,
-        version=worker.version,
-        queues=dict(worker.queues),
-        types=list(worker.types),
-        slot_count=worker.slot_count,
-        busy_slot_count=worker.busy_slot_count,
-        start_time=moment(convert.to_ms(worker.start_time)),
-        heartbeat_time=moment(convert.to_ms(worker.heartbeat_time)),
-        draining=worker.draining,
-        stuck_job_ids=list(worker.stuck_job_ids),
-    )

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
@@ -41,6 +41,7 @@ from gopher.runtime.subprocesses import (
     Submission,
     encode_line,
 )
+from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -62,7 +63,11 @@ def main(app: str, fd: int) -> None:
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
-        outcome = _run(app, assignment, Worker(channel, lines))
+        if assignment.log is not None:
+            log.start(*assignment.log)
+        log.open_slot().attempt = assignment
+        with nullcontext() if assignment.span is None else tracing.continued(assignment.span):
+            outcome = _run(app, assignment, Worker(channel, lines))
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):
             channel.sendall(encode_line(outcome) + b"\n")

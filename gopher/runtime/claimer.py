@@ -17,6 +17,7 @@ import trio
 
 from gopher.errors import StoreError
 from gopher.retry import RetryPolicy
+from gopher.runtime.meter import QueueMeter
 from gopher.runtime.scopes import RunningAttempt
 from gopher.runtime.suspects import Suspects, is_suspect
 from gopher.store.submission import BATCH
@@ -44,6 +45,7 @@ class QueueSource:
         name: Of the queue.
         weight: Its share of the claims while all queues have jobs, >= 1.
         settler: Writes the outcomes of its attempts.
+        meter: Counts the claims.
         current: Where the weighted round robin stands.
         is_drained: Whether the last claim found less than it asked for.
         wakes: How often Redis has said that something was enqueued.
@@ -51,10 +53,11 @@ class QueueSource:
         lease_until: When the leases of that claim end at the earliest, by `time.monotonic()`.
     """
 
-    def __init__(self, name: str, weight: int, settler: Settler) -> None:
+    def __init__(self, name: str, weight: int, settler: Settler, meter: QueueMeter | None = None) -> None:
         self.name = name
         self.weight = weight
         self.settler = settler
+        self.meter = QueueMeter() if meter is None else meter
         self.current = 0
         self.is_drained = False
         self.wakes = 0
@@ -204,6 +207,7 @@ class Claimer:
         # A wake-up that overtook this reply in our own process must not be lost.
         source.is_drained = len(jobs) < count and source.wakes == wakes
         suspects: list[Taken] = []
+        source.meter.count_claims(jobs)
         for job in jobs:
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)

@@ -15,6 +15,8 @@ from gopher.errors import StoreError
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gopher.store.lifecycle import Lifecycle
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -28,9 +30,19 @@ class Reaper:
         namespace: Of the queue.
         queue: Whose jobs.
         sweep_seconds: Mean time between two sweeps.
+        on_lost: Called with how many leases had ended with no outcome.
     """
 
-    def __init__(self, lifecycle: Lifecycle, *, namespace: str, queue: str, sweep_seconds: float) -> None:
+    def __init__(
+        self,
+        lifecycle: Lifecycle,
+        *,
+        namespace: str,
+        queue: str,
+        sweep_seconds: float,
+        on_lost: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._on_lost = on_lost
         self._lifecycle = lifecycle
         self._namespace = namespace
         self._queue = queue
@@ -55,6 +67,7 @@ class Reaper:
             Whether more may be left.
         """
         reaping = await self._lifecycle.reap(self._namespace, self._queue)
+        self._on_lost(len(reaping.job_ids))
         for job_id in reaping.job_ids:
             _log.warning("attempt.lost", job_id=job_id, queue=self._queue)
         return reaping.leases == BATCH or reaping.removed >= BATCH

@@ -29,7 +29,7 @@ from gopher.runtime.failures import cut, describe, is_retryable, message_of, sol
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
-from gopher.telemetry import tracing
+from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +115,7 @@ class Runner:
             The handler is ended and its job is given back unspent.
         """
         scope = trio.CancelScope()
+        slot = log.current_slot()
         attempt: RunningAttempt | None = None
         outcomes: Outcomes | None = None
         error: BaseException | None = None
@@ -123,6 +124,7 @@ class Runner:
             with scope:
                 while not scope.cancel_called and (taken := take()) is not None:
                     attempt, outcomes = taken
+                    slot.attempt = attempt
                     settlement = self._refusal(attempt) or await self._complete(attempt, scope)
                     attempt.end()
                     outcomes.put_nowait(attempt, settlement)
@@ -136,6 +138,7 @@ class Runner:
             if attempt is not None and outcomes is not None:
                 attempt.end()
                 outcomes.put_nowait(attempt, _release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+            slot.attempt = None
         return attempt is None
 
     def _refusal(self, attempt: RunningAttempt) -> Settlement | None:
@@ -167,6 +170,7 @@ class Runner:
 
     async def _complete_now(self, attempt: RunningAttempt, spec: HandlerSpec, scope: trio.CancelScope) -> Settlement:
         job = attempt.job
+        attempt.began_at = time.perf_counter()
         limit_seconds, _ = _limit(attempt, spec)
         if limit_seconds is not None:
             scope.deadline = trio.current_time() + limit_seconds
@@ -211,7 +215,7 @@ class Runner:
             attempt=job.attempt,
             token=job.token,
             labels=job.labels,
-            deadline_ms=job.number(b"deadline_ms"),
+            deadline_ms=None if job.is_plain else job.number(b"deadline_ms"),
             is_draining=self._is_draining,
         )
         context.report = report
@@ -302,7 +306,7 @@ def _limit(attempt: RunningAttempt, spec: HandlerSpec) -> tuple[float | None, bo
 
 def _left_seconds(attempt: RunningAttempt) -> float:
     """Return the seconds until the job's deadline from when the handler may begin; infinity where it has none."""
-    deadline_ms = attempt.job.number(b"deadline_ms")
+    deadline_ms = None if attempt.job.is_plain else attempt.job.number(b"deadline_ms")
     return math.inf if deadline_ms is None else (deadline_ms - attempt.job.claimed_ms) / 1000 - attempt.waited_seconds
 
 

@@ -47,12 +47,16 @@ class RunningAttempt:
         brood: What the handler has submitted; None when it has submitted nothing.
         is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
+        began_at: When the handler began, by `time.perf_counter()`; None until then.
+        ended_at: When it ended, likewise; 0 until then.
     """
 
     __slots__ = (
         "_scope",
+        "began_at",
         "brood",
         "cancel_reason",
+        "ended_at",
         "grace_seconds",
         "is_late_at",
         "is_over",
@@ -77,6 +81,14 @@ class RunningAttempt:
         self.brood: Brood | None = None
         self.is_late_at = math.inf
         self.is_over = False
+        self.began_at: float | None = None
+        self.ended_at = 0.0
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long the handler has run, or ran; None when it did not begin. Safe in any thread."""
+        began_at = self.began_at
+        return None if began_at is None else (self.ended_at or time.perf_counter()) - began_at
 
     def begin(self, scope: trio.CancelScope) -> None:
         """Note that the handler runs in a scope, which ends its whole task tree."""
@@ -84,6 +96,7 @@ class RunningAttempt:
 
     def end(self) -> None:
         """Note that the handler has ended, and that the scope is somebody else's from now on."""
+        self.ended_at = time.perf_counter()
         self.is_over = True
         self._scope = None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -17,6 +18,7 @@ import trio
 
 from gopher.errors import ScriptReplyError, StoreError
 from gopher.retry import RetryPolicy
+from gopher.runtime.meter import QueueMeter
 from gopher.store.outbox import parted
 from gopher.store.submission import BATCH, BATCH_BYTES
 
@@ -54,6 +56,7 @@ class Settler:
         queue: Whose attempts.
         relay: Takes the children that are not of this queue, once their parents have completed.
         on_change: Called when an attempt has ended, and when outcomes are written: there may be room for a claim.
+        meter: Counts the attempts.
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Settler:
         queue: str,
         relay: Relay,
         on_change: Callable[[], None],
+        meter: QueueMeter | None = None,
     ) -> None:
+        self._meter = QueueMeter() if meter is None else meter
         self._lifecycle = lifecycle
         self._scopes = scopes
         self._namespace = namespace
@@ -101,10 +106,11 @@ class Settler:
         Cancellation:
             The outcomes may have been written; they stay in the line.
         """
-        batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
+        batch = list(islice(self._waiting, BATCH))
         if any(settlement.children for _, settlement in batch):
             batch = batch[: _room([settlement for _, settlement in batch])]
         words = await self._write([settlement for _, settlement in batch])
+        self._meter.count_attempts(batch, words)
         for (attempt, settlement), word in zip(batch, words, strict=True):
             self._waiting.popleft()
             self._scopes.remove(attempt)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 from trio.lowlevel import Abort, current_task, reschedule, wait_task_rescheduled
 
+from gopher.telemetry import log
+
 if TYPE_CHECKING:
     from gopher.runtime.runner import Runner, Taken
     from gopher.runtime.scopes import RunningAttempt
@@ -63,6 +65,7 @@ class Slots:
             self._clean.run(partial(self._nursery.start_soon, self._run, name="slot"))
 
     async def _run(self) -> None:
+        log.open_slot()
         empty = copy_context()
         until = 0.0
 

@@ -24,6 +24,7 @@ from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Failure, NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` and `Raised` at run time
 from gopher.leash import leashed
 from gopher.runtime.failures import ChildError
+from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from gopher.contexts import JobContext
@@ -36,7 +37,13 @@ _LINE_BYTES: Final = 1024 * 1024
 
 
 class Assignment(msgspec.Struct):
-    """What the worker tells the child: what is known of the attempt, and the payload as it came."""
+    """What the worker tells the child: what is known of the attempt, and the payload as it came.
+
+    Attributes:
+        trace: Traceparent of the submitter.
+        span: Traceparent of the attempt; None when the worker does not trace.
+        log: How the worker logs.
+    """
 
     id: str
     type: str
@@ -49,6 +56,14 @@ class Assignment(msgspec.Struct):
     payload: bytes
     content_type: str
     max_result_bytes: int
+    trace: str | None
+    span: str | None
+    log: tuple[log.Level, log.Form] | None
+
+    @property
+    def job(self) -> Assignment:
+        """As `gopher.telemetry.log` asks for it."""
+        return self
 
 
 class Progress(msgspec.Struct, tag="progress"):
@@ -236,6 +251,9 @@ def _assignment(context: JobContext, attempt: RunningAttempt, max_result_bytes: 
         job.payload,
         job.content_type,
         max_result_bytes,
+        job.trace,
+        tracing.current(),
+        log.started(),
     )
 
 

@@ -5,6 +5,7 @@ While it serves:
     listener, promoter, scheduler, reaper     for each queue, hear and keep time
     claimer -> runner -> settler -> relay     take jobs, run them, write their outcomes, hand on what they submitted
     keeper (an OS thread)                     keeps the leases
+    recorder                                  brings what was measured to Redis
 
 Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
 left to write; go.
@@ -29,8 +30,10 @@ from gopher.runtime.executors import Executors
 from gopher.runtime.gates import Gates
 from gopher.runtime.keeper import Keeper
 from gopher.runtime.listener import Listener
+from gopher.runtime.meter import QueueMeter, Usage, resident_bytes
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
+from gopher.runtime.recorder import Recorder
 from gopher.runtime.relay import Relay
 from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
@@ -132,6 +135,8 @@ class Supervisor:
             max_result_bytes=plan.max_result_bytes,
             children=children,
         )
+        self._recorders: list[Recorder] = []
+        self._usage = Usage(lambda: self._sizing.slots, self._scopes.snapshot)
         self._runner = Runner(
             registry,
             self._executors,
@@ -221,6 +226,7 @@ class Supervisor:
                     await self._draining.wait()
                     claiming.cancel_scope.cancel()
                 await self._finish()
+                await self._record()
                 attempts.cancel_scope.cancel()
             with trio.move_on_after(_WRITE_SECONDS):
                 await self.wait_idle()
@@ -239,6 +245,7 @@ class Supervisor:
         sweep_seconds = min(_LONGEST_SWEEP_SECONDS, plan.lease_seconds / 3)
         relay = Relay(self._store.outbox, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
         self._relays.append(relay)
+        meter = QueueMeter()
         settler = Settler(
             lifecycle,
             self._scopes,
@@ -246,10 +253,14 @@ class Supervisor:
             queue=queue,
             relay=relay,
             on_change=self._claimer.note_room,
+            meter=meter,
         )
         self._settlers[queue] = settler
+        recorder = Recorder(self._store.figures, meter, namespace=plan.namespace, queue=queue, worker=self.worker_id)
+        self._recorders.append(recorder)
+        self._usage.add_meter(meter)
         promoter = Promoter(lifecycle, namespace=plan.namespace, queue=queue, poll_seconds=plan.poll_seconds)
-        reaper = Reaper(lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
+        reaper = Reaper(lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds, on_lost=meter.count_lost)
         scheduler = Scheduler(self._store.schedules, namespace=plan.namespace, queue=queue)
         listener = Listener(
             control=self._store.control,
@@ -263,12 +274,13 @@ class Supervisor:
         )
         await listener.start()
         self._store.link.on_reconnect.append(listener.reread)
-        self._claimer.add_source(QueueSource(queue, weight, settler))
+        self._claimer.add_source(QueueSource(queue, weight, settler, meter))
         await services.start(relay.run)
         await services.start(settler.run)
         await services.start(promoter.run)
         await services.start(scheduler.run)
         await services.start(reaper.run)
+        await services.start(recorder.run)
 
     async def _finish(self) -> None:
         with self._grace:
@@ -285,8 +297,15 @@ class Supervisor:
             )
         with trio.move_on_after(_WRITE_SECONDS):
             await self._scopes.wait_empty()
+        await self._record()
         self._executors.kill()
         self._abandon()
+
+    async def _record(self) -> None:
+        """Bring what was measured last; bounded, for nobody's job waits for it."""
+        with trio.move_on_after(_WRITE_SECONDS):
+            for recorder in self._recorders:
+                await recorder.tick()
 
     def _note_room(self, queue: str) -> None:
         self._claimer.wake(queue)
@@ -298,6 +317,7 @@ class Supervisor:
             self._scopes.lose_lease(attempt)
 
     def _describe(self) -> WorkerDescription:
+        self._usage.look()
         return WorkerDescription(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -309,4 +329,8 @@ class Supervisor:
             started_ms=self._started_ms,
             draining=self._draining.is_set(),
             stuck=self._scopes.stuck(),
+            utilisation=self._usage.utilisation,
+            attempts_per_second=self._usage.attempts_per_second,
+            resident_bytes=resident_bytes(),
+            cpu_cores=self._usage.cpu_cores,
         )

@@ -9,6 +9,7 @@ from gopher_pb.v1 import admin_service_pb2 as pb
 from gopher.errors import JobNotFoundError, invalid
 from gopher.job import JobState
 from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from gopher.service.stats import read_stats, stats_message, worker_message
 from gopher.wire import check, convert
 from gopher.wire.check import Faults
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from gopher.service.pages import Pages
     from gopher.service.queues import Queues
     from gopher.store.audit import AuditProgress, Finding
-    from gopher.store.query import RedisStats
-    from gopher.store.registry import WorkerInfo
     from gopher.store.store import Store
 
     Send = Callable[[pb.AuditJobsResponse], Awaitable[None]]
@@ -45,21 +44,14 @@ class Admin:
         self._pages = pages
 
     async def get_stats(self, request: pb.GetStatsRequest) -> pb.GetStatsResponse:
-        """Return the figures of a namespace and of Redis."""
+        """Return the figures of a namespace, of its workers and of Redis."""
         namespace = check.namespace(request.namespace)
-        workers = await self._store.registry.workers(namespace)
-        return pb.GetStatsResponse(
-            queues=await self._queues.all_queues(namespace),
-            worker_count=len(workers),
-            slot_count=sum(worker.description.slots for worker in workers),
-            busy_slot_count=sum(worker.description.busy for worker in workers),
-            redis=_redis_message(await self._store.query.redis_stats()),
-        )
+        return stats_message(await read_stats(self._store, namespace))
 
     async def list_workers(self, request: pb.ListWorkersRequest) -> pb.ListWorkersResponse:
         """Return the workers that live, by id."""
         workers = await self._store.registry.workers(check.namespace(request.namespace))
-        return pb.ListWorkersResponse(workers=map(_worker_message, workers))
+        return pb.ListWorkersResponse(workers=map(worker_message, workers))
 
     async def drain_worker(self, request: pb.DrainWorkerRequest) -> pb.DrainWorkerResponse:
         """Tell a worker to drain."""
@@ -72,7 +64,7 @@ class Admin:
             grace_ms = check.duration_ms(faults, "grace", request.grace, 0, MAX_DRAIN_MS)
         faults.refuse()
         worker = await self._store.registry.drain_worker(namespace, request.worker_id, grace_ms)
-        return pb.DrainWorkerResponse(worker=_worker_message(worker))
+        return pb.DrainWorkerResponse(worker=worker_message(worker))
 
     async def list_job_types(self, request: pb.ListJobTypesRequest) -> pb.ListJobTypesResponse:
         """Return the types known, by name, and whether a worker that lives handles each."""
@@ -154,34 +146,6 @@ class Admin:
 
         await self._store.audit.run(namespace, repair=request.repair, report=report)
         await send(pb.AuditJobsResponse(jobs_checked=jobs_checked, done=True, finding_count=finding_count))
-
-
-def _redis_message(stats: RedisStats) -> pb.RedisStats:
-    return pb.RedisStats(
-        version=stats.version,
-        used_memory_bytes=stats.used_memory_bytes,
-        max_memory_bytes=stats.max_memory_bytes,
-        connected_clients=stats.connected_clients,
-        uptime=convert.duration(stats.uptime_seconds * 1000),
-    )
-
-
-def _worker_message(worker: WorkerInfo) -> pb.Worker:
-    said = worker.description
-    return pb.Worker(
-        id=worker.id,
-        host=said.host,
-        pid=said.pid,
-        version=said.version,
-        queues=said.queues,
-        types=said.types,
-        slot_count=said.slots,
-        busy_slot_count=said.busy,
-        start_time=convert.timestamp(said.started_ms),
-        heartbeat_time=convert.timestamp(worker.heartbeat_ms),
-        draining=said.draining,
-        stuck_job_ids=said.stuck,
-    )
 
 
 def _finding_message(finding: Finding) -> pb.AuditFinding:

@@ -61,10 +61,11 @@ class Queues:
         return pb.PurgeQueueResponse(purged_count=await self._store.lifecycle.purge(namespace, queue))
 
     async def _queue(self, namespace: str, name: str) -> pb.Queue:
-        return _message(await self._store.query.queue_stats(namespace, name))
+        return queue_message(await self._store.query.queue_stats(namespace, name))
 
 
-def _message(stats: QueueStats) -> pb.Queue:
+def queue_message(stats: QueueStats) -> pb.Queue:
+    """Return a queue as it is told of."""
     return pb.Queue(
         name=stats.name,
         paused=stats.paused,

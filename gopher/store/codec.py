@@ -213,9 +213,12 @@ class ClaimedJob:
         type: Name of the handler.
         payload: Bytes of `content_type`.
         claimed_ms: Redis time of the claim, ms since the epoch.
+        priority: Of the line it stood in, as the record has it.
+        enqueued_ms: When it was put there, ms since the epoch, as the record has it; None in a damaged one.
+        is_plain: Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit.
     """
 
-    __slots__ = ("_record", "attempt", "claimed_ms", "id", "payload", "token", "type")
+    __slots__ = ("_record", "attempt", "claimed_ms", "enqueued_ms", "id", "is_plain", "payload", "priority", "token", "type")
 
     def __init__(self, reply: Reply, claimed_ms: int) -> None:
         job_id, self.token, self.attempt, flat = reply
@@ -223,13 +226,13 @@ class ClaimedJob:
         self.id: str = job_id.decode()
         pairs = iter(flat)
         self._record: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=True))
-        self.type: str = self._record[b"type"].decode()
-        self.payload: bytes = self._record[b"payload"]
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit."""
-        return self._record.keys().isdisjoint(_RARE)
+        record = self._record
+        self.type: str = record[b"type"].decode()
+        self.payload: bytes = record[b"payload"]
+        self.is_plain = record.keys().isdisjoint(_RARE)
+        self.priority: bytes = record.get(b"priority", b"normal")
+        # Decoded by whoever counts, once for all jobs that were enqueued together.
+        self.enqueued_ms: bytes | None = record.get(b"enqueued_ms") or record.get(b"submitted_ms")
 
     @property
     def content_type(self) -> str:

@@ -29,6 +29,16 @@ def counters(namespace: str, name: str) -> str:
     return queue(namespace, name) + "counters"
 
 
+def figures(namespace: str, name: str) -> str:
+    """Return the key of what the workers have measured since the first job: a hash."""
+    return queue(namespace, name) + "figures"
+
+
+def figures_of_minute(namespace: str, name: str, minute: int) -> str:
+    """Return the key of what they have measured in a minute, told by its number since the epoch: a hash."""
+    return f"{queue(namespace, name)}figures:{minute}"
+
+
 def job(namespace: str, name: str, job_id: str) -> str:
     """Return the key of a job's record: a hash."""
     return f"{queue(namespace, name)}job:{job_id}"

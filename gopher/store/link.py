@@ -28,6 +28,7 @@ from gopher.retry import RetryPolicy
 from gopher.store.pipeline import Batch, NotSentError, Pipeline, Slot
 from gopher.store.resp import pack
 from gopher.store.transport import Address, open_transport
+from gopher.telemetry.histogram import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +72,7 @@ class Link:
         max_unanswered: int = 4096,
     ) -> None:
         self.on_reconnect: list[Callable[[], None]] = []
+        self.script_durations = Durations()
         self._address = Address.from_url(url)
         self._client_name = client_name
         self._connect_grace_seconds = connect_grace_seconds

@@ -31,6 +31,10 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
         started_ms: When it started, ms since the epoch by the clock of Redis.
         draining: Whether it claims no more.
         stuck: Jobs whose handler outlasts its cancel.
+        utilisation: Of its slots' time since the beat before, the share in which a handler ran.
+        attempts_per_second: Attempts that ended since the beat before.
+        resident_bytes: Memory of its process; 0 where the system does not tell.
+        cpu_cores: Processor time its process took since the beat before; 1.0 is one core.
     """
 
     host: str
@@ -43,6 +47,11 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
     started_ms: int
     draining: bool
     stuck: list[str]
+    # Unset in the beat of a worker of an older version.
+    utilisation: float = 0.0
+    attempts_per_second: float = 0.0
+    resident_bytes: int = 0
+    cpu_cores: float = 0.0
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -71,10 +72,13 @@ class Script:
             StoreError: As `Link.call`.
         """
         command = self._words(keys, args)
+        began_at = time.perf_counter()
         try:
             return await link.call("EVALSHA", self.sha, *command)
         except NoScriptError:
             pass
+        finally:
+            link.script_durations.observe((self.name,), time.perf_counter() - began_at)
         # EVAL, not SCRIPT LOAD and a second EVALSHA: nobody can flush the script away between the two.
         return await link.call("EVAL", self.text, *command)
 

@@ -8,6 +8,7 @@ from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
 from gopher.store.bulk import BulkOperations
 from gopher.store.events import Control, Events
+from gopher.store.figures import Figures
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.limits import LimitRules
 from gopher.store.link import Link
@@ -41,6 +42,7 @@ class Store:
         self.breakers = Breakers(self.link)
         self.query = Query(self.link, self.registry)
         self.bulk = BulkOperations(self.link, self.registry, self.query)
+        self.figures = Figures(self.link)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)
         self.audit = Audit(self.link, self.registry)

@@ -17,7 +17,7 @@ PRIORITY_NUMBER: Final = {priority: job_pb2.Priority.Value(f"PRIORITY_{priority.
 OUTCOME_NUMBER: Final = {outcome: job_pb2.Outcome.Value(f"OUTCOME_{outcome.name}") for outcome in Outcome}
 STATE_OF: Final[dict[int, JobState]] = {number: state for state, number in STATE_NUMBER.items()}
 
-_PRIORITY_OF: Final[dict[int, Priority]] = {number: priority for priority, number in PRIORITY_NUMBER.items()}
+PRIORITY_OF: Final[dict[int, Priority]] = {number: priority for priority, number in PRIORITY_NUMBER.items()}
 _OUTCOME_OF: Final[dict[int, Outcome]] = {number: outcome for outcome, number in OUTCOME_NUMBER.items()}
 _NANOS_A_MS: Final = 1_000_000
 
@@ -112,7 +112,7 @@ def job_from_message(message: job_pb2.Job) -> Job:
         namespace=message.namespace,
         queue=message.queue,
         type=message.type,
-        priority=_PRIORITY_OF[message.priority],
+        priority=PRIORITY_OF[message.priority],
         payload=message.payload,
         content_type=message.content_type,
         labels=dict(message.labels),

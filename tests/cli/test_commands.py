@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -11,8 +12,10 @@ from typing import Final
 import pytest
 
 from gopher.cli.main import main
+from gopher.cli.stats import _length
 from gopher.job import Job, JobState
 from gopher.wire.shape import job_object
+from tests.waiting import PATIENCE_SECONDS
 
 NO_JOB: Final = "01920000-0000-7000-8000-000000000000"
 JOB_KEYS: Final = job_object(Job(id="j", namespace="n", type="t", state=JobState.ENQUEUED, submitted_ms=0)).keys()
@@ -200,6 +203,47 @@ def test_figures_are_shown_both_ways(run: Run) -> None:
     assert {"type": "echo", "served": True} in [json.loads(line) for line in run("types", "--json")[1].splitlines()]
     assert run("health")[:2] == (0, "SERVING")
     assert json.loads(run("health", "--json")[1]) == {"status": "SERVING"}
+
+
+def test_stats_show_every_figure_without_a_prometheus(run: Run) -> None:
+    """Depth by priority, waits, rates, run times, success and failure, throughput, utilisation, slots, memory, processor, Redis."""
+    run("submit", "echo", "--wait")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (figures := json.loads(run("stats", "--json")[1]))["types"] and time.monotonic() < deadline:
+        pass
+
+    shown = run("stats")[1]
+
+    (of_type,) = [each for each in figures["types"] if each["type"] == "echo"]
+    assert of_type["attempts_total"]["succeeded"] >= 1
+    assert 0 < of_type["duration"]["p50_seconds"] <= of_type["duration"]["p95_seconds"] <= of_type["duration"]["p99_seconds"]
+    assert figures["waits"][0]["wait"]["count"] >= 1
+    assert figures["workers"][0]["resident_bytes"] > 0
+    headings = (
+        "HIGH",
+        "NORMAL",
+        "LOW",
+        "OLDEST WAIT",
+        "WAIT IN LINE",
+        "P50",
+        "P95",
+        "P99",
+        "RUN TIME",
+        "SUCCEEDED/S",
+        "FAILED/S",
+    )
+    assert [each for each in headings if each not in shown] == []
+    lines = ("attempts ", "leases lost ", "slots busy ", "used ", "memory ", "processor ", "redis ")
+    assert [each for each in lines if each not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0000081, "8.1 us"), (0.00025, "250 us"), (0.0042, "4.2 ms"), (0.25, "250 ms"), (4, "4 s"), (75.2, "75 s")],
+)
+def test_length_of_time_has_the_unit_that_suits_it(seconds: float, shown: str) -> None:
+    """Two digits that count, from microseconds to seconds."""
+    assert _length(seconds) == shown
 
 
 def test_admin_audit_is_clean(run: Run) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from gopher.cli.server import Server
+from gopher.client import TrioClient
 from gopher.config import ServerConfig
 from gopher.job import Failure, Move, Outcome
 from gopher.store import codec, keys
@@ -103,8 +104,9 @@ async def send(address: str, method: str, path: str, body: bytes = b"", headers:
 class Rest:
     """A running server, in a namespace of the test's own."""
 
-    def __init__(self, address: str, store: Store, namespace: str, server: Server) -> None:
+    def __init__(self, address: str, store: Store, namespace: str, server: Server, grpc_address: str) -> None:
         self.address = address
+        self.grpc_address = grpc_address
         self.store = store
         self.namespace = namespace
         self.server = server
@@ -135,6 +137,11 @@ class Rest:
         answer = await self.post("/api/v1/jobs", {"type": "email", **fields})
         assert answer.status == 201, answer.body
         return str(answer["job_id"])
+
+    async def call_over_grpc(self, job_type: str = "email") -> str:
+        """Submit a job over gRPC and return its id."""
+        async with TrioClient(self.grpc_address, namespace=self.namespace) as client:
+            return await client.submit(job_type)
 
     async def claim(self, queue: str = "default", claim_id: str = "claim") -> codec.ClaimedJob:
         """Take the next job, as a worker would."""
@@ -187,6 +194,6 @@ async def serving(redis_url: str, namespace: str, *, accept_unknown_types: bool 
             addresses = await running.start(server.run)
             with trio.fail_after(PATIENCE_SECONDS):
                 await trio.lowlevel.checkpoint()
-                yield Rest(addresses.http, store, namespace, server)
+                yield Rest(addresses.http, store, namespace, server, addresses.grpc)
             server.stop()
         nursery.cancel_scope.cancel()

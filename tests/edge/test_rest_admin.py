@@ -9,11 +9,16 @@ import msgspec
 from gopher_pb.v1 import queue_service_pb2
 
 from gopher.cli.queues import queue_object
-from gopher.client import operations
+from gopher.cli.stats import stats_object
+from gopher.client import TrioClient, operations
 from gopher.edge.rest_answers import queue_view
 from gopher.job import Move
+from tests.edge.metrics_rig import let_everything_happen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gopher.job import JsonValue
     from tests.edge.rest_rig import Rest
 
 V1: Final = "/api/v1"
@@ -118,3 +123,30 @@ async def test_stats_tell_queues_workers_and_redis(rest: Rest) -> None:
     redis = stats["redis"]
     assert isinstance(redis, dict)
     assert set(redis) == {"version", "used_memory_bytes", "max_memory_bytes", "connected_clients", "uptime_seconds"}
+
+
+async def test_stats_have_the_shape_of_the_command_line(rest: Rest) -> None:
+    """`gopher stats --json` and REST tell the same, whatever was measured."""
+    await let_everything_happen(rest)
+    async with TrioClient(rest.grpc_address, namespace=rest.namespace) as client:
+        told = stats_object(await client.stats())
+
+    answer = await rest.get(f"{V1}/queue/stats")
+
+    assert isinstance(answer.json, dict)
+    assert _without_the_moment(answer.json) == _without_the_moment(msgspec.to_builtins(told))
+    assert [(each["type"], each["queue"]) for each in answer.list("types")] == [("email", "default")]
+    assert [each["priority"] for each in answer.list("waits")] == ["normal"]
+
+
+def _without_the_moment(stats: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the figures that do not change from one moment to the next."""
+    kept = {
+        name: value for name, value in stats.items() if not name.endswith("_per_second") and name not in {"redis", "queues"}
+    }
+    assert isinstance(kept["types"], list)
+    rates = {"succeeded_per_second", "failed_per_second"}
+    kept["types"] = [
+        {name: each[name] for name in each if name not in rates} for each in kept["types"] if isinstance(each, dict)
+    ]
+    return kept

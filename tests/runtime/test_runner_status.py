@@ -50,7 +50,7 @@ def dependency() -> Iterator[str]:
         context.abort(grpc.StatusCode.UNAVAILABLE, status.message)
         raise AssertionError
 
-    handler = grpc.unary_unary_rpc_method_handler(refuse)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(refuse)
     with futures.ThreadPoolExecutor(1) as pool:
         server = grpc.server(pool)
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("storage.Disks", {"Read": handler})])
@@ -80,7 +80,8 @@ async def test_error_of_a_handlers_own_call_is_kept_whole(bench: Bench, dependen
     @bench.registry.handler("work")
     def work(job: object, payload: object) -> None:
         with grpc.insecure_channel(dependency) as channel:
-            channel.unary_unary("/storage.Disks/Read")(b"")
+            read: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/storage.Disks/Read")
+            read(b"")
 
     settlement = await bench.run()
 

@@ -79,19 +79,23 @@ class Rig:
         await self.store.lifecycle.settle(self.namespace, queue, [settlement])
         return job.id
 
-    async def add_worker(self, name: str, types: list[str]) -> None:
-        """Enter a worker into the register, with 3 of 10 slots busy and one job stuck."""
+    async def add_worker(self, name: str, types: list[str], *, slots: int = 10, utilisation: float = 0.25) -> None:
+        """Enter a worker into the register, with 3 slots busy and one job stuck."""
         description = WorkerDescription(
             host="h",
             pid=7,
             version="1",
             queues={"default": 2},
             types=types,
-            slots=10,
+            slots=slots,
             busy=3,
             started_ms=1_000,
             draining=False,
             stuck=["j1"],
+            utilisation=utilisation,
+            attempts_per_second=12.5,
+            resident_bytes=50_000_000,
+            cpu_cores=0.75,
         )
         await self.store.registry.add_types(self.namespace, types)
         beat = Script.load("beat")

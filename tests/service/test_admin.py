@@ -46,6 +46,8 @@ async def test_workers_tell_what_they_do(rig: Rig) -> None:
     first = workers[0]
     assert (first.host, first.pid, first.version, dict(first.queues)) == ("h", 7, "1", {"default": 2})
     assert (list(first.types), list(first.stuck_job_ids)) == (["email", "report"], ["j1"])
+    assert (first.utilisation, first.attempts_per_second, first.cpu_cores) == (0.25, 12.5, 0.75)
+    assert first.resident_bytes == 50_000_000
     assert first.start_time.ToMilliseconds() == 1_000
     assert first.heartbeat_time.ToMilliseconds() > 1_600_000_000_000
 

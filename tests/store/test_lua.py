@@ -106,6 +106,7 @@ async def drain(rig: Rig, url: str) -> None:
         await rig.store.registry.drain_worker(rig.namespace, "nobody", None)
     leases.beat("worker", b"{}", 0)
     leases.close()
+    await rig.store.figures.count(rig.namespace, rig.queue, worker="worker", number=1, fields={"leases_lost": 1})
     await rig.advance(1)
     await rig.promote()
     jobs = await rig.claim(10)

@@ -25,10 +25,27 @@ except ZeroDivisionError:
     logger.error("rpc.defect", exc_info=True)
 """
 
+ATTEMPTS = """
+import logging, sys, types
+import structlog
+from gopher.telemetry import log
+log.start("info", sys.argv[1])
+logger = structlog.get_logger()
+slot = log.open_slot()
+for traceparent in ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", None):
+    job = types.SimpleNamespace(id="j1", type="email", attempt=2, trace=traceparent)
+    slot.attempt = types.SimpleNamespace(job=job, queue="mail")
+    logger.info("one\\ntwo")
+    logging.getLogger("library").warning("three\\nfour")
+    logger.info("own", job_id="j2")
+    slot.attempt = None
+logger.info("after")
+"""
 
-def logged(level: str, form: str) -> list[str]:
+
+def logged(*arguments: str, program: str = PROGRAM) -> list[str]:
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, level, form],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         env=os.environ,
@@ -66,3 +83,25 @@ def test_level_is_the_least_that_is_told() -> None:
 
     assert errors == ["rpc.defect"]
     assert everything[0] == "quiet"
+
+
+def test_lines_of_an_attempt_say_whose_they_are() -> None:
+    """Ours and those of libraries, with the trace where the job has one; what a line says itself stands; afterwards nothing is left."""
+    records = [json.loads(line) for line in logged("json", program=ATTEMPTS)]
+
+    names = ("job_id", "type", "queue", "attempt", "trace_id")
+    assert [tuple(record.get(name) for name in names) for record in records] == [
+        ("j1", "email", "mail", 2, "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("j1", "email", "mail", 2, "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("j2", "email", "mail", 2, "4bf92f3577b34da6a3ce929d0e0e4736"),
+        ("j1", "email", "mail", 2, None),
+        ("j1", "email", "mail", 2, None),
+        ("j2", "email", "mail", 2, None),
+        (None, None, None, None, None),
+    ]
+
+
+def test_line_end_in_a_message_begins_no_line() -> None:
+    """Neither in a handler's message nor in a library's, in either form."""
+    for form in ("json", "console"):
+        assert len(logged(form, program=ATTEMPTS)) == 7

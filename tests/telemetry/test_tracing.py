@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import timeit
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from gopher.errors import StartError
 from gopher.telemetry import tracing
+from tests.programs import ROOT, STOP_SECONDS
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -94,6 +97,58 @@ def test_off_costs_nothing_measurable() -> None:
     best_seconds = min(timeit.repeat(once, number=1000, repeat=20)) / 1000
 
     assert best_seconds < 5e-6
+
+
+def test_client_of_a_program_that_does_not_trace_loads_nothing() -> None:
+    """Neither the clients nor a handler's module import OpenTelemetry, and a call costs a look."""
+    program = (
+        "import sys, gopher.client, gopher\n"
+        "from gopher.telemetry import tracing\n"
+        "with tracing.call_span('/a/B') as traceparent: assert traceparent is None\n"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')])"
+    )
+
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=STOP_SECONDS, cwd=ROOT
+    )
+
+    assert said.stdout == "[]\n"
+
+
+def test_call_of_a_client_continues_the_program_s_span() -> None:
+    """Even where nothing records it here: what the program was handed goes on to the server."""
+    with tracing.continued(CALLER), tracing.call_span("/gopher.v1.JobService/SubmitJob") as traceparent:
+        pass
+
+    assert tracing.trace_id_of(traceparent) == CALLER.split("-")[1]
+
+
+@pytest.mark.parametrize(("ratio", "low", "high"), [(0.0, 0, 0), (0.25, 150, 350), (1.0, 1000, 1000)])
+def test_so_many_of_the_traces_are_recorded(ratio: float, low: int, high: int) -> None:
+    """Of those that begin here; a trace that began elsewhere is recorded if its caller records it."""
+    tracer = TracerProvider(sampler=tracing._sampler(ratio), shutdown_on_exit=False).get_tracer("test")
+
+    begun = sum(tracer.start_span("own").is_recording() for _ in range(1000))
+    with tracing.continued(CALLER):
+        is_continued = tracer.start_span("theirs").is_recording()
+    with tracing.continued(CALLER[:-1] + "0"):
+        is_unwanted = tracer.start_span("theirs").is_recording()
+
+    assert low <= begun <= high
+    assert (is_continued, is_unwanted) == (True, False)
+
+
+def test_environment_may_name_the_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then OpenTelemetry reads it by itself."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+
+    assert tracing._sampler(1.0) is None
+
+
+@pytest.mark.parametrize("traceparent", [None, "", "garbage"])
+def test_what_is_no_traceparent_has_no_trace_id(traceparent: str | None) -> None:
+    """None, and no error."""
+    assert tracing.trace_id_of(traceparent) is None
 
 
 def test_exporter_that_is_not_installed_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,7 +107,8 @@ class AdminServiceServicer:
     """
 
     def GetStats(self, request, context):
-        """Returns the figures of the namespace's queues and of Redis.
+        """Returns the figures of the namespace: its queues, what its workers have measured, the workers, and Redis. Workers bring what they
+        have measured every two seconds.
 
         Errors:
         INVALID_ARGUMENT: BAD_NAME (namespace).

@@ -34,7 +34,8 @@ class AdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetStats: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatsRequest, _admin_service_pb2.GetStatsResponse]
-    """Returns the figures of the namespace's queues and of Redis.
+    """Returns the figures of the namespace: its queues, what its workers have measured, the workers, and Redis. Workers bring what they
+    have measured every two seconds.
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
@@ -130,7 +131,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStats: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetStatsRequest, _admin_service_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Returns the figures of the namespace's queues and of Redis.
+    """Returns the figures of the namespace: its queues, what its workers have measured, the workers, and Redis. Workers bring what they
+    have measured every two seconds.
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
@@ -229,7 +231,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetStatsResponse, _abc.Awaitable[_admin_service_pb2.GetStatsResponse]]:
-        """Returns the figures of the namespace's queues and of Redis.
+        """Returns the figures of the namespace: its queues, what its workers have measured, the workers, and Redis. Workers bring what they
+        have measured every two seconds.
 
         Errors:
           INVALID_ARGUMENT: BAD_NAME (namespace).
