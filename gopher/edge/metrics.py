@@ -16,6 +16,7 @@ import trio
 from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from gopher.breaker import BreakerState
 from gopher.errors import StoreError
 from gopher.job import FINAL_STATES, JobState, Priority
 from gopher.telemetry import metrics
@@ -112,6 +113,7 @@ def _of_namespace(stats: Stats) -> Iterator[Family]:
     yield from _of_queues(stats)
     yield from _of_attempts(stats)
     yield from _of_workers(stats)
+    yield from _of_breakers(stats)
 
 
 def _of_queues(stats: Stats) -> Iterator[Family]:
@@ -175,6 +177,16 @@ def _of_workers(stats: Stats) -> Iterator[Family]:
     yield _values(metrics.WORKER_CPU, [(of, said.cpu_cores) for of, said in workers])
     yield _values(metrics.WORKER_STUCK, [(of, len(said.stuck)) for of, said in workers])
     yield _values(metrics.WORKER_DRAINING, [(of, int(said.draining)) for of, said in workers])
+
+
+def _of_breakers(stats: Stats) -> Iterator[Family]:
+    breakers = [((stats.namespace, each.name), each) for each in stats.breakers]
+    yield _values(
+        metrics.BREAKER_STATE,
+        [((*of, state.value), int(each.state is state)) for of, each in breakers for state in BreakerState],
+    )
+    yield _values(metrics.BREAKER_FAILURES, [(of, each.failures) for of, each in breakers])
+    yield _values(metrics.BREAKER_OPENED, [(of, each.opened_total) for of, each in breakers])
 
 
 def _values(metric: Metric, samples: Iterable[tuple[tuple[str, ...], float]]) -> Family:

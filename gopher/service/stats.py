@@ -16,6 +16,7 @@ from gopher.wire import convert
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from gopher.breaker import BreakerStatus
     from gopher.store.figures import QueueFigures
     from gopher.store.query import QueueStats, RedisStats
     from gopher.store.registry import WorkerInfo
@@ -35,6 +36,7 @@ class Stats:
         queues: Depth and totals of each queue, by name.
         figures: What was measured in each of them, in the same order.
         workers: Those that live, by id.
+        breakers: Those that handlers have declared, by name.
         redis: How Redis is.
     """
 
@@ -42,6 +44,7 @@ class Stats:
     queues: Sequence[QueueStats]
     figures: Sequence[QueueFigures]
     workers: Sequence[WorkerInfo]
+    breakers: Sequence[BreakerStatus]
     redis: RedisStats
 
     @property
@@ -68,6 +71,7 @@ async def read_stats(store: Store, namespace: str) -> Stats:
         queues=[await store.query.queue_stats(namespace, name) for name in names],
         figures=await store.figures.read(namespace, names),
         workers=await store.registry.workers(namespace),
+        breakers=await store.breakers.list_breakers(namespace),
         redis=await store.query.redis_stats(),
     )
 

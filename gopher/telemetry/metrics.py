@@ -54,6 +54,12 @@ def _histogram(name: str, tells: str, *labels: str) -> Metric:
 _QUEUE: Final = ("namespace", "queue")
 _WORKER: Final = ("namespace", "worker")
 
+# --- of a breaker ---
+_BREAKER: Final = ("namespace", "breaker")
+BREAKER_STATE: Final = _gauge("gopher_breaker_state", "1 for the state in which the breaker is.", *_BREAKER, "state")
+BREAKER_FAILURES: Final = _gauge("gopher_breaker_failures", "Attempts that have failed in a row.", *_BREAKER)
+BREAKER_OPENED: Final = _counter("gopher_breaker_opened_total", "How often the breaker has tripped.", *_BREAKER)
+
 # --- of a queue ---
 JOBS: Final = _gauge(
     "gopher_jobs", "Jobs kept now; the priority is that of enqueued ones, the parked left out.", *_QUEUE, "state", "priority"

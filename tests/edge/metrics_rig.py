@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gopher.breaker import Breaker
 from gopher.job import Move
 from tests.edge.rest_rig import send
 
@@ -33,6 +34,7 @@ async def let_everything_happen(rest: Rest) -> None:
     await rest.settle(await rest.claim(), Move.COMPLETE)
     await rest.add_worker("w1", ["email"])
     await rest.store.figures.count(rest.namespace, "default", worker="w1", number=1, fields=FIGURES)
+    await rest.store.breakers.declare(rest.namespace, "smtp", Breaker(), ["email"])
 
 
 async def families(rest: Rest, namespace: str | None = None) -> dict[str, Metric]:

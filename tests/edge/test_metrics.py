@@ -132,7 +132,7 @@ class Reading:
         await trio.lowlevel.checkpoint()
         if self.is_away:
             raise StoreUnavailableError("away")
-        return Stats(namespace=namespace, queues=[], figures=[], workers=[], redis=REDIS)
+        return Stats(namespace=namespace, queues=[], figures=[], workers=[], breakers=[], redis=REDIS)
 
 
 def exposition_of(reading: Reading) -> Exposition:
