@@ -13,6 +13,8 @@ from gopher.job import Priority
 
 PERIODS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 """Letter -> period, ms."""
+PERIOD_NAMES: Final = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+"""As REST has them."""
 LARGEST_COUNT: Final = 1_000_000
 """Of any limit; chosen: far more than a queue can start or run at once."""
 LARGEST_SHARE: Final = 100

@@ -83,11 +83,12 @@ def tell_queues(queues: Iterable[Queue]) -> None:
     """Show queues in a table."""
     states = ("scheduled", "retrying", "processing", "completed", "failed", "cancelled")
     output.table(
-        ("QUEUE", "HIGH", "NORMAL", "LOW", *(state.upper() for state in states), "OLDEST WAIT", ""),
+        ("QUEUE", "HIGH", "NORMAL", "LOW", "PARKED", *(state.upper() for state in states), "OLDEST WAIT", ""),
         (
             (
                 queue.name,
                 *(str(queue.enqueued[priority]) for priority in ("high", "normal", "low")),
+                str(queue.parked),
                 *(str(queue.jobs[state]) for state in states),
                 "-" if queue.oldest_wait_seconds is None else f"{queue.oldest_wait_seconds:.1f} s",
                 "paused" if queue.paused else "",
@@ -102,7 +103,9 @@ def queue_object(queue: Queue) -> dict[str, JsonValue]:
     return {
         "name": queue.name,
         "paused": queue.paused,
+        "priority_ratio": {each.value: share for each, share in queue.priority_ratio.shares.items()},
         "enqueued": dict(queue.enqueued),
+        "parked": queue.parked,
         "jobs": dict(queue.jobs),
         "oldest_wait_seconds": queue.oldest_wait_seconds,
         "submitted_total": queue.submitted_total,

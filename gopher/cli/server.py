@@ -28,6 +28,7 @@ from gopher.service.admin import Admin
 from gopher.service.bulk import Bulk
 from gopher.service.bulk_runner import BulkRunner
 from gopher.service.jobs import Jobs
+from gopher.service.limits import FlowControl
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.readiness import Readiness
@@ -151,7 +152,14 @@ def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
     )
     admin = Admin(store, queues, pages)
     return Services(
-        jobs=jobs, watch=Watch(store), queues=queues, schedules=schedules, admin=admin, bulk=Bulk(store), health=health
+        jobs=jobs,
+        watch=Watch(store),
+        queues=queues,
+        flow=FlowControl(store, queues),
+        schedules=schedules,
+        admin=admin,
+        bulk=Bulk(store),
+        health=health,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from gopher.client import calls, channel, dialogues, operations, schedules
 from gopher.client.async_bulk import AsyncBulkMethods
+from gopher.client.async_limits import AsyncLimitMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncMethods(AsyncBulkMethods):
+class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods):
     """The methods of `gopher.client.Client`, which documents them, to be awaited.
 
     Args:

@@ -12,6 +12,7 @@ from gopher.client import values
 from gopher.client.calls import ADMIN, Call, call_of
 from gopher.job import JobState
 from gopher.wire import convert
+from gopher.wire.limits import ratio_from_message
 
 QUEUES: Final = "/gopher.v1.QueueService/"
 HEALTH: Final = "/grpc.health.v1.Health/"
@@ -24,20 +25,20 @@ def queues(namespace: str) -> Call[list[values.Queue]]:
         QUEUES + "ListQueues",
         request,
         queue_service_pb2.ListQueuesResponse,
-        lambda reply: [_queue(queue) for queue in reply.queues],
+        lambda reply: [queue_of(queue) for queue in reply.queues],
     )
 
 
 def pause(namespace: str, queue: str) -> Call[values.Queue]:
     """Stop claims from the queue."""
     request = queue_service_pb2.PauseQueueRequest(namespace=namespace, queue=queue)
-    return call_of(QUEUES + "PauseQueue", request, queue_service_pb2.PauseQueueResponse, lambda reply: _queue(reply.queue))
+    return call_of(QUEUES + "PauseQueue", request, queue_service_pb2.PauseQueueResponse, lambda reply: queue_of(reply.queue))
 
 
 def resume(namespace: str, queue: str) -> Call[values.Queue]:
     """Let claims go on."""
     request = queue_service_pb2.ResumeQueueRequest(namespace=namespace, queue=queue)
-    return call_of(QUEUES + "ResumeQueue", request, queue_service_pb2.ResumeQueueResponse, lambda reply: _queue(reply.queue))
+    return call_of(QUEUES + "ResumeQueue", request, queue_service_pb2.ResumeQueueResponse, lambda reply: queue_of(reply.queue))
 
 
 def purge(namespace: str, queue: str, confirm: str) -> Call[int]:
@@ -52,14 +53,17 @@ def purge(namespace: str, queue: str, confirm: str) -> Call[int]:
     )
 
 
-def _queue(queue: queue_service_pb2.Queue) -> values.Queue:
+def queue_of(queue: queue_service_pb2.Queue) -> values.Queue:
+    """Return the queue that a server has told of."""
     return values.Queue(
         name=queue.name,
         paused=queue.paused,
+        parked=queue.parked,
+        priority_ratio=ratio_from_message(queue.priority_ratio),
         enqueued={"high": queue.enqueued_high, "normal": queue.enqueued_normal, "low": queue.enqueued_low},
         jobs={
             JobState.SCHEDULED: queue.scheduled,
-            JobState.ENQUEUED: queue.enqueued_high + queue.enqueued_normal + queue.enqueued_low,
+            JobState.ENQUEUED: queue.enqueued_high + queue.enqueued_normal + queue.enqueued_low + queue.parked,
             JobState.PROCESSING: queue.processing,
             JobState.RETRYING: queue.retrying,
             JobState.COMPLETED: queue.completed,
@@ -83,7 +87,7 @@ def stats(namespace: str) -> Call[values.Stats]:
 
 def _stats(reply: admin_service_pb2.GetStatsResponse) -> values.Stats:
     return values.Stats(
-        queues=tuple(_queue(queue) for queue in reply.queues),
+        queues=tuple(queue_of(queue) for queue in reply.queues),
         worker_count=reply.worker_count,
         slot_count=reply.slot_count,
         busy_slot_count=reply.busy_slot_count,

@@ -9,6 +9,7 @@ import grpc
 
 from gopher.client import calls, channel, dialogues, operations, schedules
 from gopher.client.sync_bulk import BulkMethods
+from gopher.client.sync_limits import LimitMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(BulkMethods):
+class Client(BulkMethods, LimitMethods):
     """A connection to a Gopher server; opened by the first call, shared by all that follow.
 
     A call that finds no server is made again for a few seconds, if twice is as good as once; a submit is, because its request id

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gopher.breaker import BreakerState, Forced
     from gopher.job import Job, JobState
+    from gopher.limits import Limits, PriorityRatio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,9 @@ class Queue:
     """A queue and its figures.
 
     Attributes:
-        enqueued: Waiting jobs, by priority.
+        enqueued: Waiting jobs, by priority; without the parked ones.
+        parked: Enqueued jobs that a limit, a breaker or a bulkhead holds back.
+        priority_ratio: How claims are shared among the priorities.
         jobs: Jobs kept now, by state.
         oldest_wait_seconds: How long the oldest enqueued job has waited; None when none waits.
         submitted_total: Since the queue was created, as are the other totals.
@@ -55,6 +59,8 @@ class Queue:
     name: str
     paused: bool
     enqueued: Mapping[str, int]
+    parked: int
+    priority_ratio: PriorityRatio
     jobs: Mapping[str, int]
     oldest_wait_seconds: float | None
     submitted_total: int
@@ -62,6 +68,59 @@ class Queue:
     failed_total: int
     cancelled_total: int
     retried_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRule:
+    """The limits of a type in a queue; those set hold, whole, before those declared.
+
+    Attributes:
+        type: Of the jobs.
+        set_limits: What an operator has set; None when none has.
+        declared: What the handler declares; None when it declares nothing.
+    """
+
+    type: str
+    set_limits: Limits | None
+    declared: Limits | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """What is limited in a queue.
+
+    Attributes:
+        rules: Of the types, by name.
+        whole_queue: Of the queue as a whole; None when it has none.
+    """
+
+    rules: tuple[LimitRule, ...]
+    whole_queue: Limits | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """A breaker.
+
+    Attributes:
+        name: Of the dependency or the type.
+        state: With an operator's order taken into account.
+        forced: The order; None while attempts decide.
+        failures: In a row now, within the window.
+        reopen_ms: Until when it is open, ms since the epoch; None unless it is, and while it is ordered.
+        permits: Jobs that run under a permit: probes, or those of a breaker that has seen no success yet.
+        opened_total: How often it has tripped.
+        types: Job types that it guards.
+    """
+
+    name: str
+    state: BreakerState
+    forced: Forced | None
+    failures: int
+    reopen_ms: int | None
+    permits: int
+    opened_total: int
+    types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gopher.service.admin import Admin
     from gopher.service.bulk import Bulk
     from gopher.service.jobs import Jobs
+    from gopher.service.limits import FlowControl
     from gopher.service.queues import Queues
     from gopher.service.schedules import Schedules
     from gopher.service.watch import Watch
@@ -42,6 +43,7 @@ class Services:
     jobs: Jobs
     watch: Watch
     queues: Queues
+    flow: FlowControl
     schedules: Schedules
     admin: Admin
     bulk: Bulk
@@ -94,6 +96,9 @@ class Services:
             UnaryMethod(path + "PauseQueue", queue_pb.PauseQueueRequest, calls, queues.pause_queue),
             UnaryMethod(path + "ResumeQueue", queue_pb.ResumeQueueRequest, calls, queues.resume_queue),
             UnaryMethod(path + "PurgeQueue", queue_pb.PurgeQueueRequest, calls, queues.purge_queue),
+            UnaryMethod(path + "UpdateQueue", queue_pb.UpdateQueueRequest, calls, self.flow.update_queue),
+            UnaryMethod(path + "SetRateLimit", queue_pb.SetRateLimitRequest, calls, self.flow.set_rate_limit),
+            UnaryMethod(path + "ListRateLimits", queue_pb.ListRateLimitsRequest, calls, self.flow.list_rate_limits),
         ]
 
     def _schedule_methods(self, calls: trio.Nursery) -> list[Method]:
@@ -121,6 +126,8 @@ class Services:
             UnaryMethod(path + "ListJobTypes", admin_pb.ListJobTypesRequest, calls, admin.list_job_types),
             UnaryMethod(path + "ListFailedJobs", admin_pb.ListFailedJobsRequest, calls, admin.list_failed_jobs),
             UnaryMethod(path + "RequeueFailedJobs", admin_pb.RequeueFailedJobsRequest, calls, admin.requeue_failed_jobs),
+            UnaryMethod(path + "ListBreakers", admin_pb.ListBreakersRequest, calls, self.flow.list_breakers),
+            UnaryMethod(path + "UpdateBreaker", admin_pb.UpdateBreakerRequest, calls, self.flow.update_breaker),
             StreamMethod(path + "AuditJobs", admin_pb.AuditJobsRequest, streams, admin.audit_jobs),
             UnaryMethod(path + "StartBulkOperation", admin_pb.StartBulkOperationRequest, calls, bulk.start_bulk_operation),
             UnaryMethod(path + "GetBulkOperation", admin_pb.GetBulkOperationRequest, calls, bulk.get_bulk_operation),

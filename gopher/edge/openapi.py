@@ -22,7 +22,14 @@ PATH: Final = "/openapi.json"
 
 _REF: Final = "#/components/schemas/{name}"
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
-_PATTERNS: Final = {"job_id": ID_PATTERN, "operation_id": ID_PATTERN, "queue": NAME_PATTERN, "worker_id": "."}
+_PATTERNS: Final = {
+    "job_id": ID_PATTERN,
+    "operation_id": ID_PATTERN,
+    "queue": NAME_PATTERN,
+    "worker_id": ".",
+    "type": NAME_PATTERN,
+    "name": NAME_PATTERN,
+}
 _ANY_CALL: Final = {
     "400": "The request is not what it must be, or the state of the thing does not allow it.",
     "403": "The request was sent by a page of another origin.",

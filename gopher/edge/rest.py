@@ -1,6 +1,6 @@
 """HTTP: jobs for those without gRPC, and whether this server serves, as JSON, by Starlette on Hypercorn's Trio worker.
 
-- `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk` and `events`, answered by the services that answer gRPC.
+- `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk`, `rest_limits` and `events`, answered by the services that answer gRPC.
 - `GET /openapi.json`: what they take and answer.
 - `GET /metrics`: every figure, for Prometheus; of another namespace than `default` with `?namespace=NAME`.
 - `GET /healthz`: 200 while the process lives.
@@ -40,6 +40,7 @@ from gopher.edge.rest_calls import GET, Bounds
 from gopher.edge.rest_drain import Drain
 from gopher.edge.rest_errors import HttpError, refusal
 from gopher.edge.rest_jobs import JobOperations
+from gopher.edge.rest_limits import LimitCalls
 from gopher.edge.rest_parsing import decode_query
 from gopher.errors import InvalidRequestError
 
@@ -64,6 +65,7 @@ def operations(services: Services) -> list[Operation]:
     """Return every operation there is."""
     # `jobs/types` has to be looked for before `jobs/{job_id}`.
     return [
+        *LimitCalls(services.flow).operations(),
         *AdminOperations(services.queues, services.admin).operations(),
         *JobOperations(services.jobs).operations(),
         *BulkCalls(services.bulk).operations(),

@@ -11,6 +11,7 @@ from gopher.bulk import BulkKind, BulkState  # noqa: TC001 - msgspec reads the d
 from gopher.job import JobState, Outcome, Priority
 from gopher.wire import convert
 from gopher.wire.bulk import operation_from_message, operation_object
+from gopher.wire.limits import ratio_from_message
 from gopher.wire.shape import job_object, moment
 
 if TYPE_CHECKING:
@@ -177,7 +178,9 @@ class QueueView(Struct, frozen=True, kw_only=True):
 
     name: str
     paused: bool
+    priority_ratio: dict[str, int]
     enqueued: dict[str, int]
+    parked: int
     jobs: dict[str, int]
     oldest_wait_seconds: float | None
     submitted_total: int
@@ -282,10 +285,12 @@ def queue_view(queue: queue_service_pb2.Queue) -> QueueView:
     return QueueView(
         name=queue.name,
         paused=queue.paused,
+        priority_ratio={each.value: share for each, share in ratio_from_message(queue.priority_ratio).shares.items()},
         enqueued=enqueued,
+        parked=queue.parked,
         jobs={
             JobState.SCHEDULED.value: queue.scheduled,
-            JobState.ENQUEUED.value: sum(enqueued.values()),
+            JobState.ENQUEUED.value: sum(enqueued.values()) + queue.parked,
             JobState.PROCESSING.value: queue.processing,
             JobState.RETRYING.value: queue.retrying,
             JobState.COMPLETED.value: queue.completed,

@@ -35,6 +35,8 @@ BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
 GET: Final = "GET"
 POST: Final = "POST"
+PUT: Final = "PUT"
+PATCH: Final = "PATCH"
 DELETE: Final = "DELETE"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()

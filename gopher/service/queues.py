@@ -8,7 +8,7 @@ from gopher_pb.v1 import queue_service_pb2 as pb
 
 from gopher.errors import ConfirmationError
 from gopher.job import JobState, Priority
-from gopher.wire import check, convert
+from gopher.wire import check, convert, limits
 
 if TYPE_CHECKING:
     from gopher.store.query import QueueStats
@@ -32,25 +32,25 @@ class Queues:
     async def all_queues(self, namespace: str) -> list[pb.Queue]:
         """Return every queue of a namespace, by name."""
         names = await self._store.query.queues(namespace)
-        return [await self._queue(namespace, name) for name in names]
+        return [await self.queue(namespace, name) for name in names]
 
     async def get_queue(self, request: pb.GetQueueRequest) -> pb.GetQueueResponse:
         """Return one queue."""
         namespace, queue = check.namespace(request.namespace), check.queue(request.queue)
-        return pb.GetQueueResponse(queue=await self._queue(namespace, queue))
+        return pb.GetQueueResponse(queue=await self.queue(namespace, queue))
 
     async def pause_queue(self, request: pb.PauseQueueRequest) -> pb.PauseQueueResponse:
         """Stop claims from a queue."""
         namespace, queue = check.namespace(request.namespace), check.queue(request.queue)
         await self._store.lifecycle.pause(namespace, queue)
-        return pb.PauseQueueResponse(queue=await self._queue(namespace, queue))
+        return pb.PauseQueueResponse(queue=await self.queue(namespace, queue))
 
     async def resume_queue(self, request: pb.ResumeQueueRequest) -> pb.ResumeQueueResponse:
         """Let claims go on."""
         namespace, queue = check.namespace(request.namespace), check.queue(request.queue)
         await self._store.registry.require_queue(namespace, queue)
         await self._store.lifecycle.resume(namespace, queue)
-        return pb.ResumeQueueResponse(queue=await self._queue(namespace, queue))
+        return pb.ResumeQueueResponse(queue=await self.queue(namespace, queue))
 
     async def purge_queue(self, request: pb.PurgeQueueRequest) -> pb.PurgeQueueResponse:
         """Remove the waiting jobs of a queue."""
@@ -60,7 +60,8 @@ class Queues:
             raise ConfirmationError(queue)
         return pb.PurgeQueueResponse(purged_count=await self._store.lifecycle.purge(namespace, queue))
 
-    async def _queue(self, namespace: str, name: str) -> pb.Queue:
+    async def queue(self, namespace: str, name: str) -> pb.Queue:
+        """Return a queue of a namespace."""
         return queue_message(await self._store.query.queue_stats(namespace, name))
 
 
@@ -84,4 +85,6 @@ def queue_message(stats: QueueStats) -> pb.Queue:
         failed_total=stats.failed_total,
         cancelled_total=stats.cancelled_total,
         retried_total=stats.retried_total,
+        priority_ratio=limits.ratio_to_message(stats.ratio),
+        parked=stats.parked,
     )

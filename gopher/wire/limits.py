@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from gopher_pb.v1 import admin_service_pb2, queue_service_pb2
+from gopher_pb.v1 import breaker_pb2, queue_service_pb2
 
 from gopher.breaker import BreakerState, Forced
 from gopher.limits import LARGEST_COUNT, LARGEST_SHARE, PERIODS, Limits, PriorityRatio, RateLimit
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from gopher.breaker import BreakerStatus
     from gopher.wire.check import Faults
 
-STATE_NUMBER: Final = {each: admin_service_pb2.BreakerState.Value(f"BREAKER_STATE_{each.name}") for each in BreakerState}
-CONTROL_NUMBER: Final[dict[Forced | None, admin_service_pb2.BreakerControl.ValueType]] = {
-    None: admin_service_pb2.BREAKER_CONTROL_AUTOMATIC,
-    Forced.OPEN: admin_service_pb2.BREAKER_CONTROL_FORCED_OPEN,
-    Forced.CLOSED: admin_service_pb2.BREAKER_CONTROL_FORCED_CLOSED,
+STATE_NUMBER: Final = {each: breaker_pb2.BreakerState.Value(f"BREAKER_STATE_{each.name}") for each in BreakerState}
+CONTROL_NUMBER: Final[dict[Forced | None, breaker_pb2.BreakerControl.ValueType]] = {
+    None: breaker_pb2.BREAKER_CONTROL_AUTOMATIC,
+    Forced.OPEN: breaker_pb2.BREAKER_CONTROL_FORCED_OPEN,
+    Forced.CLOSED: breaker_pb2.BREAKER_CONTROL_FORCED_CLOSED,
 }
 _STATE_OF: Final[dict[int, BreakerState]] = {number: each for each, number in STATE_NUMBER.items()}
 _FORCED_OF: Final[dict[int, Forced | None]] = {number: each for each, number in CONTROL_NUMBER.items()}
@@ -112,9 +112,14 @@ def ratio_to_message(ratio: PriorityRatio) -> queue_service_pb2.PriorityRatio:
     return queue_service_pb2.PriorityRatio(high=ratio.high, normal=ratio.normal, low=ratio.low)
 
 
-def breaker_to_message(status: BreakerStatus) -> admin_service_pb2.Breaker:
+def ratio_from_message(message: queue_service_pb2.PriorityRatio) -> PriorityRatio:
+    """Return the ratio that a server has told; one of an older version tells none."""
+    return PriorityRatio(high=message.high, normal=message.normal, low=message.low) if message.high else PriorityRatio()
+
+
+def breaker_to_message(status: BreakerStatus) -> breaker_pb2.Breaker:
     """Return a breaker as a message."""
-    return admin_service_pb2.Breaker(
+    return breaker_pb2.Breaker(
         name=status.name,
         state=STATE_NUMBER[status.state],
         control=CONTROL_NUMBER[status.forced],

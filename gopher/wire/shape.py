@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from gopher.job import JSON_CONTENT_TYPE
+from gopher.limits import PERIOD_NAMES, Limits
 from gopher.wire.status import CODE_BY_NUMBER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gopher.breaker import BreakerState, Forced
     from gopher.job import Attempt, Failure, Job, JsonValue, NewJob
+    from gopher.limits import RateLimit
     from gopher.schedule import Schedule
 
 
@@ -115,6 +120,60 @@ def _attempt_object(attempt: Attempt) -> JsonValue:
         "start_time": moment(attempt.started_ms),
         "end_time": moment(attempt.finished_ms),
         "failure": _failure_object(attempt.failure),
+    }
+
+
+def limits_object(limits: Limits | None) -> JsonValue:
+    """Return limits as a JSON object; null for None."""
+    if limits is None:
+        return None
+    return {
+        "rate": _rate_object(limits.rate),
+        "rate_per_key": _rate_object(limits.rate_per_key),
+        "concurrency": limits.concurrency,
+        "concurrency_per_key": limits.concurrency_per_key,
+    }
+
+
+def _rate_object(rate: RateLimit | None) -> JsonValue:
+    if rate is None:
+        return None
+    per = next(name for name, period_ms in PERIOD_NAMES.items() if period_ms == rate.period_ms)
+    return {"count": rate.count, "per": per, "burst": rate.burst}
+
+
+def rule_object(job_type: str, queue: str, set_limits: Limits | None, declared: Limits | None) -> dict[str, JsonValue]:
+    """Return the limits of a type in a queue as a JSON object: those that hold, those set and those declared."""
+    return {
+        "type": job_type,
+        "queue": queue,
+        "limits": limits_object(set_limits if set_limits is not None else declared or Limits()),
+        "set": limits_object(set_limits),
+        "declared": limits_object(declared),
+    }
+
+
+def breaker_object(
+    *,
+    name: str,
+    state: BreakerState,
+    forced: Forced | None,
+    failures: int,
+    reopen_ms: int | None,
+    permits: int,
+    opened_total: int,
+    types: Sequence[str],
+) -> dict[str, JsonValue]:
+    """Return a breaker as a JSON object."""
+    return {
+        "name": name,
+        "state": state.value,
+        "control": "automatic" if forced is None else forced.value,
+        "failures": failures,
+        "reopen_time": moment(reopen_ms),
+        "permits": permits,
+        "opened_total": opened_total,
+        "types": list(types),
     }
 
 

@@ -19,6 +19,7 @@ from gopher.errors import GopherError
 from gopher.service.admin import Admin
 from gopher.service.bulk import Bulk
 from gopher.service.jobs import Jobs
+from gopher.service.limits import FlowControl
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.schedules import Schedules
@@ -42,7 +43,14 @@ def services() -> Services:
     schedules = Schedules(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
     admin = Admin(store, queues, pages)
     return Services(
-        jobs=jobs, watch=watch, queues=queues, schedules=schedules, admin=admin, bulk=Bulk(store), health=Health([])
+        jobs=jobs,
+        watch=watch,
+        queues=queues,
+        schedules=schedules,
+        admin=admin,
+        bulk=Bulk(store),
+        flow=FlowControl(store, queues),
+        health=Health([]),
     )
 
 

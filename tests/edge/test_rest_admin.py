@@ -45,7 +45,7 @@ def test_queue_has_the_shape_of_the_command_line() -> None:
     queue = queue_service_pb2.Queue(name="mail", paused=True, enqueued_high=1, enqueued_low=2, failed=3, submitted_total=4)
     queue.oldest_wait.FromMilliseconds(1500)
 
-    assert msgspec.to_builtins(queue_view(queue)) == queue_object(operations._queue(queue))
+    assert msgspec.to_builtins(queue_view(queue)) == queue_object(operations.queue_of(queue))
 
 
 async def test_purge_wants_the_name_again(rest: Rest) -> None:

@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from gopher_pb.v1 import breaker_pb2 as _breaker_pb2
 from gopher_pb.v1 import bulk_pb2 as _bulk_pb2
 from gopher_pb.v1 import job_pb2 as _job_pb2
 from gopher_pb.v1 import queue_service_pb2 as _queue_service_pb2
@@ -23,48 +23,6 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class _BreakerState:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
-    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
-    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
-    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
-
-class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
-    """Whether jobs may start that a breaker guards."""
-
-BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
-BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
-BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
-BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
-Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
-
-class _BreakerControl:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _BreakerControlEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerControl.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    BREAKER_CONTROL_UNSPECIFIED: _BreakerControl.ValueType  # 0
-    BREAKER_CONTROL_AUTOMATIC: _BreakerControl.ValueType  # 1
-    """The attempts."""
-    BREAKER_CONTROL_FORCED_OPEN: _BreakerControl.ValueType  # 2
-    BREAKER_CONTROL_FORCED_CLOSED: _BreakerControl.ValueType  # 3
-
-class BreakerControl(_BreakerControl, metaclass=_BreakerControlEnumTypeWrapper):
-    """Who decides whether a breaker is open."""
-
-BREAKER_CONTROL_UNSPECIFIED: BreakerControl.ValueType  # 0
-BREAKER_CONTROL_AUTOMATIC: BreakerControl.ValueType  # 1
-"""The attempts."""
-BREAKER_CONTROL_FORCED_OPEN: BreakerControl.ValueType  # 2
-BREAKER_CONTROL_FORCED_CLOSED: BreakerControl.ValueType  # 3
-Global___BreakerControl: _TypeAlias = BreakerControl  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):
@@ -769,55 +727,6 @@ class AuditJobsResponse(_message.Message):
 Global___AuditJobsResponse: _TypeAlias = AuditJobsResponse  # noqa: Y015
 
 @_typing.final
-class Breaker(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    CONTROL_FIELD_NUMBER: _builtins.int
-    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
-    REOPEN_TIME_FIELD_NUMBER: _builtins.int
-    PERMIT_COUNT_FIELD_NUMBER: _builtins.int
-    OPENED_TOTAL_FIELD_NUMBER: _builtins.int
-    TYPES_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    state: Global___BreakerState.ValueType
-    control: Global___BreakerControl.ValueType
-    failure_count: _builtins.int
-    """That failed in a row, within the window."""
-    permit_count: _builtins.int
-    """Jobs that run under a permit: probes, or those of a breaker that has seen no success yet."""
-    opened_total: _builtins.int
-    """How often it has tripped."""
-    @_builtins.property
-    def reopen_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it stays open; unset unless open, and while it is forced."""
-
-    @_builtins.property
-    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Job types that it guards."""
-
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        state: Global___BreakerState.ValueType = ...,
-        control: Global___BreakerControl.ValueType = ...,
-        failure_count: _builtins.int = ...,
-        reopen_time: _timestamp_pb2.Timestamp | None = ...,
-        permit_count: _builtins.int = ...,
-        opened_total: _builtins.int = ...,
-        types: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reopen_time", b"reopen_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "failure_count", b"failure_count", "name", b"name", "opened_total", b"opened_total", "permit_count", b"permit_count", "reopen_time", b"reopen_time", "state", b"state", "types", b"types"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
-
-@_typing.final
 class ListBreakersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -842,11 +751,11 @@ class ListBreakersResponse(_message.Message):
 
     BREAKERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]: ...
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[_breaker_pb2.Breaker]: ...
     def __init__(
         self,
         *,
-        breakers: _abc.Iterable[Global___Breaker] | None = ...,
+        breakers: _abc.Iterable[_breaker_pb2.Breaker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -865,13 +774,13 @@ class UpdateBreakerRequest(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
-    control: Global___BreakerControl.ValueType
+    control: _breaker_pb2.BreakerControl.ValueType
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
-        control: Global___BreakerControl.ValueType = ...,
+        control: _breaker_pb2.BreakerControl.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -887,11 +796,11 @@ class UpdateBreakerResponse(_message.Message):
 
     BREAKER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def breaker(self) -> Global___Breaker: ...
+    def breaker(self) -> _breaker_pb2.Breaker: ...
     def __init__(
         self,
         *,
-        breaker: Global___Breaker | None = ...,
+        breaker: _breaker_pb2.Breaker | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
