@@ -6,7 +6,7 @@ from typing import Final
 
 from grpc_health.v1 import health_pb2
 
-from gopher_pb.v1 import admin_service_pb2, queue_service_pb2
+from gopher_pb.v1 import admin_service_pb2, queue_service_pb2, stats_pb2, worker_pb2
 
 from gopher.client import values
 from gopher.client.calls import ADMIN, Call, call_of
@@ -109,7 +109,7 @@ def _stats(reply: admin_service_pb2.GetStatsResponse) -> values.Stats:
     )
 
 
-def _type_stats(message: admin_service_pb2.TypeStats) -> values.TypeStats:
+def _type_stats(message: stats_pb2.TypeStats) -> values.TypeStats:
     return values.TypeStats(
         queue=message.queue,
         type=message.type,
@@ -120,13 +120,13 @@ def _type_stats(message: admin_service_pb2.TypeStats) -> values.TypeStats:
     )
 
 
-def _wait_stats(message: admin_service_pb2.WaitStats) -> values.WaitStats:
+def _wait_stats(message: stats_pb2.WaitStats) -> values.WaitStats:
     return values.WaitStats(
         queue=message.queue, priority=convert.PRIORITY_OF[message.priority].value, wait=_percentiles(message.wait)
     )
 
 
-def _percentiles(message: admin_service_pb2.Percentiles) -> values.Percentiles:
+def _percentiles(message: stats_pb2.Percentiles) -> values.Percentiles:
     return values.Percentiles(
         count=message.count,
         mean_seconds=message.mean.ToMicroseconds() / 1e6,
@@ -155,7 +155,7 @@ def drain_worker(namespace: str, worker_id: str, grace_seconds: float | None) ->
     return call_of(ADMIN + "DrainWorker", request, admin_service_pb2.DrainWorkerResponse, lambda reply: _worker(reply.worker))
 
 
-def _worker(worker: admin_service_pb2.Worker) -> values.Worker:
+def _worker(worker: worker_pb2.Worker) -> values.Worker:
     return values.Worker(
         id=worker.id,
         host=worker.host,

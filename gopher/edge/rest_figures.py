@@ -11,7 +11,7 @@ from gopher.wire import convert
 from gopher.wire.shape import moment
 
 if TYPE_CHECKING:
-    from gopher_pb.v1 import admin_service_pb2
+    from gopher_pb.v1 import admin_service_pb2, stats_pb2, worker_pb2
 
 
 class RedisView(Struct, frozen=True, kw_only=True):
@@ -141,7 +141,7 @@ def stats_view(reply: admin_service_pb2.GetStatsResponse) -> StatsView:
     )
 
 
-def _percentiles_view(message: admin_service_pb2.Percentiles) -> PercentilesView:
+def _percentiles_view(message: stats_pb2.Percentiles) -> PercentilesView:
     return PercentilesView(
         count=message.count,
         mean_seconds=message.mean.ToMicroseconds() / 1e6,
@@ -152,7 +152,7 @@ def _percentiles_view(message: admin_service_pb2.Percentiles) -> PercentilesView
     )
 
 
-def worker_view(worker: admin_service_pb2.Worker) -> WorkerView:
+def worker_view(worker: worker_pb2.Worker) -> WorkerView:
     """Return a worker."""
     return WorkerView(
         id=worker.id,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.duration_pb2 import Duration
 
 from gopher_pb.v1 import admin_service_pb2 as pb
+from gopher_pb.v1 import stats_pb2, worker_pb2
 
 from gopher.job import Outcome, Priority
 from gopher.service.queues import queue_message
@@ -96,10 +97,10 @@ def stats_message(stats: Stats) -> pb.GetStatsResponse:
     )
 
 
-def worker_message(worker: WorkerInfo) -> pb.Worker:
+def worker_message(worker: WorkerInfo) -> worker_pb2.Worker:
     """Return a worker as it is told of."""
     said = worker.description
-    return pb.Worker(
+    return worker_pb2.Worker(
         id=worker.id,
         host=said.host,
         pid=said.pid,
@@ -119,9 +120,9 @@ def worker_message(worker: WorkerInfo) -> pb.Worker:
     )
 
 
-def _types(figures: QueueFigures) -> Iterator[pb.TypeStats]:
+def _types(figures: QueueFigures) -> Iterator[stats_pb2.TypeStats]:
     for job_type in sorted(figures.total.durations):
-        yield pb.TypeStats(
+        yield stats_pb2.TypeStats(
             queue=figures.queue,
             type=job_type,
             attempts_total={outcome.value: count for (of, outcome), count in figures.total.attempts.items() if of == job_type},
@@ -131,20 +132,20 @@ def _types(figures: QueueFigures) -> Iterator[pb.TypeStats]:
         )
 
 
-def _waits(figures: QueueFigures) -> Iterator[pb.WaitStats]:
+def _waits(figures: QueueFigures) -> Iterator[stats_pb2.WaitStats]:
     for priority in Priority:
         total = figures.total.waits.get(priority)
         if total is not None:
-            yield pb.WaitStats(
+            yield stats_pb2.WaitStats(
                 queue=figures.queue,
                 priority=convert.PRIORITY_NUMBER[priority],
                 wait=_percentiles(figures.recent.waits.get(priority), total),
             )
 
 
-def _percentiles(recent: Histogram | None, total: Histogram) -> pb.Percentiles:
+def _percentiles(recent: Histogram | None, total: Histogram) -> stats_pb2.Percentiles:
     shown = recent if recent is not None and recent.count else total
-    return pb.Percentiles(
+    return stats_pb2.Percentiles(
         count=shown.count,
         mean=_duration(shown.sum_seconds / max(1, shown.count)),
         p50=_duration(shown.percentile(0.50)),
@@ -161,8 +162,8 @@ def _duration(seconds: float) -> Duration:
     return length
 
 
-def _redis_message(stats: RedisStats) -> pb.RedisStats:
-    return pb.RedisStats(
+def _redis_message(stats: RedisStats) -> stats_pb2.RedisStats:
+    return stats_pb2.RedisStats(
         version=stats.version,
         used_memory_bytes=stats.used_memory_bytes,
         max_memory_bytes=stats.max_memory_bytes,

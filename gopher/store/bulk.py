@@ -74,6 +74,7 @@ class BulkOperations:
         self._start = Script.load("start_bulk")
         self._claim = Script.load("claim_bulk")
         self._keep = Script.load("keep_bulk")
+        self._close = Script.load("close_bulk")
         self._advance = Script.load("advance_bulk")
         self._end = Script.load("end_bulk")
 
@@ -166,15 +167,17 @@ class BulkOperations:
         names = await self._queues(operation.namespace, operation.plan)
         following = next((name for name in names if name > claimed.queue), "")
         progress = keys.bulk_progress(operation.namespace, claimed.queue, operation.id)
-        counts = await self._link.call("HMGET", progress, *COUNTS) if claimed.queue else [None] * len(COUNTS)
+        counts: list[bytes | None] = [None] * len(COUNTS)
+        if claimed.queue:
+            # First, so that the counts are the last ones, and no server that was overtaken works here any more.
+            await self._close(self._link, [keys.settings(operation.namespace, claimed.queue)], [operation.id, KEPT_MS])
+            counts = await self._link.call("HMGET", progress, *COUNTS)
         args: list[Argument] = [claimed.member, claimed.queue, following, KEPT_MS]
         for name, count in zip(COUNTS, counts, strict=True):
             args += [name, count or 0]
         (word,) = await self._advance(self._link, [keys.bulk_running(), claimed.record], args)
         if word != b"OK":
             return None
-        if claimed.queue:
-            await self._link.call("UNLINK", progress)
         return claimed._replace(queue=following) if following else None
 
     async def fail(self, claimed: ClaimedBulk, fault: str) -> None:

@@ -86,6 +86,9 @@ class BulkWalk:
         operation = self._claimed.operation
         progress = keys.bulk_progress(operation.namespace, self._claimed.queue, operation.id)
         steps, cursor, done = await self._link.call("HMGET", progress, "steps", "cursor", "done")
+        if steps == b"closed":
+            self.is_over = True
+            return
         if steps is not None:
             self._steps, self._done, self._cursor = int(steps), int(done or 0), _decode_cursor(cursor)
         await self._look_up_names()

@@ -49,7 +49,8 @@ def test_processes_that_cannot_start_say_why_once(app: str, code: int, said: str
     ended = run(MODULE, "--app", app, "--processes", "3", environ=ENVIRON)
 
     assert (ended.returncode, ended.stdout) == (code, ""), ended.stderr
-    cause, summary = ended.stderr.splitlines()
+    *logged, cause, summary = ended.stderr.splitlines()
+    assert [line for line in logged if "worker.spawning" not in line] == []
     assert said in cause
     assert summary == "gopher: the worker processes cannot start, see above"
 

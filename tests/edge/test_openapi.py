@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
+from gopher.breaker import Breaker
 from gopher.job import Move
 from gopher.store import keys
 from tests.edge.json_schema import Schemas
@@ -72,6 +73,7 @@ async def endless_operation(rest: Rest) -> str:
 async def prepare(rest: Rest) -> dict[str, str]:
     """Fill a namespace with jobs in several states; return the ids of some by what they are good for."""
     await rest.add_worker("w1", ["email"])
+    await rest.store.breakers.declare(rest.namespace, "smtp", Breaker(), ["email"])
     for queue in ("done", "dead"):
         await rest.submit(queue=queue, labels={"a": "b"})
         await rest.settle(await rest.claim(queue), Move.COMPLETE if queue == "done" else Move.BURY, queue=queue)
@@ -95,6 +97,9 @@ BODIES: Final[dict[str, JsonValue]] = {
         "queue": "default",
         "submitted_before": "2000-01-01T00:00:00Z",
     },
+    f"{V1}/rate-limits/{{type}}": {"rate": {"count": 10, "burst": 2}, "concurrency_per_key": 3},
+    f"{V1}/queues/{{queue}}": {"priority_ratio": {"high": 1, "normal": 1, "low": 1}, "limits": {"concurrency": 100}},
+    f"{V1}/breakers/{{name}}": {"control": "open"},
 }
 
 
@@ -102,7 +107,8 @@ def path_for(each: Told, ids: Mapping[str, str]) -> str:
     """Return the path with something in it that is there."""
     word = each.method.lower() if each.path.endswith("{job_id}") else each.path.rpartition("/")[2]
     path = each.path.replace("{operation_id}", ids["operation"])
-    return path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default").replace("{worker_id}", "w1")
+    path = path.replace("{type}", "email").replace("{name}", "smtp").replace("{worker_id}", "w1")
+    return path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default")
 
 
 async def ask(rest: Rest, each: Told, path: str, body: JsonValue = None) -> Answer:
@@ -140,7 +146,7 @@ async def test_every_operation_answers_as_told(rest: Rest) -> None:
         schema = each.schema(answer.status, answer.headers["content-type"])
         faults += [f"{each.method} {each.path} {fault}" for fault in schemas.faults(schema, value_of(answer))]
 
-    assert len(told) == len(rest.operations) == 26
+    assert len(told) == len(rest.operations) == 33
     assert faults == []
 
 
@@ -155,13 +161,15 @@ async def test_every_operation_refuses_as_told(rest: Rest) -> None:
             .replace("{queue}", "nope")
             .replace("{operation_id}", UNKNOWN_ID)
             .replace("{worker_id}", "w9")
+            .replace("{type}", "email")
+            .replace("{name}", "smtp")
         )
         answers = [await send(rest.address, each.method, f"{path}?no=1")]
         answers.append(await send(rest.address, each.method, path, b"", {"Origin": "http://elsewhere"}))
         if "requestBody" in each.about:
             answers += [await ask(rest, each, path, {"no": 1}), await ask(rest, each, path, [])]
             answers.append(await send(rest.address, each.method, path, b"x", {"Content-Type": "text/plain"}))
-        if "{" in path + each.path and not path.endswith("pause"):
+        if "{" in path + each.path and not path.endswith(("pause", "email")):
             answers.append(await ask(rest, each, path, {}))
         for answer in answers:
             if answer.status < 400:
@@ -256,6 +264,8 @@ async def test_names_in_paths_have_the_pattern_told(rest: Rest) -> None:
         "queue": 1,
         "operation_id": 1,
         "worker_id": 1,
+        "type": 1,
+        "name": 1,
     }
     assert re.search(patterns["job_id"].pop(), job_id)
     assert re.search(patterns["queue"].pop(), "q.1_x-y")
@@ -266,7 +276,7 @@ async def test_page_names_every_operation(rest: Rest) -> None:
     """docs/rest.md has every path of the document, and no other."""
     _, told = await document_of(rest)
 
-    named = set(re.findall(r"`(?:GET |POST |DELETE )?(/api/[\w/{}-]+)`", PAGE))
+    named = set(re.findall(r"`(?:GET |POST |PUT |PATCH |DELETE )?(/api/[\w/{}-]+)`", PAGE))
 
     assert named == {each.path for each in told}
 

@@ -80,7 +80,13 @@ async def test_dead_letters_are_listed_and_requeued(rest: Rest) -> None:
 
     assert len(listed.list("jobs")) == 2
     assert listed["next_page_token"] is not None
-    assert listed.list("jobs")[0]["failure"] == {"code": "UNKNOWN", "reason": "HANDLER_RAISED", "message": "no"}
+    assert listed.list("jobs")[0]["failure"] == {
+        "code": "UNKNOWN",
+        "reason": "HANDLER_RAISED",
+        "message": "no",
+        "metadata": {},
+        "retry_after_seconds": None,
+    }
     assert [each["requeued"] for each in (other, one, rest_of_all)] == [0, 1, 2]
 
 

@@ -202,6 +202,32 @@ async def test_step_of_a_server_that_was_overtaken_changes_nothing(rig: Rig, mon
     await rig.store.bulk.cancel(rig.namespace, operation.id)
 
 
+async def test_step_that_comes_after_its_queue_was_closed_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stood still finds its operation completed: a job that has failed anew since is not retried again."""
+    await rig.submit()
+    await rig.fail()
+    operation = await start(rig, BulkKind.RETRY)
+    claimed = await take(rig)
+    late, other = [BulkWalk(rig.store.link, rig.store.query, claimed) for _ in range(2)]
+    await late.open()
+    await other.open()
+    ids, scanned, cursor = await late._collect(late._names[0])
+    while not other.is_over:
+        await other.step()
+    assert await rig.store.bulk.advance(claimed) is None
+    await rig.fail()
+
+    async def read_before(_: str) -> tuple[list[str], int, bulk_walk._Cursor]:
+        await trio.lowlevel.checkpoint()
+        return ids, scanned, cursor
+
+    monkeypatch.setattr(late, "_collect", read_before)
+    await late.step()
+
+    assert (await rig.store.bulk.get(rig.namespace, operation.id)).done == 1
+    assert (await rig.queues.queue(rig.namespace, "default")).failed == 1
+
+
 async def test_cancelled_operation_stops_and_tells_what_it_did(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was done stays done; cancelled twice is as good as once, completed it cannot be cancelled."""
     monkeypatch.setattr(bulk_walk, "BATCH", 1)

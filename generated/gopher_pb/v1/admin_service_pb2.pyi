@@ -13,6 +13,8 @@ from gopher_pb.v1 import breaker_pb2 as _breaker_pb2
 from gopher_pb.v1 import bulk_pb2 as _bulk_pb2
 from gopher_pb.v1 import job_pb2 as _job_pb2
 from gopher_pb.v1 import queue_service_pb2 as _queue_service_pb2
+from gopher_pb.v1 import stats_pb2 as _stats_pb2
+from gopher_pb.v1 import worker_pb2 as _worker_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -74,17 +76,17 @@ class GetStatsResponse(_message.Message):
     @_builtins.property
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[_queue_service_pb2.Queue]: ...
     @_builtins.property
-    def redis(self) -> Global___RedisStats: ...
+    def redis(self) -> _stats_pb2.RedisStats: ...
     @_builtins.property
-    def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeStats]:
+    def types(self) -> _containers.RepeatedCompositeFieldContainer[_stats_pb2.TypeStats]:
         """By queue and name."""
 
     @_builtins.property
-    def waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitStats]:
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[_stats_pb2.WaitStats]:
         """By queue, high first; without the lines from which no job was ever claimed."""
 
     @_builtins.property
-    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]:
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Worker]:
         """The workers that live, by id."""
 
     def __init__(
@@ -94,10 +96,10 @@ class GetStatsResponse(_message.Message):
         worker_count: _builtins.int = ...,
         slot_count: _builtins.int = ...,
         busy_slot_count: _builtins.int = ...,
-        redis: Global___RedisStats | None = ...,
-        types: _abc.Iterable[Global___TypeStats] | None = ...,
-        waits: _abc.Iterable[Global___WaitStats] | None = ...,
-        workers: _abc.Iterable[Global___Worker] | None = ...,
+        redis: _stats_pb2.RedisStats | None = ...,
+        types: _abc.Iterable[_stats_pb2.TypeStats] | None = ...,
+        waits: _abc.Iterable[_stats_pb2.WaitStats] | None = ...,
+        workers: _abc.Iterable[_worker_pb2.Worker] | None = ...,
         utilisation: _builtins.float = ...,
         attempts_per_second: _builtins.float = ...,
         succeeded_per_second: _builtins.float = ...,
@@ -111,272 +113,6 @@ class GetStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
-
-@_typing.final
-class Percentiles(_message.Message):
-    """Of the last five minutes; where nothing was measured in them, of all time."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    COUNT_FIELD_NUMBER: _builtins.int
-    MEAN_FIELD_NUMBER: _builtins.int
-    P50_FIELD_NUMBER: _builtins.int
-    P95_FIELD_NUMBER: _builtins.int
-    P99_FIELD_NUMBER: _builtins.int
-    RECENT_FIELD_NUMBER: _builtins.int
-    count: _builtins.int
-    """How many were measured."""
-    recent: _builtins.bool
-    """Of the last five minutes."""
-    @_builtins.property
-    def mean(self) -> _duration_pb2.Duration: ...
-    @_builtins.property
-    def p50(self) -> _duration_pb2.Duration:
-        """Each within a fifth."""
-
-    @_builtins.property
-    def p95(self) -> _duration_pb2.Duration: ...
-    @_builtins.property
-    def p99(self) -> _duration_pb2.Duration: ...
-    def __init__(
-        self,
-        *,
-        count: _builtins.int = ...,
-        mean: _duration_pb2.Duration | None = ...,
-        p50: _duration_pb2.Duration | None = ...,
-        p95: _duration_pb2.Duration | None = ...,
-        p99: _duration_pb2.Duration | None = ...,
-        recent: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mean", b"mean", "p50", b"p50", "p95", b"p95", "p99", b"p99"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "mean", b"mean", "p50", b"p50", "p95", b"p95", "p99", b"p99", "recent", b"recent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Percentiles: _TypeAlias = Percentiles  # noqa: Y015
-
-@_typing.final
-class TypeStats(_message.Message):
-    """What was measured of the attempts of a type."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class AttemptsTotalEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    QUEUE_FIELD_NUMBER: _builtins.int
-    TYPE_FIELD_NUMBER: _builtins.int
-    ATTEMPTS_TOTAL_FIELD_NUMBER: _builtins.int
-    SUCCEEDED_PER_SECOND_FIELD_NUMBER: _builtins.int
-    FAILED_PER_SECOND_FIELD_NUMBER: _builtins.int
-    DURATION_FIELD_NUMBER: _builtins.int
-    queue: _builtins.str
-    type: _builtins.str
-    succeeded_per_second: _builtins.float
-    """Over the last minute."""
-    failed_per_second: _builtins.float
-    """Raised or timed out; over the last minute."""
-    @_builtins.property
-    def attempts_total(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """By outcome: succeeded, raised, timed_out, cancelled. Those that were lost are in leases_lost_total."""
-
-    @_builtins.property
-    def duration(self) -> Global___Percentiles:
-        """How long handlers ran."""
-
-    def __init__(
-        self,
-        *,
-        queue: _builtins.str = ...,
-        type: _builtins.str = ...,
-        attempts_total: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        succeeded_per_second: _builtins.float = ...,
-        failed_per_second: _builtins.float = ...,
-        duration: Global___Percentiles | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_total", b"attempts_total", "duration", b"duration", "failed_per_second", b"failed_per_second", "queue", b"queue", "succeeded_per_second", b"succeeded_per_second", "type", b"type"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___TypeStats: _TypeAlias = TypeStats  # noqa: Y015
-
-@_typing.final
-class WaitStats(_message.Message):
-    """How long jobs stood in a line before they were claimed."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    QUEUE_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
-    WAIT_FIELD_NUMBER: _builtins.int
-    queue: _builtins.str
-    priority: _job_pb2.Priority.ValueType
-    @_builtins.property
-    def wait(self) -> Global___Percentiles: ...
-    def __init__(
-        self,
-        *,
-        queue: _builtins.str = ...,
-        priority: _job_pb2.Priority.ValueType = ...,
-        wait: Global___Percentiles | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["priority", b"priority", "queue", b"queue", "wait", b"wait"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WaitStats: _TypeAlias = WaitStats  # noqa: Y015
-
-@_typing.final
-class RedisStats(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    VERSION_FIELD_NUMBER: _builtins.int
-    USED_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
-    MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
-    CONNECTED_CLIENTS_FIELD_NUMBER: _builtins.int
-    UPTIME_FIELD_NUMBER: _builtins.int
-    version: _builtins.str
-    used_memory_bytes: _builtins.int
-    max_memory_bytes: _builtins.int
-    """0: no limit."""
-    connected_clients: _builtins.int
-    @_builtins.property
-    def uptime(self) -> _duration_pb2.Duration: ...
-    def __init__(
-        self,
-        *,
-        version: _builtins.str = ...,
-        used_memory_bytes: _builtins.int = ...,
-        max_memory_bytes: _builtins.int = ...,
-        connected_clients: _builtins.int = ...,
-        uptime: _duration_pb2.Duration | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected_clients", b"connected_clients", "max_memory_bytes", b"max_memory_bytes", "uptime", b"uptime", "used_memory_bytes", b"used_memory_bytes", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RedisStats: _TypeAlias = RedisStats  # noqa: Y015
-
-@_typing.final
-class Worker(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    @_typing.final
-    class QueuesEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
-
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.int
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.int = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    ID_FIELD_NUMBER: _builtins.int
-    HOST_FIELD_NUMBER: _builtins.int
-    PID_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    QUEUES_FIELD_NUMBER: _builtins.int
-    TYPES_FIELD_NUMBER: _builtins.int
-    SLOT_COUNT_FIELD_NUMBER: _builtins.int
-    BUSY_SLOT_COUNT_FIELD_NUMBER: _builtins.int
-    START_TIME_FIELD_NUMBER: _builtins.int
-    HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
-    DRAINING_FIELD_NUMBER: _builtins.int
-    STUCK_JOB_IDS_FIELD_NUMBER: _builtins.int
-    UTILISATION_FIELD_NUMBER: _builtins.int
-    ATTEMPTS_PER_SECOND_FIELD_NUMBER: _builtins.int
-    RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
-    CPU_CORES_FIELD_NUMBER: _builtins.int
-    id: _builtins.str
-    host: _builtins.str
-    pid: _builtins.int
-    version: _builtins.str
-    slot_count: _builtins.int
-    busy_slot_count: _builtins.int
-    draining: _builtins.bool
-    utilisation: _builtins.float
-    """Of its slots' time since the beat before the last, the share in which a handler ran: 0 to 1."""
-    attempts_per_second: _builtins.float
-    """Attempts that ended, over the same time."""
-    resident_bytes: _builtins.int
-    """Memory of its process; 0 where its system does not tell."""
-    cpu_cores: _builtins.float
-    """Processor time of its process over the same time; 1.0 is one core."""
-    @_builtins.property
-    def queues(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Names and weights, as in `a=2,b=1`."""
-
-    @_builtins.property
-    def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def heartbeat_time(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def stuck_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Jobs whose handler outlasts its cancel."""
-
-    def __init__(
-        self,
-        *,
-        id: _builtins.str = ...,
-        host: _builtins.str = ...,
-        pid: _builtins.int = ...,
-        version: _builtins.str = ...,
-        queues: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
-        types: _abc.Iterable[_builtins.str] | None = ...,
-        slot_count: _builtins.int = ...,
-        busy_slot_count: _builtins.int = ...,
-        start_time: _timestamp_pb2.Timestamp | None = ...,
-        heartbeat_time: _timestamp_pb2.Timestamp | None = ...,
-        draining: _builtins.bool = ...,
-        stuck_job_ids: _abc.Iterable[_builtins.str] | None = ...,
-        utilisation: _builtins.float = ...,
-        attempts_per_second: _builtins.float = ...,
-        resident_bytes: _builtins.int = ...,
-        cpu_cores: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "start_time", b"start_time"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Worker: _TypeAlias = Worker  # noqa: Y015
 
 @_typing.final
 class ListWorkersRequest(_message.Message):
@@ -403,11 +139,11 @@ class ListWorkersResponse(_message.Message):
 
     WORKERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]: ...
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Worker]: ...
     def __init__(
         self,
         *,
-        workers: _abc.Iterable[Global___Worker] | None = ...,
+        workers: _abc.Iterable[_worker_pb2.Worker] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -451,11 +187,11 @@ class DrainWorkerResponse(_message.Message):
 
     WORKER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def worker(self) -> Global___Worker: ...
+    def worker(self) -> _worker_pb2.Worker: ...
     def __init__(
         self,
         *,
-        worker: Global___Worker | None = ...,
+        worker: _worker_pb2.Worker | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
