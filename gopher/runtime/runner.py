@@ -154,7 +154,18 @@ class Runner:
         attempt.begin(scope)
         room = self._executors.room_for(spec)
         if room is None and attempt.may_begin is None:
-            return await self._complete_now(attempt, spec, scope)
+            result = await self._run_handler(attempt, spec, scope)
+        else:
+            result = await self._run_in_turn(attempt, spec, scope, room)
+        job = attempt.job
+        children = () if attempt.brood is None else tuple(attempt.brood.children)
+        plain_attempt = job.attempt if job.is_plain and not children else ""
+        return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt, children)
+
+    async def _run_in_turn(
+        self, attempt: RunningAttempt, spec: HandlerSpec, scope: trio.CancelScope, room: trio.CapacityLimiter | None
+    ) -> bytes:
+        """Run the handler once it may begin; the wait is none of its time."""
         attempt.is_waiting = True
         if self._is_draining():
             attempt.cancel(CancelReason.SHUTDOWN)
@@ -166,21 +177,21 @@ class Runner:
             attempt.is_waiting = False
             attempt.waited_seconds = trio.current_time() - since
             scope.deadline = math.inf
-            return await self._complete_now(attempt, spec, scope)
+            return await self._run_handler(attempt, spec, scope)
 
-    async def _complete_now(self, attempt: RunningAttempt, spec: HandlerSpec, scope: trio.CancelScope) -> Settlement:
-        job = attempt.job
+    async def _run_handler(self, attempt: RunningAttempt, spec: HandlerSpec, scope: trio.CancelScope) -> bytes:
         attempt.began_at = time.perf_counter()
         limit_seconds, _ = _limit(attempt, spec)
         if limit_seconds is not None:
             scope.deadline = trio.current_time() + limit_seconds
             attempt.is_late_at = time.monotonic() + limit_seconds + attempt.grace_seconds
-        result = await self._call(attempt, spec)
+        job = attempt.job
+        with tracing.attempt_span(job.type, attempt.queue, job.id, job.attempt, job.trace):
+            value = await self._executors.execute(spec, self._context(attempt), attempt)
+        result = self._read_result(value)
         if limit_seconds is not None and not scope.cancel_called:
             scope.deadline = math.inf
-        children = () if attempt.brood is None else tuple(attempt.brood.children)
-        plain_attempt = job.attempt if job.is_plain and not children else ""
-        return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt, children)
+        return result
 
     def _failure(self, attempt: RunningAttempt, error: BaseException | None, scope: trio.CancelScope) -> Settlement:
         """Return what becomes of an attempt whose handler did not return; without an error, its scope has caught."""
@@ -198,7 +209,7 @@ class Runner:
         assert spec is not None  # noqa: S101 - without one the attempt was refused
         return spec
 
-    async def _call(self, attempt: RunningAttempt, spec: HandlerSpec) -> bytes:
+    def _context(self, attempt: RunningAttempt) -> JobContext:
         job = attempt.job
 
         async def report(fraction: float, message: str) -> None:
@@ -220,9 +231,7 @@ class Runner:
         )
         context.report = report
         context.enlist = enlist
-        with tracing.attempt_span(job.type, attempt.queue, job.id, job.attempt, job.trace):
-            value = await self._executors.execute(spec, context, attempt)
-        return self._read_result(value)
+        return context
 
     def _read_result(self, value: object) -> bytes:
         try:
@@ -296,6 +305,8 @@ def _limit(attempt: RunningAttempt, spec: HandlerSpec) -> tuple[float | None, bo
     """Return how long the attempt may run, in seconds, and whether that is due to the job's deadline."""
     timeout_ms = attempt.job.number(b"timeout_ms")
     limit_seconds = spec.timeout_seconds if timeout_ms is None else timeout_ms / 1000
+    if attempt.job.is_plain:
+        return limit_seconds, False
     left_seconds = _left_seconds(attempt)
     if left_seconds < (math.inf if limit_seconds is None else limit_seconds) or (
         attempt.is_waiting and left_seconds < math.inf

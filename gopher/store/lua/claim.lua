@@ -82,33 +82,47 @@ for letter, list in pairs(sources) do
   end
 end
 local cursor = only == false and tonumber(redis.call('hget', counters_key, 'cursor') or 0) % #cycle or 0
-local function next_letter()
+local function next_source()
   if only then
-    return source_of(only) and only
+    return source_of(only), only
   end
   for i = 0, #cycle - 1 do
     local letter = string.sub(cycle, (cursor + i) % #cycle + 1, (cursor + i) % #cycle + 1)
-    if source_of(letter) then
+    local source = source_of(letter)
+    if source then
       cursor = (cursor + i) % #cycle
-      return letter
+      return source, letter
     end
   end
   return nil
 end
 
+local function table_of(fields)
+  local job = {}
+  for i = 1, #fields, 2 do
+    job[fields[i]] = fields[i + 1]
+  end
+  return job
+end
+
 -- Read all, then write: first the new index, then the records, last the removal from the old index.
-local taken, expired, parked, leases, dated, refused = {}, {}, {}, {}, {}, {}
+local taken, expired, parked, leases, dated, refused, holds = {}, {}, {}, {}, {}, {}, {}
 local expiry, turns, unparked = now + lease_ms, 0, {}
+-- The way of nearly every job: from the one line that there is, held back by nothing.
+local plain = only and not is_limited and sources[only][1]
+local plain_count = plain and #plain.ids
 while turns < wanted and #parked < LOOKAHEAD do
-  local letter = next_letter()
-  if not letter then
+  local source, letter = plain, only
+  if not plain then
+    source, letter = next_source()
+  end
+  if not source or source.at == plain_count then
     break
   end
-  local source = source_of(letter)
   source.at = source.at + 1
   local id = source.ids[source.at]
   local fields = redis.call('hgetall', job_key(id))
-  local state, attempt, deadline, type, key, parked_by, enqueued, submitted
+  local state, attempt, deadline, parked_by
   for i = 1, #fields, 2 do
     local name = fields[i]
     if name == 'state' then
@@ -117,32 +131,26 @@ while turns < wanted and #parked < LOOKAHEAD do
       attempt = fields[i + 1]
     elseif name == 'deadline_ms' then
       deadline = fields[i + 1]
-    elseif name == 'type' then
-      type = fields[i + 1]
-    elseif name == 'limit_key' then
-      key = fields[i + 1]
     elseif name == 'parked_by' then
       parked_by = fields[i + 1]
-    elseif name == 'enqueued_ms' then
-      enqueued = fields[i + 1]
-    elseif name == 'submitted_ms' then
-      submitted = fields[i + 1]
     end
   end
-  local by, held
+  local by, held, job
   -- An id whose record is gone or says otherwise is left from a script that was cut short: it only leaves the line.
   if state == 'enqueued' and parked_by == source.by then
     if deadline and tonumber(deadline) <= now then
       expired[#expired + 1] = id
     else
       if is_limited then
-        by, held = admit(id, type, key, now)
+        job = table_of(fields)
+        by, held = admit(id, job.type, job.limit_key, now)
       end
       if not by then
         taken[#taken + 1] = {id, 0, (attempt or 0) + 1, fields}
         leases[#leases + 1] = expiry
         leases[#leases + 1] = id
         if held then
+          holds[id] = held
           fields[#fields + 1] = 'held'
           fields[#fields + 1] = held
         end
@@ -160,7 +168,7 @@ while turns < wanted and #parked < LOOKAHEAD do
     if by == source.by then
       source.at = source.at - 1
     else
-      parked[#parked + 1] = {id, by, LEVELS[letter], tonumber(enqueued or submitted or now), parked_by}
+      parked[#parked + 1] = {id, by, LEVELS[letter], tonumber(job.enqueued_ms or job.submitted_ms or now), parked_by}
     end
   else
     turns = turns + 1
@@ -178,16 +186,16 @@ if #taken > 0 then
   local token = redis.call('hincrby', counters_key, 'token', #taken) - #taken
   local names = {claim_id}
   for i, claimed in ipairs(taken) do
-    local id, fields = claimed[1], claimed[4]
+    local id = claimed[1]
     claimed[2] = token + i
     redis.call('hset', job_key(id), 'state', 'processing', 'attempt', claimed[3], 'token', claimed[2],
       'worker', worker, 'started_ms', now)
-    if fields[#fields - 1] == 'held' then
-      redis.call('hset', job_key(id), 'held', fields[#fields])
-    end
     names[#names + 1] = id .. ' ' .. claimed[2]
     note_change(id, 'processing', claimed[3])
     reply[#reply + 1] = claimed
+  end
+  for id, held in pairs(holds) do
+    redis.call('hset', job_key(id), 'held', held)
   end
   redis.call('set', claim_key, table.concat(names, ' '), 'px', lease_ms)
   if #dated > 0 then

@@ -133,8 +133,8 @@ local function settle_parent(at)
   return last + 1
 end
 
-local at = 1
-while at <= #ARGV do
+local at, last = 1, #ARGV
+while at <= last do
   local kind = ARGV[at + 7]
   if kind == 'children' then
     at = settle_parent(at)
