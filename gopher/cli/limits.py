@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -141,14 +142,18 @@ def update_queue(
 
 
 def _rate(option: str, count: int | None, per: str, burst: int | None) -> RateLimit | None:
+    burst_option = option.replace("limit", "burst")
     if count is None:
         if burst is not None:
-            raise invalid(option.replace("limit", "burst"), "CONFLICT", f"needs {option} beside it")
+            raise invalid(burst_option, "CONFLICT", f"needs {option} beside it")
         return None
     try:
-        return RateLimit(count, PERIODS[per], burst or 0)
+        option_at_fault = option
+        rate = RateLimit(count, PERIODS[per])
+        option_at_fault = burst_option
+        return replace(rate, burst=burst or 0)
     except ValueError as error:
-        raise invalid(option, "OUT_OF_RANGE", str(error)) from error
+        raise invalid(option_at_fault, "OUT_OF_RANGE", str(error)) from error
 
 
 def _count(option: str, count: int | None) -> int | None:

@@ -46,3 +46,10 @@ async def crash(job: gopher.JobContext, payload: object) -> object:
 
     await trio.lowlevel.checkpoint()
     os._exit(9)
+
+
+@registry.handler("guarded", breaker=gopher.Breaker(name="dependency"), rate_limit="1000/s")
+async def guarded(job: gopher.JobContext, payload: object) -> object:
+    """Return the payload, behind a breaker and a limit."""
+    await trio.lowlevel.checkpoint()
+    return payload
