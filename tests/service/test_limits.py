@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import breaker_pb2
@@ -18,7 +19,7 @@ from gopher.service.limits import FlowControl
 if TYPE_CHECKING:
     from tests.service.conftest import Rig
 
-ONE_A_DAY = pb.Limits(rate=pb.RateLimit(count=1, period={"seconds": 86_400}))
+ONE_A_DAY = pb.Limits(rate=pb.RateLimit(count=1, period=Duration(seconds=86_400)))
 
 
 @pytest.fixture
@@ -159,7 +160,7 @@ async def test_queue_that_nobody_has_used_has_no_limits_to_show_or_remove(rig: R
 async def test_breaker_is_listed_held_and_let_go(rig: Rig, flow: FlowControl) -> None:
     """What it is told to be it is, until attempts decide again."""
     await rig.store.breakers.declare(rig.namespace, "smtp", Breaker(), ["email"])
-    ask = admin_pb.UpdateBreakerRequest(namespace=rig.namespace, name="smtp", control="BREAKER_CONTROL_FORCED_OPEN")
+    ask = admin_pb.UpdateBreakerRequest(namespace=rig.namespace, name="smtp", control=breaker_pb2.BREAKER_CONTROL_FORCED_OPEN)
 
     held = (await flow.update_breaker(ask)).breaker
     (listed,) = (await flow.list_breakers(admin_pb.ListBreakersRequest(namespace=rig.namespace))).breakers
@@ -188,7 +189,7 @@ async def test_order_that_cannot_work_changes_no_breaker(
         await flow.update_breaker(ask)
     with pytest.raises(BreakerNotFoundError):
         await flow.update_breaker(
-            admin_pb.UpdateBreakerRequest(namespace=rig.namespace, name="imap", control="BREAKER_CONTROL_AUTOMATIC")
+            admin_pb.UpdateBreakerRequest(namespace=rig.namespace, name="imap", control=breaker_pb2.BREAKER_CONTROL_AUTOMATIC)
         )
 
     assert [each.reason for each in caught.value.violations] == [reason]
