@@ -16,7 +16,9 @@ from tests.waiting import until_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-TYPE: Final = "guarded"
+GUARDED: Final = "guarded"
+LIMITED: Final = "limited"
+"""No other test runs a job of this type: a limit counts what it has let start before it was set."""
 
 
 class Operator:
@@ -53,19 +55,19 @@ async def operator_of(address: str) -> AsyncIterator[Operator]:
     operator = Operator(address)
     yield operator
     await operator.gopher("breakers", "dependency", "--control", "automatic")
-    await operator.gopher("rate-limit", TYPE, "--remove")
+    await operator.gopher("rate-limit", LIMITED, "--remove")
 
 
 async def test_limit_takes_effect_on_a_running_system(dev_address: str) -> None:
     """Of two jobs one runs and one is parked; with a higher limit it runs too, though the day is not over."""
     async with operator_of(dev_address) as operator:
-        await operator.gopher("rate-limit", TYPE, "--limit", "1", "--per", "d")
-        first = await operator.gopher("submit", TYPE)
+        await operator.gopher("rate-limit", LIMITED, "--limit", "1", "--per", "d")
+        first = await operator.gopher("submit", LIMITED)
         await operator.until(first, "state", "completed")
-        second = await operator.gopher("submit", TYPE)
-        held = await operator.until(second, "parked_by", f"rate:{TYPE}")
+        second = await operator.gopher("submit", LIMITED)
+        held = await operator.until(second, "parked_by", f"rate:{LIMITED}")
         queues = [json.loads(line) for line in (await operator.gopher("queues", "--json")).splitlines()]
-        await operator.gopher("rate-limit", TYPE, "--limit", "10", "--per", "d")
+        await operator.gopher("rate-limit", LIMITED, "--limit", "10", "--per", "d")
         freed = await operator.until(second, "state", "completed")
 
     assert (held["state"], held["attempt"]) == ("enqueued", 0)
@@ -77,7 +79,7 @@ async def test_breaker_held_open_parks_and_closed_lets_go(dev_address: str) -> N
     """A job waits with no attempt spent, and starts once the order changes."""
     async with operator_of(dev_address) as operator:
         await operator.gopher("breakers", "dependency", "--control", "open")
-        job_id = await operator.gopher("submit", TYPE)
+        job_id = await operator.gopher("submit", GUARDED)
         held = await operator.until(job_id, "parked_by", "breaker:dependency")
         await operator.gopher("breakers", "dependency", "--control", "closed")
         freed = await operator.until(job_id, "state", "completed")
