@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import Parameter
 
@@ -15,12 +15,13 @@ from gopher.limits import PERIODS, Limits, PriorityRatio, RateLimit
 from gopher.wire.shape import breaker_object, rule_object
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gopher.client.values import Breaker, LimitRule
 
 Queue = Annotated[str, Parameter(["--queue", "-q"])]
 Per = Literal["s", "m", "h", "d"]
+T = TypeVar("T")
 
 
 def rate_limit(
@@ -141,22 +142,25 @@ def update_queue(
 
 
 def _rate(option: str, count: int | None, per: str, burst: int | None) -> RateLimit | None:
+    burst_option = option.replace("limit", "burst")
     if count is None:
         if burst is not None:
-            raise invalid(option.replace("limit", "burst"), "CONFLICT", f"needs {option} beside it")
+            raise invalid(burst_option, "CONFLICT", f"needs {option} beside it")
         return None
-    try:
-        return RateLimit(count, PERIODS[per], burst or 0)
-    except ValueError as error:
-        raise invalid(option, "OUT_OF_RANGE", str(error)) from error
+    _refuse_unless(option, lambda: RateLimit(count))
+    return _refuse_unless(burst_option, lambda: RateLimit(count, PERIODS[per], burst or 0))
 
 
 def _count(option: str, count: int | None) -> int | None:
+    return _refuse_unless(option, lambda: Limits(concurrency=count)).concurrency
+
+
+def _refuse_unless(option: str, make: Callable[[], T]) -> T:
+    """Return what is made; what cannot work is the option's fault."""
     try:
-        Limits(concurrency=count)
+        return make()
     except ValueError as error:
         raise invalid(option, "OUT_OF_RANGE", str(error)) from error
-    return count
 
 
 def _ratio(text: str) -> PriorityRatio:

@@ -16,8 +16,9 @@ from gopher.edge.rest_answers import QueueView, queue_view
 from gopher.edge.rest_bodies import Name, NoBody, Query
 from gopher.edge.rest_calls import DELETE, GET, PATCH, PUT, Call
 from gopher.limits import LARGEST_COUNT, LARGEST_SHARE, PERIOD_NAMES
-from gopher.wire import convert
+from gopher.wire import check, convert
 from gopher.wire import limits as wire
+from gopher.wire.check import Faults
 from gopher.wire.shape import breaker_object, limits_object, rule_object
 
 if TYPE_CHECKING:
@@ -197,6 +198,9 @@ class LimitCalls:
         )
 
     async def _get(self, job_type: str, query: LimitsQuery, body: NoBody) -> RuleView:
+        faults = Faults()
+        check.name(faults, "type", job_type)
+        faults.refuse()
         found = (await self._list("", query, body)).rules
         unlimited = _rule(pb.LimitRule(type=job_type), query.queue)
         return next((rule for rule in found if rule.type == job_type), unlimited)

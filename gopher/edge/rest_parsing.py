@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
+from gopher.breaker import Forced
 from gopher.bulk import BulkKind
 from gopher.edge.rest_bodies import NAME_PATTERN
 from gopher.errors import InvalidRequestError, invalid
 from gopher.job import JobState, Priority
+from gopher.limits import PERIOD_NAMES
 from gopher.wire import check
 
 if TYPE_CHECKING:
@@ -22,7 +24,14 @@ BODY: Final = "body"
 
 _PLACED: Final = re.compile(r"(?P<said>.*?)(?: - at `(?:key` in `)?\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _NAMED: Final = re.compile(r"Object (?P<what>missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
-_ENUMS: Final = {"priority": Priority, "state": JobState, "states": JobState, "kind": BulkKind}
+_WORDS: Final[dict[str, tuple[str, ...]]] = {
+    "priority": tuple(Priority),
+    "state": tuple(JobState),
+    "states": tuple(JobState),
+    "kind": tuple(BulkKind),
+    "per": tuple(PERIOD_NAMES),
+    "control": ("automatic", *Forced),
+}
 _REASONS: Final = {
     "matching regex": "BAD_NAME",
     "enum value": "BAD_ENUM",
@@ -87,8 +96,8 @@ def _misfit(kind: type[msgspec.Struct], text: str) -> InvalidRequestError:
         known = ", ".join(each.encode_name for each in msgspec.structs.fields(kind)) or "nothing"
         return invalid(field, "UNKNOWN_FIELD", f"is not known here; known: {known}")
     reason = next((reason for mark, reason in _REASONS.items() if mark in said), "BAD_TYPE")
-    if reason == "BAD_ENUM" and (name := path.partition("[")[0]) in _ENUMS:
-        return invalid(path, reason, f"must be one of {', '.join(each.value for each in _ENUMS[name])}")
+    if reason == "BAD_ENUM" and (name := path.rpartition(".")[2].partition("[")[0]) in _WORDS:
+        return invalid(path, reason, f"must be one of {', '.join(_WORDS[name])}")
     if reason == "BAD_TIME":
         return invalid(path, reason, "must be a moment with its zone, such as 2030-01-31T12:00:00Z")
     if reason == "BAD_NAME":

@@ -54,6 +54,8 @@ class FlowControl:
         job_type = check.name(faults, "type", request.type)
         limits = wire.new_limits(faults, "limits", request.limits, has_keys=True) if request.HasField("limits") else None
         faults.refuse()
+        if limits is None:
+            await self._store.registry.require_queue(namespace, queue)
         await self._store.limits.set_limits(namespace, queue, job_type, limits)
         rules = await self._store.limits.rules(namespace, queue)
         none = LimitRule(type=job_type, set_limits=None, declared=None)

@@ -31,7 +31,7 @@ class LimitRule:
 
     Attributes:
         type: Of the jobs; `*` for the whole queue.
-        set_limits: What an operator has set; it holds, whole. None when none has.
+        set_limits: What an operator has set; it holds, whole, even if it limits nothing. None when none has.
         declared: What the handler declares; None when it declares nothing.
     """
 
@@ -42,7 +42,7 @@ class LimitRule:
     @property
     def limits(self) -> Limits:
         """Those that hold."""
-        return self.set_limits or self.declared or Limits()
+        return self.set_limits if self.set_limits is not None else self.declared or Limits()
 
 
 class LimitRules:

@@ -26,30 +26,35 @@ _FORCED_OF: Final[dict[int, Forced | None]] = {number: each for each, number in 
 
 def new_limits(faults: Faults, field: str, message: queue_service_pb2.Limits, *, has_keys: bool) -> Limits:
     """Check limits; those of a whole queue have no keys."""
-    if not has_keys and (message.HasField("rate_per_key") or message.concurrency_per_key):
-        faults.add(field, "CONFLICT", "a whole queue has no limits per key: set them for a type")
+    if not has_keys:
+        for name in ("rate_per_key", "concurrency_per_key"):
+            if name in {descriptor.name for descriptor, _ in message.ListFields()}:
+                faults.add(f"{field}.{name}", "CONFLICT", "a whole queue has no limits per key: set them for a type")
     return Limits(
         rate=_rate(faults, f"{field}.rate", message.rate) if message.HasField("rate") else None,
         rate_per_key=_rate(faults, f"{field}.rate_per_key", message.rate_per_key) if message.HasField("rate_per_key") else None,
-        concurrency=check.integer(faults, f"{field}.concurrency", message.concurrency, 1, LARGEST_COUNT),
-        concurrency_per_key=check.integer(
-            faults, f"{field}.concurrency_per_key", message.concurrency_per_key, 1, LARGEST_COUNT
-        ),
+        concurrency=_count(faults, f"{field}.concurrency", message.concurrency),
+        concurrency_per_key=_count(faults, f"{field}.concurrency_per_key", message.concurrency_per_key),
     )
 
 
+def _count(faults: Faults, field: str, value: int) -> int | None:
+    """Check a number of jobs; one that is refused gives None, since no value can be made of it."""
+    found = check.integer(faults, field, value, 1, LARGEST_COUNT)
+    return found if found is not None and 1 <= found <= LARGEST_COUNT else None
+
+
 def _rate(faults: Faults, field: str, message: queue_service_pb2.RateLimit) -> RateLimit | None:
-    count = check.integer(faults, f"{field}.count", message.count, 1, LARGEST_COUNT)
-    burst = check.integer(faults, f"{field}.burst", message.burst, 1, LARGEST_COUNT)
-    period_ms = convert.to_ms(message.period) if message.HasField("period") else PERIODS["s"]
-    if period_ms not in PERIODS.values():
+    if not message.count:
+        faults.add(f"{field}.count", "REQUIRED", f"must be 1 to {LARGEST_COUNT}; leave the rate out for no limit")
+    count = _count(faults, f"{field}.count", message.count)
+    burst = _count(faults, f"{field}.burst", message.burst)
+    period = message.period
+    period_ms = convert.to_ms(period) if message.HasField("period") else PERIODS["s"]
+    if period_ms not in PERIODS.values() or period.nanos:
         faults.add(f"{field}.period", "OUT_OF_RANGE", "must be a second, a minute, an hour or a day")
-        period_ms = PERIODS["s"]
-    if count is None:
-        if not message.count:
-            faults.add(f"{field}.count", "REQUIRED", f"must be 1 to {LARGEST_COUNT}")
         return None
-    return RateLimit(count, period_ms, burst or 0)
+    return None if count is None else RateLimit(count, period_ms, burst or 0)
 
 
 def new_ratio(faults: Faults, field: str, message: queue_service_pb2.PriorityRatio) -> PriorityRatio:

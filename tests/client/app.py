@@ -46,3 +46,17 @@ async def crash(job: gopher.JobContext, payload: object) -> object:
 
     await trio.lowlevel.checkpoint()
     os._exit(9)
+
+
+@registry.handler("guarded", breaker=gopher.Breaker(name="dependency"))
+async def guarded(job: gopher.JobContext, payload: object) -> object:
+    """Return the payload, behind a breaker."""
+    await trio.lowlevel.checkpoint()
+    return payload
+
+
+@registry.handler("limited", rate_limit="1000/s")
+async def limited(job: gopher.JobContext, payload: object) -> object:
+    """Return the payload, under a limit."""
+    await trio.lowlevel.checkpoint()
+    return payload

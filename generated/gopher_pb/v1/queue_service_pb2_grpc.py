@@ -145,10 +145,11 @@ class QueueServiceServicer:
 
     def SetRateLimit(self, request, context):
         """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
-        waits in its own line and holds up nothing else. A queue not yet used is created.
+        waits in its own line and holds up nothing else. A queue not yet used is created, unless none are set.
 
         Errors:
         INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+        NOT_FOUND: QUEUE_NOT_FOUND, none are set and nobody has used the queue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

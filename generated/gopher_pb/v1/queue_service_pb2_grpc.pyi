@@ -73,10 +73,11 @@ class QueueServiceStub:
     """
     SetRateLimit: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.SetRateLimitRequest, _queue_service_pb2.SetRateLimitResponse]
     """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
-    waits in its own line and holds up nothing else. A queue not yet used is created.
+    waits in its own line and holds up nothing else. A queue not yet used is created, unless none are set.
 
     Errors:
       INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+      NOT_FOUND: QUEUE_NOT_FOUND, none are set and nobody has used the queue.
     """
     ListRateLimits: _grpc.UnaryUnaryMultiCallable[_queue_service_pb2.ListRateLimitsRequest, _queue_service_pb2.ListRateLimitsResponse]
     """Lists the types that are limited in the queue, by name.
@@ -130,10 +131,11 @@ class QueueServiceAsyncStub(QueueServiceStub):
     """
     SetRateLimit: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.SetRateLimitRequest, _queue_service_pb2.SetRateLimitResponse]  # type: ignore[assignment]
     """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
-    waits in its own line and holds up nothing else. A queue not yet used is created.
+    waits in its own line and holds up nothing else. A queue not yet used is created, unless none are set.
 
     Errors:
       INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+      NOT_FOUND: QUEUE_NOT_FOUND, none are set and nobody has used the queue.
     """
     ListRateLimits: _aio.UnaryUnaryMultiCallable[_queue_service_pb2.ListRateLimitsRequest, _queue_service_pb2.ListRateLimitsResponse]  # type: ignore[assignment]
     """Lists the types that are limited in the queue, by name.
@@ -226,10 +228,11 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_queue_service_pb2.SetRateLimitResponse, _abc.Awaitable[_queue_service_pb2.SetRateLimitResponse]]:
         """Sets the limits of a type in the queue, whole; with none set, those that its handler declares hold again. What a limit refuses
-        waits in its own line and holds up nothing else. A queue not yet used is created.
+        waits in its own line and holds up nothing else. A queue not yet used is created, unless none are set.
 
         Errors:
           INVALID_ARGUMENT: REQUIRED, BAD_NAME, OUT_OF_RANGE.
+          NOT_FOUND: QUEUE_NOT_FOUND, none are set and nobody has used the queue.
         """
 
     @_abc_1.abstractmethod
