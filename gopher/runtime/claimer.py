@@ -207,11 +207,12 @@ class Claimer:
         # A wake-up that overtook this reply in our own process must not be lost.
         source.is_drained = len(jobs) < count and source.wakes == wakes
         suspects: list[Taken] = []
+        gates = self._gates
         source.meter.count_claims(jobs)
         for job in jobs:
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
-            outcomes = self._gates.take(attempt, source.settler)
+            outcomes = gates.take(attempt, source.settler) if gates.are_any else source.settler
             if is_suspect(job):
                 suspects.append((attempt, outcomes))
             else:
@@ -219,7 +220,7 @@ class Claimer:
         if suspects:
             self._suspects.take(suspects, slots)
         slots.start_nowait()
-        if claim is not None and await self._gates.ask(claim.refused):
+        if claim is not None and gates.are_any and await gates.ask(claim.refused):
             source.is_drained = False
         return False
 

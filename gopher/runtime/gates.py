@@ -62,6 +62,8 @@ class Gates:
         self._bulkheads = Bulkheads(registry)
         self._guards = Guards(store.breakers, _guards(registry.specs), namespace=namespace, worker=worker)
         self._bounded = {spec.type for spec in registry.specs if spec.breaker is not None or spec.bulkhead is not None}
+        self.are_any = bool(self._bounded)
+        """Whether any handler declares a breaker or a bulkhead."""
         self._is_stale = False
 
     async def start(self) -> None:

@@ -200,6 +200,7 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
     return tuple(kept)
 
 
+_FEWEST_FIELDS = 4
 _RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms", b"held"})
 
 
@@ -229,10 +230,15 @@ class ClaimedJob:
         record = self._record
         self.type: str = record[b"type"].decode()
         self.payload: bytes = record[b"payload"]
-        self.is_plain = record.keys().isdisjoint(_RARE)
-        self.priority: bytes = record.get(b"priority", b"normal")
+        self.is_plain = True
+        self.priority: bytes = b"normal"
         # Decoded by whoever counts, once for all jobs that were enqueued together.
-        self.enqueued_ms: bytes | None = record.get(b"enqueued_ms") or record.get(b"submitted_ms")
+        self.enqueued_ms: bytes | None = record.get(b"submitted_ms")
+        # Nearly every job has only what all have: state, type, payload, and when it was submitted.
+        if len(record) > _FEWEST_FIELDS:
+            self.is_plain = record.keys().isdisjoint(_RARE)
+            self.priority = record.get(b"priority", b"normal")
+            self.enqueued_ms = record.get(b"enqueued_ms") or self.enqueued_ms
 
     @property
     def content_type(self) -> str:
