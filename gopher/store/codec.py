@@ -235,7 +235,7 @@ class ClaimedJob:
         # Decoded by whoever counts, once for all jobs that were enqueued together.
         self.enqueued_ms: bytes | None = record.get(b"submitted_ms")
         # Nearly every job has only what all have: state, type, payload, and when it was submitted.
-        if len(record) > _FEWEST_FIELDS:
+        if len(record) > _FEWEST_FIELDS or self.enqueued_ms is None:
             self.is_plain = record.keys().isdisjoint(_RARE)
             self.priority = record.get(b"priority", b"normal")
             self.enqueued_ms = record.get(b"enqueued_ms") or self.enqueued_ms
