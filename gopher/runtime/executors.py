@@ -13,12 +13,17 @@ import trio
 
 from gopher.contexts import JobContext, SyncJobContext
 from gopher.handlers import Executor
+from gopher.runtime.middleware import call_through
 from gopher.runtime.subprocesses import Subprocesses
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
     from gopher.handlers import HandlerSpec
     from gopher.runtime.children import Children
+    from gopher.runtime.lifespans import Lifespans
     from gopher.runtime.scopes import RunningAttempt
+    from gopher.surroundings import Middleware
 
 
 class Executors:
@@ -30,10 +35,24 @@ class Executors:
         subprocesses: Subprocesses that run at most at once.
         max_result_bytes: Of a larger result a subprocess hands over only the news.
         children: Takes in what handlers in subprocesses submit.
+        middleware: What every attempt runs through, outermost first; may still grow.
+        lifespans: What handlers share.
     """
 
-    def __init__(self, *, app: str, threads: int, subprocesses: int, max_result_bytes: int, children: Children) -> None:
+    def __init__(
+        self,
+        *,
+        app: str,
+        threads: int,
+        subprocesses: int,
+        max_result_bytes: int,
+        children: Children,
+        middleware: Sequence[Middleware],
+        lifespans: Lifespans,
+    ) -> None:
         self._subprocesses = Subprocesses(app, children, max_result_bytes=max_result_bytes)
+        self._middleware = middleware
+        self._lifespans = lifespans
         self._threads = trio.CapacityLimiter(threads)
         self._room = trio.CapacityLimiter(subprocesses)
 
@@ -51,20 +70,25 @@ class Executors:
             PayloadMismatchError: The payload does not fit the handler.
             Exception: Whatever the handler raises.
         """
-        job = attempt.job
-        payload = spec.read_payload(job.payload, job.content_type)
+        payload = spec.read_payload(attempt.job.payload, attempt.job.content_type)
+        lifespan = self._lifespans.trio
+        if lifespan is not None:
+            context.give(lifespan.resources)
+        if self._middleware:
+            return await call_through(self._middleware, context, payload, lambda: self._call(spec, context, payload, attempt))
+        return await self._call(spec, context, payload, attempt)
+
+    def _call(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> Awaitable[object]:
+        # No coroutine of its own: for most handlers this is all that stands between them and the runner.
         match spec.executor:
             case Executor.TRIO:
-                return await spec.function(context, payload)
+                return spec.function(context, payload)
             case Executor.THREAD:
-                return await self._in_thread(spec, context, payload)
+                return self._in_thread(spec, context, payload)
             case Executor.PROCESS:
-                return await self._subprocesses.execute(context, attempt)
+                return self._subprocesses.execute(context, attempt)
             case Executor.ASYNCIO:
-                # For workers with such a handler only: to import trio_asyncio changes asyncio for the whole process.
-                from gopher.runtime import asyncio_loop
-
-                return await asyncio_loop.execute(spec, context, payload)
+                return self._on_asyncio(spec, context, payload)
 
     def kill(self) -> None:
         """End at once what outlasts its cancel and can be ended: subprocesses, with all their children."""
@@ -72,6 +96,17 @@ class Executors:
 
     async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
         thread_context = context.copy_as(SyncJobContext)
+        if self._lifespans.trio is not None:
+            thread_context.give(self._lifespans.trio.resources)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
         thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
+
+    async def _on_asyncio(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
+        loop, lifespan = self._lifespans.loop, self._lifespans.asyncio
+        if loop is not None and lifespan is not None:
+            return await loop.execute(spec, context, payload, lifespan.resources)
+        # For workers with such a handler only: to import trio_asyncio changes asyncio for the whole process.
+        from gopher.runtime import asyncio_loop
+
+        return await asyncio_loop.execute(spec, context, payload)
