@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 import gopher
 
@@ -12,14 +13,17 @@ if TYPE_CHECKING:
 
 
 async def generator() -> AsyncIterator[str]:
+    await trio.lowlevel.checkpoint()
     yield "pool"
 
 
 async def plain() -> str:
+    await trio.lowlevel.checkpoint()
     return "pool"
 
 
 async def with_argument(settings: object) -> AsyncIterator[object]:
+    await trio.lowlevel.checkpoint()
     yield settings
 
 

@@ -59,6 +59,7 @@ async def test_resources_reach_trio_and_thread_handlers_and_middleware(bench: Be
 
     @bench.registry.lifespan
     async def opened() -> AsyncIterator[object]:
+        await trio.lowlevel.checkpoint()
         yield pool
 
     @bench.registry.middleware
@@ -68,6 +69,7 @@ async def test_resources_reach_trio_and_thread_handlers_and_middleware(bench: Be
 
     @bench.registry.handler("coroutine")
     async def coroutine(job: gopher.JobContext, payload: object) -> None:
+        await trio.lowlevel.checkpoint()
         seen.append(job.resources)
 
     @bench.registry.handler("thread")
@@ -88,10 +90,12 @@ async def test_resources_without_a_lifespan_say_why(bench: Bench, kind: str) -> 
 
         @bench.registry.lifespan
         async def opened() -> AsyncIterator[str]:
+            await trio.lowlevel.checkpoint()
             yield "for Trio"
 
     @bench.registry.handler("work", asyncio=kind == "asyncio")
     async def work(job: gopher.JobContext, payload: object) -> object:
+        await job.progress(0)
         return str(job.resources)
 
     async with bench.open_lifespans():
@@ -116,9 +120,9 @@ async def test_lifespan_is_open_for_the_block_and_closed_once(said: list[str]) -
     @asynccontextmanager
     async def on_asyncio() -> AsyncIterator[None]:
         said.append("open asyncio")
-        async with asyncio.timeout(3600):
+        async with asyncio.timeout(3600):  # must be left by the asyncio task that has entered it
+            await asyncio.sleep(0)
             yield
-        await asyncio.sleep(0)
         said.append("close asyncio")
 
     async with kept(registry):
@@ -133,10 +137,12 @@ async def test_lifespan_that_fails_to_open_is_a_start_error(*, is_asyncio: bool,
     registry = gopher.Registry()
 
     async def fails() -> AsyncIterator[None]:
+        await linger(is_asyncio=is_asyncio)
         raise OSError("no database")
         yield
 
     async def closes() -> AsyncIterator[None]:
+        await trio.lowlevel.checkpoint()
         yield
         said.append("closed")
 
@@ -175,6 +181,7 @@ async def test_lifespan_that_fails_to_close_is_no_error(*, is_asyncio: bool) -> 
     registry = gopher.Registry()
 
     async def fails() -> AsyncIterator[None]:
+        await linger(is_asyncio=is_asyncio)
         yield
         raise OSError("gone")
 
@@ -276,6 +283,7 @@ async def test_asyncio_handlers_share_the_loop_of_their_lifespan(bench: Bench) -
 
     @bench.registry.lifespan(asyncio=True)
     async def opened() -> AsyncIterator[asyncio.Queue[int]]:
+        await asyncio.sleep(0)
         queue: asyncio.Queue[int] = asyncio.Queue()
         loops.append(asyncio.get_running_loop())
         yield queue
@@ -317,6 +325,7 @@ async def test_shared_loop_charges_each_task_to_its_attempt(bench: Bench, said: 
 
     @bench.registry.lifespan(asyncio=True)
     async def opened() -> AsyncIterator[None]:
+        await asyncio.sleep(0)
         yield
 
     @bench.registry.handler("work", asyncio=True)
@@ -345,10 +354,12 @@ async def test_shared_loop_survives_what_fails_in_it(bench: Bench) -> None:
     """A callback or a background task of one attempt that fails ends neither the loop nor another attempt."""
 
     async def fails() -> None:
+        await trio.lowlevel.checkpoint()
         raise ValueError("in the background")
 
     @bench.registry.lifespan(asyncio=True)
     async def opened() -> AsyncIterator[None]:
+        await asyncio.sleep(0)
         yield
 
     @bench.registry.handler("work", asyncio=True)
