@@ -7,6 +7,7 @@ SIGTERM, and SIGKILL when the grace is over.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -53,6 +54,7 @@ class Executors:
         self._subprocesses = Subprocesses(app, children, max_result_bytes=max_result_bytes)
         self._middleware = middleware
         self._lifespans = lifespans
+        self._lifespan = lifespans.trio
         self._threads = trio.CapacityLimiter(threads)
         self._room = trio.CapacityLimiter(subprocesses)
 
@@ -70,16 +72,19 @@ class Executors:
             PayloadMismatchError: The payload does not fit the handler.
             Exception: Whatever the handler raises.
         """
-        payload = spec.read_payload(attempt.job.payload, attempt.job.content_type)
-        lifespan = self._lifespans.trio
-        if lifespan is not None:
-            context.give(lifespan.resources)
+        job = attempt.job
+        payload = spec.read_payload(job.payload, job.content_type)
+        if self._lifespan is not None:
+            context.give(self._lifespan.resources)
         if self._middleware:
-            return await call_through(self._middleware, context, payload, lambda: self._call(spec, context, payload, attempt))
+            # Not a closure, whose cells every attempt would pay for.
+            call = partial(self._call, spec, context, payload, attempt)
+            return await call_through(self._middleware, context, payload, call)
+        if spec.executor is Executor.TRIO:  # most are: a call less
+            return await spec.function(context, payload)
         return await self._call(spec, context, payload, attempt)
 
     def _call(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> Awaitable[object]:
-        # No coroutine of its own: for most handlers this is all that stands between them and the runner.
         match spec.executor:
             case Executor.TRIO:
                 return spec.function(context, payload)
@@ -96,8 +101,8 @@ class Executors:
 
     async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
         thread_context = context.copy_as(SyncJobContext)
-        if self._lifespans.trio is not None:
-            thread_context.give(self._lifespans.trio.resources)
+        if self._lifespan is not None:
+            thread_context.give(self._lifespan.resources)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
         thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
