@@ -20,10 +20,12 @@ from gopher.handlers import Discard, Registry, Retry, Snooze, StatusError
 from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
 from gopher.limits import RateLimit
 from gopher.retry import RetryPolicy
+from gopher.surroundings import CallNext
 
 __all__ = [
     "Attempt",
     "Breaker",
+    "CallNext",
     "Discard",
     "Failure",
     "GopherError",

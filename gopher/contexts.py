@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack
 
 from gopher.submission import JobOptions, Payload
 
@@ -33,7 +33,10 @@ class AttemptInfo:
         deadline_ms: Moment at which the attempt is ended because the job's deadline is over, ms since the epoch; None without one.
     """
 
-    __slots__ = ("_is_draining", "attempt", "deadline_ms", "id", "labels", "namespace", "queue", "token", "type")
+    __slots__ = ("_is_draining", "_resources", "attempt", "deadline_ms", "id", "labels", "namespace", "queue", "token", "type")
+
+    _resources: object
+    """Unset where there are none."""
 
     def __init__(
         self,
@@ -68,12 +71,34 @@ class AttemptInfo:
         """Whether the worker drains: finish soon, or raise `Snooze(0)` to be run elsewhere."""
         return self._is_draining()
 
+    @property
+    def resources(self) -> Any:  # type: ignore[explicit-any]  # only the author of the lifespan knows what it yields
+        """What the registry's lifespan yields to handlers of this kind.
+
+        Raises:
+            RuntimeError: There is no such lifespan, or the handler runs in a subprocess, which none reaches.
+        """
+        try:
+            return self._resources
+        except AttributeError:
+            raise RuntimeError(
+                f"the handler of {self.type!r} has no job.resources: the registry has no lifespan for this kind of handler, and "
+                "for one marked process=True there is none: open there what it needs"
+            ) from None
+
+    def give(self, resources: object) -> None:
+        """Set `resources`; for whoever runs the handler."""
+        self._resources = resources
+
     def copy_as(self, kind: type[ContextT]) -> ContextT:
-        """Return what is known of this attempt as another kind of context; its callbacks are still to be set."""
+        """Return what is known of this attempt as another kind of context; its callbacks and resources are still to be set."""
         other = kind.__new__(kind)
-        for name in AttemptInfo.__slots__:
+        for name in _KNOWN:
             setattr(other, name, getattr(self, name))
         return other
+
+
+_KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name != "_resources")
 
 
 class JobContext(AttemptInfo):

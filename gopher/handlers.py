@@ -23,6 +23,7 @@ from gopher.errors import PayloadMismatchError
 from gopher.job import JSON_CONTENT_TYPE, REASON_PATTERN, STATUS_CODES
 from gopher.limits import Limits, RateLimit
 from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
+from gopher.surroundings import Surroundings
 
 if TYPE_CHECKING:
     import builtins
@@ -191,10 +192,11 @@ class HandlerSpec:
             raise PayloadMismatchError(f"the payload does not fit the handler of {self.type!r}: {error}") from error
 
 
-class Registry:
-    """The handlers of an application, by type."""
+class Registry(Surroundings):
+    """The handlers of an application, by type, and what is around them."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._specs: dict[str, HandlerSpec] = {}
 
     def handler(

@@ -8,7 +8,7 @@
 
 In a test that is not asynchronous, `run_job(registry, "email", {...})` does all of that for one job.
 
-What handlers submit runs as well, and `await runtime.children(job_id)` tells what one has submitted.
+Lifespans are opened before the block and closed after it. What handlers submit runs as well, and `await runtime.children(job_id)` tells what one has submitted.
 
 Nothing is simulated: jobs go through Redis and the scripts, and attempts are run by a worker in the test's own process, where its
 patches and fixtures hold. Retries come at once.
@@ -153,7 +153,7 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
         queue: Where the worker takes jobs from.
 
     Raises:
-        StartError: No redis-server was found on this machine, or the application cannot be imported.
+        StartError: No redis-server was found on this machine, the application cannot be imported, or its lifespan cannot be opened.
     """
     app = registry if isinstance(registry, str) else ""
     handlers = load_registry(registry) if isinstance(registry, str) else registry
@@ -177,8 +177,8 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
         lifecycle = store.lifecycle = _Lifecycle(store)
         supervisor = Supervisor(store, redis.url, handlers, plan, abandon=_refuse_to_abandon)
         async with trio.open_nursery() as working:
-            await working.start(supervisor.run)
             try:
+                await working.start(supervisor.run)
                 yield Runtime(store, lifecycle, supervisor, queue)
             except Exception as error:  # noqa: BLE001 - raised again below, once no nursery can put a group around it
                 failure = error

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import pytest
+import trio
 
 import gopher
 import gopher.testing
-from gopher.errors import UniqueKeyHeldError
+from gopher.errors import StartError, UniqueKeyHeldError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 registry = gopher.Registry()
 
@@ -111,3 +117,44 @@ async def test_drain_runs_what_handlers_submit_and_children_tells_of_it(redis_pr
     assert (mail.parent_id, mail.root_id) == (bill.id, placed)
     assert (jobs[refused].state, none) == (gopher.JobState.FAILED, [])
     assert jobs.keys() == {placed, refused, bill.id, package.id, mail.id}
+
+
+async def test_open_runtime_opens_and_closes_lifespans(redis_program: str) -> None:
+    """Resources are there for the block's jobs, and closed after it."""
+    said: list[str] = []
+    pooled = gopher.Registry()
+
+    @pooled.lifespan
+    async def opened() -> AsyncIterator[str]:
+        await trio.lowlevel.checkpoint()
+        said.append("opened")
+        yield "pool"
+        said.append("closed")
+
+    @pooled.handler("look")
+    async def look(job: gopher.JobContext, payload: object) -> object:
+        await trio.lowlevel.checkpoint()
+        said.append("handler")
+        return job.resources
+
+    async with gopher.testing.open_runtime(pooled) as runtime:
+        job_id = await runtime.submit("look")
+        jobs = await runtime.drain()
+
+    assert jobs[job_id].result == b'"pool"'
+    assert said == ["opened", "handler", "closed"]
+
+
+def test_run_job_tells_of_a_lifespan_that_fails(redis_program: str) -> None:
+    """The error comes as it is, with no group around it."""
+    broken = gopher.Registry()
+    broken.register_handler("double", double)
+
+    @broken.lifespan
+    async def opened() -> AsyncIterator[None]:
+        await trio.lowlevel.checkpoint()
+        raise OSError("no database")
+        yield
+
+    with pytest.raises(StartError, match="OSError: no database"):
+        gopher.testing.run_job(broken, "double", 1)

@@ -88,7 +88,8 @@ async def _work(settings: Settings, registry: Registry) -> int:
         )
         async with trio.open_nursery() as working:
             await working.start(supervisor.run)
-            output.line("ready")
+            if not supervisor.is_draining:
+                output.line("ready")
         nursery.cancel_scope.cancel()
     return exit_code()
 

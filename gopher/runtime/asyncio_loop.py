@@ -1,19 +1,40 @@
 """Handlers marked `asyncio=True`: an asyncio event loop inside the attempt's cancel scope, thanks to trio-asyncio.
 
+Where the registry has an asyncio lifespan, what it opens is bound to its loop: then the worker has one loop for all of them, which
+charges each asyncio task to the attempt that has started it.
+
 Apart, because to import trio-asyncio changes asyncio for the whole process: a loop made in one thread can no longer run in another.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextvars import Context, ContextVar, copy_context
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
+import structlog
+import trio
 import trio_asyncio
 
 from gopher.contexts import JobContext
+from gopher.runtime.failures import traceback_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
     from gopher.handlers import HandlerSpec
+    from gopher.runtime.lifespans import Enter
+    from gopher.surroundings import OpenLifespan
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_charged: Final[ContextVar[set[asyncio.Task[object]] | None]] = ContextVar("gopher_charged", default=None)
+"""The asyncio tasks of the attempt in whose context this is read."""
+
+
+class _TaskOptions(TypedDict, total=False):
+    name: str | None
+    context: Context | None
 
 
 async def execute(spec: HandlerSpec, context: JobContext, payload: object) -> object:
@@ -21,23 +42,106 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object) -> ob
 
     A background task that fails tears down this attempt's loop and nobody else's.
     """
-    asyncio_context = context.copy_as(JobContext)
-    asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
-    asyncio_context.enlist = trio_asyncio.trio_as_aio(context.enlist)
+    asyncio_context = _context(context)
 
     async def call() -> object:
         try:
             return await spec.function(asyncio_context, payload)
         finally:
-            await _end_background_tasks()  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
+            await _end(asyncio.all_tasks() - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
 
     async with trio_asyncio.open_loop():
         return await trio_asyncio.aio_as_trio(call)()
 
 
-async def _end_background_tasks() -> None:
-    """Cancel and await what the handler has left behind, so that its outcome is written after its last line has run."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
+class SharedLoop:
+    """The one event loop of a worker whose asyncio handlers share resources."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep the loop running until it is closed. Started once it runs."""
+        with trio.CancelScope(shield=True):  # until `close`: an asyncio task that has lost its loop would never end
+            async with trio_asyncio.open_loop() as loop:
+                loop.set_task_factory(_charge)
+                loop.set_exception_handler(_log_unhandled)
+                self._loop = loop
+                task_status.started()
+                await self._closing.wait()
+
+    def close(self) -> None:
+        """End the loop, once nothing runs in it."""
+        self._closing.set()
+
+    def entry(self, opens: OpenLifespan) -> Enter:
+        """Return what holds an asyncio lifespan open, in one asyncio task from beginning to end."""
+
+        async def enter(opened: Callable[[object], None], closing: Callable[[], Awaitable[None]]) -> None:
+            async def hold() -> None:
+                async with opens() as resources:
+                    opened(resources)
+                    await trio_asyncio.trio_as_aio(closing)()
+
+            await self._call(hold(), None)
+
+        return enter
+
+    async def execute(self, spec: HandlerSpec, context: JobContext, payload: object, resources: object) -> object:
+        """Call a handler and return what it returns, once the asyncio tasks that it has started have ended.
+
+        Nothing that it leaves behind, or lets fail in the background, ends the loop.
+        """
+        charged: set[asyncio.Task[object]] = set()
+        asyncio_context = _context(context)
+        asyncio_context.give(resources)
+
+        async def call() -> object:
+            try:
+                return await spec.function(asyncio_context, payload)
+            finally:
+                # As a nursery would: until there is none, those included that others start at their end.
+                while left := charged - {asyncio.current_task()}:
+                    await _end(left)  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
+
+        return await self._call(call(), charged)
+
+    async def _call(self, coroutine: Coroutine[object, None, object], charged: set[asyncio.Task[object]] | None) -> object:
+        assert self._loop is not None  # noqa: S101 - it is running before anything else is started
+        context = copy_context()
+        context.run(trio_asyncio.current_loop.set, self._loop)
+        context.run(_charged.set, charged)
+        return await trio_asyncio.run_aio_future(self._loop.create_task(coroutine, context=context))
+
+
+def _charge(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[object, None, object], **options: Unpack[_TaskOptions]
+) -> asyncio.Task[object]:
+    task = asyncio.Task(coroutine, loop=loop, **options)
+    context = options.get("context")
+    charged = _charged.get() if context is None else context.get(_charged)
+    if charged is not None:
+        charged.add(task)
+        task.add_done_callback(charged.discard)
+    return task
+
+
+def _log_unhandled(_loop: asyncio.AbstractEventLoop, told: dict[str, object]) -> None:
+    error = told.get("exception")
+    shown = traceback_of(error) if isinstance(error, BaseException) else ""
+    _log.warning("asyncio.unhandled", message=told.get("message"), exception=shown)
+
+
+def _context(context: JobContext) -> JobContext:
+    asyncio_context = context.copy_as(JobContext)
+    asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
+    asyncio_context.enlist = trio_asyncio.trio_as_aio(context.enlist)
+    return asyncio_context
+
+
+async def _end(tasks: set[asyncio.Task[object]]) -> None:
+    """Cancel and await what a handler has left behind, so that its outcome is written after its last line has run."""
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,18 +7,24 @@ SIGTERM, and SIGKILL when the grace is over.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from gopher.contexts import JobContext, SyncJobContext
 from gopher.handlers import Executor
+from gopher.runtime.middleware import call_through
 from gopher.runtime.subprocesses import Subprocesses
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
     from gopher.handlers import HandlerSpec
     from gopher.runtime.children import Children
+    from gopher.runtime.lifespans import Lifespans
     from gopher.runtime.scopes import RunningAttempt
+    from gopher.surroundings import Middleware
 
 
 class Executors:
@@ -30,10 +36,25 @@ class Executors:
         subprocesses: Subprocesses that run at most at once.
         max_result_bytes: Of a larger result a subprocess hands over only the news.
         children: Takes in what handlers in subprocesses submit.
+        middleware: What every attempt runs through, outermost first; may still grow.
+        lifespans: What handlers share.
     """
 
-    def __init__(self, *, app: str, threads: int, subprocesses: int, max_result_bytes: int, children: Children) -> None:
+    def __init__(
+        self,
+        *,
+        app: str,
+        threads: int,
+        subprocesses: int,
+        max_result_bytes: int,
+        children: Children,
+        middleware: Sequence[Middleware],
+        lifespans: Lifespans,
+    ) -> None:
         self._subprocesses = Subprocesses(app, children, max_result_bytes=max_result_bytes)
+        self._middleware = middleware
+        self._lifespans = lifespans
+        self._lifespan = lifespans.trio
         self._threads = trio.CapacityLimiter(threads)
         self._room = trio.CapacityLimiter(subprocesses)
 
@@ -53,18 +74,26 @@ class Executors:
         """
         job = attempt.job
         payload = spec.read_payload(job.payload, job.content_type)
+        if self._lifespan is not None:
+            context.give(self._lifespan.resources)
+        if self._middleware:
+            # Not a closure, whose cells every attempt would pay for.
+            call = partial(self._call, spec, context, payload, attempt)
+            return await call_through(self._middleware, context, payload, call)
+        if spec.executor is Executor.TRIO:  # most are: a call less
+            return await spec.function(context, payload)
+        return await self._call(spec, context, payload, attempt)
+
+    def _call(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> Awaitable[object]:
         match spec.executor:
             case Executor.TRIO:
-                return await spec.function(context, payload)
+                return spec.function(context, payload)
             case Executor.THREAD:
-                return await self._in_thread(spec, context, payload)
+                return self._in_thread(spec, context, payload)
             case Executor.PROCESS:
-                return await self._subprocesses.execute(context, attempt)
+                return self._subprocesses.execute(context, attempt)
             case Executor.ASYNCIO:
-                # For workers with such a handler only: to import trio_asyncio changes asyncio for the whole process.
-                from gopher.runtime import asyncio_loop
-
-                return await asyncio_loop.execute(spec, context, payload)
+                return self._on_asyncio(spec, context, payload)
 
     def kill(self) -> None:
         """End at once what outlasts its cancel and can be ended: subprocesses, with all their children."""
@@ -72,6 +101,17 @@ class Executors:
 
     async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
         thread_context = context.copy_as(SyncJobContext)
+        if self._lifespan is not None:
+            thread_context.give(self._lifespan.resources)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
         thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
+
+    async def _on_asyncio(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
+        loop, lifespan = self._lifespans.loop, self._lifespans.asyncio
+        if loop is not None and lifespan is not None:
+            return await loop.execute(spec, context, payload, lifespan.resources)
+        # For workers with such a handler only: to import trio_asyncio changes asyncio for the whole process.
+        from gopher.runtime import asyncio_loop
+
+        return await asyncio_loop.execute(spec, context, payload)

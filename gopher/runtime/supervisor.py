@@ -29,6 +29,7 @@ from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.executors import Executors
 from gopher.runtime.gates import Gates
 from gopher.runtime.keeper import Keeper
+from gopher.runtime.lifespans import Lifespans
 from gopher.runtime.listener import Listener
 from gopher.runtime.meter import QueueMeter, Usage, resident_bytes
 from gopher.runtime.promoter import Promoter
@@ -59,6 +60,8 @@ _LAST_SECONDS: Final = 3.0
 _CLEANUP_SECONDS: Final = 2.0
 """Chosen: of these, what cancelled handlers are given; then SIGKILL follows for subprocesses, and nothing for threads."""
 _WRITE_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 0.3
+"""Chosen: what a lifespan may take to close at the least; all that is left of the drain's time is its own."""
 _LONGEST_SWEEP_SECONDS: Final = 5.0
 
 
@@ -128,12 +131,15 @@ class Supervisor:
         self._relays: list[Relay] = []
         children = Children(store.outbox, namespace=plan.namespace)
         self._sizing = Sizing(*plan.slots, cpus=machine.cpu_share())
+        self._lifespans = Lifespans(registry, on_end=self.abort)
         self._executors = Executors(
             app=plan.app,
             threads=plan.slots[1],
             subprocesses=plan.subprocesses,
             max_result_bytes=plan.max_result_bytes,
             children=children,
+            middleware=registry.middlewares,
+            lifespans=self._lifespans,
         )
         self._recorders: list[Recorder] = []
         self._usage = Usage(lambda: self._sizing.slots, self._scopes.snapshot)
@@ -177,6 +183,11 @@ class Supervisor:
         )
         self._started_ms = 0
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether it ends."""
+        return self._draining.is_set()
+
     def drain(self, grace_seconds: float | None = None) -> None:
         """Stop claiming and end when all is done, at the latest when the grace is over, which begins now.
 
@@ -190,6 +201,7 @@ class Supervisor:
             self._claimer.stop()
             self._draining.set()
             self._scopes.release_waiting()
+            self._lifespans.stop_opening()
 
     def _obey(self, grace_seconds: float | None) -> None:
         """Drain because an operator wants it: whoever started this worker is not to start it again."""
@@ -204,11 +216,24 @@ class Supervisor:
     def abort(self) -> None:
         """End all attempts now and give their jobs back."""
         self.drain()
+        self._grace.deadline = trio.current_time()
         self._grace.cancel(reason="abort")
         self._scopes.cancel_all(CancelReason.SHUTDOWN, _CLEANUP_SECONDS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until drained. Started once the types are registered and jobs are claimed."""
+        """Work until drained. Started once the types are registered and jobs are claimed, or when drained before that.
+
+        Raises:
+            StartError: A lifespan cannot be opened, or has ended too early.
+        """
+        async with self._lifespans.keep_open(self._latest_close) as are_open:
+            if are_open:
+                await self._work(task_status.started)
+            else:
+                task_status.started()
+        _log.info("worker.stopped", worker=self.worker_id)
+
+    async def _work(self, note_ready: Callable[[], None]) -> None:
         self._started_ms = await self._store.registry.now_ms()
         await self._store.registry.add_types(self._plan.namespace, self._registry.types)
         async with trio.open_nursery() as services:
@@ -222,7 +247,7 @@ class Supervisor:
             async with trio.open_nursery() as attempts:
                 async with trio.open_nursery() as claiming:
                     await claiming.start(self._claimer.run, Slots(self._runner, attempts))
-                    task_status.started()
+                    note_ready()
                     await self._draining.wait()
                     claiming.cancel_scope.cancel()
                 await self._finish()
@@ -231,7 +256,10 @@ class Supervisor:
             with trio.move_on_after(_WRITE_SECONDS):
                 await self.wait_idle()
             services.cancel_scope.cancel()
-        _log.info("worker.stopped", worker=self.worker_id)
+
+    def _latest_close(self) -> float:
+        begun = self._grace.deadline if self._draining.is_set() else trio.current_time()
+        return begun + _LAST_SECONDS + _WRITE_SECONDS + _CLOSE_SECONDS
 
     async def wait_idle(self) -> None:
         """Wait until nothing runs here, every outcome is written, and all children are in their queues."""

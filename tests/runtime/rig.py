@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, cast
 
@@ -14,14 +15,17 @@ from gopher.handlers import Registry
 from gopher.runtime.children import Children
 from gopher.runtime.executors import Executors
 from gopher.runtime.gates import Gates
+from gopher.runtime.lifespans import Lifespans
 from gopher.runtime.runner import Runner
 from gopher.runtime.scopes import RunningAttempt, Scopes
 from gopher.runtime.settler import Settler
 from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
+from tests.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from gopher.handlers import FunctionT
     from gopher.job import NewJob
@@ -98,10 +102,29 @@ class Bench:
         self.reports: list[tuple[float, str]] = []
         self.is_draining = False
         self.children = Children(cast("Outbox", Numberless()), namespace="test")
-        self.executors = Executors(
-            app=app, threads=4, subprocesses=subprocesses, max_result_bytes=MAX_RESULT_BYTES, children=self.children
-        )
+        self._app = app
+        self._subprocesses = subprocesses
         self._runner: Runner | None = None
+
+    @cached_property
+    def lifespans(self) -> Lifespans:
+        return Lifespans(self.registry, on_end=lambda: None)
+
+    @cached_property
+    def executors(self) -> Executors:
+        return Executors(
+            app=self._app,
+            threads=4,
+            subprocesses=self._subprocesses,
+            max_result_bytes=MAX_RESULT_BYTES,
+            children=self.children,
+            middleware=self.registry.middlewares,
+            lifespans=self.lifespans,
+        )
+
+    def open_lifespans(self) -> AbstractAsyncContextManager[bool]:
+        """Keep the lifespans of the registry open in the block, which comes once it is filled."""
+        return self.lifespans.keep_open(lambda: trio.current_time() + PATIENCE_SECONDS)
 
     @property
     def runner(self) -> Runner:
