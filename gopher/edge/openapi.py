@@ -125,7 +125,7 @@ def _query_parameters(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
 
 def _responses(each: Operation) -> JsonValue:
     errors = dict(_ANY_CALL)
-    if _PARAMETER.search(each.path):
+    if _PARAMETER.search(each.path) or _is_of_one_queue(each.query_type):
         errors |= _NAMED_CALL
     if each.body_type is not None or each.method == "POST":
         errors |= _SENDING_CALL
@@ -139,6 +139,11 @@ def _responses(each: Operation) -> JsonValue:
     for status, meaning in sorted(errors.items()):
         responses[status] = {"description": meaning, "content": {JSON: {"schema": _ref(Refusal)}}}
     return responses
+
+
+def _is_of_one_queue(query: type[msgspec.Struct]) -> bool:
+    """Tell whether the query names a queue that must be there; where null means any, it is a filter."""
+    return any(field.name == "queue" and field.default is not None for field in msgspec.structs.fields(query))
 
 
 def _answer(each: Operation) -> JsonValue:
