@@ -57,7 +57,8 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, JsonVal
     listed = list(operations)
     declared: list[type[msgspec.Struct]] = [Refusal]
     for each in listed:
-        declared += [each.query_type, each.answer_type] + ([] if each.body_type is None else [each.body_type])
+        declared += [each.query_type, each.answer_type]
+        declared += [kind for kind in (each.body_type, each.other_answer_type) if kind is not None]
     _, components = msgspec.json.schema_components(declared, ref_template=_REF)
     schemas = cast("dict[str, dict[str, JsonValue]]", components)  # what msgspec makes is JSON
     paths: dict[str, JsonValue] = {}
@@ -109,11 +110,12 @@ def _path_parameters(each: Operation) -> list[JsonValue]:
 
 def _query_parameters(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
     properties = cast("dict[str, dict[str, JsonValue]]", schema["properties"])  # of an object, as each query is
+    required = cast("list[str]", schema.get("required", []))  # JSON Schema says so
     return [
         {
             "name": name,
             "in": "query",
-            "required": False,
+            "required": name in required,
             "description": each.get("description", ""),
             "schema": {key: value for key, value in each.items() if key != "description"},
         }
@@ -123,20 +125,31 @@ def _query_parameters(schema: Mapping[str, JsonValue]) -> list[JsonValue]:
 
 def _responses(each: Operation) -> JsonValue:
     errors = dict(_ANY_CALL)
-    if _PARAMETER.search(each.path):
+    if _PARAMETER.search(each.path) or _is_of_one_queue(each.query_type):
         errors |= _NAMED_CALL
     if each.body_type is not None or each.method == "POST":
         errors |= _SENDING_CALL
     responses: dict[str, JsonValue] = {
         str(int(each.status)): {
             "description": each.status.phrase,
-            "content": {each.media_type: {"schema": _ref(each.answer_type)}},
+            "content": {each.media_type: {"schema": _answer(each)}},
         }
     }
     responses |= {str(int(status)): {"description": meaning} for status, meaning in each.other_statuses.items()}
     for status, meaning in sorted(errors.items()):
         responses[status] = {"description": meaning, "content": {JSON: {"schema": _ref(Refusal)}}}
     return responses
+
+
+def _is_of_one_queue(query: type[msgspec.Struct]) -> bool:
+    """Tell whether the query names a queue that must be there; where null means any, it is a filter."""
+    return any(field.name == "queue" and field.default is not None for field in msgspec.structs.fields(query))
+
+
+def _answer(each: Operation) -> JsonValue:
+    if each.other_answer_type is None:
+        return _ref(each.answer_type)
+    return {"anyOf": [_ref(each.answer_type), _ref(each.other_answer_type)]}
 
 
 def _ref(kind: type[msgspec.Struct]) -> JsonValue:

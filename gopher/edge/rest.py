@@ -1,6 +1,7 @@
 """HTTP: jobs for those without gRPC, and whether this server serves, as JSON, by Starlette on Hypercorn's Trio worker.
 
-- `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk`, `rest_limits` and `events`, answered by the services that answer gRPC.
+- `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk`, `rest_limits`, `rest_schedules` and `events`,
+  answered by the services that answer gRPC.
 - `GET /openapi.json`: what they take and answer.
 - `GET /metrics`: every figure, for Prometheus; of another namespace than `default` with `?namespace=NAME`.
 - `GET /healthz`: 200 while the process lives.
@@ -42,6 +43,7 @@ from gopher.edge.rest_errors import HttpError, refusal
 from gopher.edge.rest_jobs import JobOperations
 from gopher.edge.rest_limits import LimitCalls
 from gopher.edge.rest_parsing import decode_query
+from gopher.edge.rest_schedules import ScheduleCalls
 from gopher.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ def operations(services: Services) -> list[Operation]:
     return [
         *LimitCalls(services.flow).operations(),
         *AdminOperations(services.queues, services.admin).operations(),
-        *JobOperations(services.jobs).operations(),
+        *JobOperations(services.jobs, services.schedules).operations(),
+        *ScheduleCalls(services.schedules).operations(),
         *BulkCalls(services.bulk).operations(),
         Events(services.watch, services.health),
     ]

@@ -6,7 +6,7 @@ same call takes over gRPC; what is checked there alone (sizes in bytes, the word
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -18,7 +18,7 @@ from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.bulk import BulkKind  # noqa: TC001 - msgspec reads the declarations at run time
-from gopher.errors import InvalidRequestError, Violation, invalid
+from gopher.errors import InvalidRequestError, Violation
 from gopher.job import BYTES_CONTENT_TYPE, REASON_PATTERN, JobState, Priority
 from gopher.service.admin import MAX_DRAIN_MS, MAX_JOB_IDS
 from gopher.service.jobs import DEFAULT_PAGE_SIZE, MAX_BATCH, MAX_GRACE_MS, MAX_PAGE_SIZE
@@ -42,6 +42,11 @@ Text = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
 Moment = Annotated[datetime, Meta(tz=True)]
 BackoffSeconds = Annotated[float, Meta(ge=SHORTEST_SECONDS, le=MAX_BACKOFF_MS / 1000)]
 
+CRON: Final = "Five fields, as `0 2 * * MON-FRI`, or @hourly, @daily, @weekly, @monthly, @yearly."
+TIME_ZONE: Final = "IANA name of the zone in which the expression is read. Null: UTC."
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_SECONDS: Final = 86_400
 _NANOS: Final = 1_000_000_000
 _REST_NAMES: Final = {
     "retry_policy.max_attempts": "retries",
@@ -54,6 +59,7 @@ _REST_NAMES: Final = {
     "delay": "delay_seconds",
     "retention": "retention_seconds",
     "grace": "grace_seconds",
+    "jitter": "jitter_seconds",
 }
 """Path of a field in the proto -> its name in REST, where they differ."""
 
@@ -108,13 +114,12 @@ class SeedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return spec
 
 
-class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A job as its submitter describes it. What is null or left out is what the handler declares, or the default."""
+class JobOptions(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job, but for its queue and for what belongs to one run alone; null or left out: what the handler declares, or the default."""
 
     payload_base64: Annotated[bytes | None, Meta(description="In place of `payload`: bytes that are no JSON, in base64.")] = (
         None
     )
-    queue: Name = "default"
     labels: Annotated[dict[str, str], Meta(max_length=MAX_LABELS)] = {}
     backoff_initial_seconds: BackoffSeconds | None = None
     backoff_max_seconds: BackoffSeconds | None = None
@@ -127,19 +132,9 @@ class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=SHORTEST_SECONDS, le=MAX_TIMEOUT_MS / 1000)] | None,
         Meta(description="Longest run of one attempt; waiting does not count."),
     ] = None
-    execute_at: Annotated[
-        Moment | None, Meta(description="Not started before; a moment in the past means now. `run_time` of the job.")
-    ] = None
-    delay_seconds: Annotated[
-        Annotated[float, Meta(ge=0, le=MAX_DELAY_MS / 1000)] | None,
-        Meta(description="Not started before this long after the submit; excludes `execute_at`."),
-    ] = None
-    deadline: Annotated[Moment | None, Meta(description="Not started after, and a running attempt is ended then.")] = None
-    unique_key: Annotated[Text | None, Meta(description="At most one job that is not final holds it, per queue.")] = None
     limit_key: Annotated[Text | None, Meta(description="Whose share of the limits per key it takes, as that of a tenant.")] = (
         None
     )
-    request_id: Annotated[Text | None, Meta(description="Makes the submit repeatable for 24 hours, per queue.")] = None
     retention_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MAX_RETENTION_MS / 1000)] | None,
         Meta(description="How long the job is kept once completed or cancelled. Null: 1 hour."),
@@ -154,36 +149,80 @@ class JobBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
         spec = super().spec()
         if self.payload_base64 is not None:
             if spec.payload not in {b"", b"null"}:
-                raise invalid("payload_base64", "CONFLICT", "must not be set together with payload")
+                raise misfit("payload_base64", "CONFLICT", "must not be set together with payload")
             spec.payload, spec.content_type = self.payload_base64, BYTES_CONTENT_TYPE
-        spec.queue = self.queue
         spec.labels.update(self.labels)
-        spec.unique_key = self.unique_key or ""
         spec.limit_key = self.limit_key or ""
-        spec.request_id = self.request_id or ""
         self._add_backoff(spec)
-        self._add_times(spec)
+        spec.MergeFrom(pb.JobSpec(timeout=duration(self.timeout_seconds), retention=duration(self.retention_seconds)))
         return spec
 
     def _add_backoff(self, spec: pb.JobSpec) -> None:
         policy = job_pb2.RetryPolicy(
-            initial_backoff=_duration(self.backoff_initial_seconds),
-            max_backoff=_duration(self.backoff_max_seconds),
+            initial_backoff=duration(self.backoff_initial_seconds),
+            max_backoff=duration(self.backoff_max_seconds),
             backoff_multiplier=self.backoff_multiplier or 0,
             non_retryable_reasons=self.non_retryable_reasons,
         )
         if policy.ByteSize():
             spec.retry_policy.MergeFrom(policy)
 
-    def _add_times(self, spec: pb.JobSpec) -> None:
+
+class JobBody(JobOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job as its submitter describes it. What is null or left out is what the handler declares, or the default."""
+
+    queue: Name = "default"
+    execute_at: Annotated[
+        Moment | None, Meta(description="Not started before; a moment in the past means now. `run_time` of the job.")
+    ] = None
+    delay_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=MAX_DELAY_MS / 1000)] | None,
+        Meta(description="Not started before this long after the submit; excludes `execute_at`."),
+    ] = None
+    deadline: Annotated[Moment | None, Meta(description="Not started after, and a running attempt is ended then.")] = None
+    unique_key: Annotated[Text | None, Meta(description="At most one job that is not final holds it, per queue.")] = None
+    request_id: Annotated[Text | None, Meta(description="Makes the submit repeatable for 24 hours, per queue.")] = None
+
+    def spec(self) -> pb.JobSpec:
+        """Return the message.
+
+        Raises:
+            InvalidRequestError: There are two payloads.
+        """
+        spec = super().spec()
+        spec.queue = self.queue
+        spec.unique_key = self.unique_key or ""
+        spec.request_id = self.request_id or ""
         times = pb.JobSpec(
-            timeout=_duration(self.timeout_seconds),
-            run_time=_timestamp(self.execute_at),
-            delay=_duration(self.delay_seconds),
-            deadline=_timestamp(self.deadline),
-            retention=_duration(self.retention_seconds),
+            run_time=timestamp(self.execute_at), delay=duration(self.delay_seconds), deadline=timestamp(self.deadline)
         )
         spec.MergeFrom(times)
+        return spec
+
+
+class Recurring(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a job is submitted again and again."""
+
+    cron_expression: Annotated[str, Meta(description=CRON)]
+    time_zone: Annotated[Text | None, Meta(description=TIME_ZONE)] = None
+
+
+class SeedSubmitBody(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job in the four words of the original, now or by the clock."""
+
+    recurring: Annotated[Recurring | None, Meta(description="Makes a schedule in place of a job; it is the answer.")] = None
+
+
+class SubmitBody(JobBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job with every option, now or by the clock."""
+
+    recurring: Annotated[
+        Recurring | None,
+        Meta(
+            description="Makes a schedule in place of a job; it is the answer. Excludes `execute_at`, `delay_seconds`, `deadline`, "
+            "`unique_key` and `request_id`."
+        ),
+    ] = None
 
 
 class BatchBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -210,7 +249,7 @@ class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def grace(self) -> Duration | None:
         """Return the grace as a message; None if unset."""
-        return _duration(self.grace_seconds)
+        return duration(self.grace_seconds)
 
 
 class PurgeBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -257,9 +296,9 @@ class BulkBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             queue=self.queue or "",
             type=self.type or "",
             labels=self.labels,
-            submitted_before=_timestamp(self.submitted_before),
+            submitted_before=timestamp(self.submitted_before),
             reason=self.reason,
-            grace=_duration(self.grace_seconds),
+            grace=duration(self.grace_seconds),
             confirm=self.confirm,
         )
 
@@ -274,7 +313,7 @@ class DrainBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def grace(self) -> Duration | None:
         """Return the grace as a message; None if unset."""
-        return _duration(self.grace_seconds)
+        return duration(self.grace_seconds)
 
 
 class PurgeFailedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -285,30 +324,43 @@ class PurgeFailedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     confirm: Annotated[str, Meta(description="Must repeat the name of the queue, or without one of the namespace.")] = ""
 
 
+class MisfitError(InvalidRequestError):
+    """A request does not fit what is declared here; its fields are named as REST names them."""
+
+
+def misfit(field: str, reason: str, description: str) -> MisfitError:
+    """Return the error for a single field, in the words of REST."""
+    return MisfitError(Violation(field, reason, description))
+
+
 def in_rest_names(error: GopherError) -> GopherError:
-    """Return the error with each field named as REST names it; a field of a job stands without what holds the job."""
-    if not isinstance(error, InvalidRequestError):
+    """Return the error with each field named as REST names it; a field stands without the name of the whole that was sent."""
+    if isinstance(error, MisfitError) or not isinstance(error, InvalidRequestError):
         return error
     return InvalidRequestError(*(_renamed(each) for each in error.violations))
 
 
 def _renamed(violation: Violation) -> Violation:
-    head, dot, rest = violation.field.partition(".")
-    path = rest if dot and head.startswith("job") else violation.field
+    whole, path = "", violation.field.removeprefix("schedule.")
+    head, dot, rest = path.partition(".")
+    if dot and head.startswith("job"):
+        whole, path = "job." if path != violation.field else "", rest
     text = violation.description.replace("run_time", "execute_at").replace("initial_backoff", "backoff_initial_seconds")
-    return Violation(_REST_NAMES.get(path, path), violation.reason, text)
+    return Violation(whole + _REST_NAMES.get(path, path), violation.reason, text)
 
 
-def _duration(seconds: float | None) -> Duration | None:
+def duration(seconds: float | None) -> Duration | None:
+    """Return a length of time as a message; None if unset."""
     if seconds is None:
         return None
     whole, nanos = divmod(round(seconds * _NANOS), _NANOS)
     return Duration(seconds=whole, nanos=nanos)
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """Return a moment as a message; None if unset."""
     if moment is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    # Not by way of UTC: near the ends of the calendar a datetime cannot be that.
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1000)

@@ -67,6 +67,7 @@ class Operation(ABC):
         query_type: Declares the query.
         body_type: Declares the body; None: it takes none.
         answer_type: Declares the answer.
+        other_answer_type: Declares what may be answered in its place, with the same status; None: nothing else.
         status: Of the answer.
         media_type: Of the answer.
         other_statuses: What else it may answer that is no refusal; without a body.
@@ -85,6 +86,7 @@ class Operation(ABC):
         body_type: type[msgspec.Struct] | None,
         answer_type: type[msgspec.Struct],
         status: HTTPStatus,
+        other_answer_type: type[msgspec.Struct] | None = None,
     ) -> None:
         self.method = method
         self.path = path
@@ -92,6 +94,7 @@ class Operation(ABC):
         self.query_type = query_type
         self.body_type = body_type
         self.answer_type = answer_type
+        self.other_answer_type = other_answer_type
         self.status = status
 
     async def answer(self, request: Request, bounds: Bounds, health: Health) -> Response:
@@ -122,6 +125,7 @@ class Call(Operation, Generic[QueryT, BodyT]):
         query: As `query_type`.
         body: As `body_type`; NoBody where there is none.
         answer: As `answer_type`.
+        other_answer: As `other_answer_type`.
         told_body: As `body_type`, where `body` declares less than callers are told.
         status: As the attribute.
     """
@@ -136,6 +140,7 @@ class Call(Operation, Generic[QueryT, BodyT]):
         query: type[QueryT],
         body: type[BodyT],
         answer: type[msgspec.Struct],
+        other_answer: type[msgspec.Struct] | None = None,
         told_body: type[msgspec.Struct] | None = None,
         status: HTTPStatus = HTTPStatus.OK,
     ) -> None:
@@ -147,6 +152,7 @@ class Call(Operation, Generic[QueryT, BodyT]):
             body_type=None if issubclass(body, NoBody) else told_body or body,
             answer_type=answer,
             status=status,
+            other_answer_type=other_answer,
         )
         self._query: type[QueryT] = query
         self._body: type[BodyT] = body

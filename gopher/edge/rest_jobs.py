@@ -19,10 +19,21 @@ from gopher.edge.rest_answers import (
     job_page,
     job_view,
 )
-from gopher.edge.rest_bodies import BatchBody, CancelBody, JobBody, JobsQuery, NoBody, Query, SeedBody, UnreadBatch
+from gopher.edge.rest_bodies import (
+    BatchBody,
+    CancelBody,
+    JobBody,
+    JobsQuery,
+    NoBody,
+    Query,
+    SeedSubmitBody,
+    SubmitBody,
+    UnreadBatch,
+)
 from gopher.edge.rest_calls import DELETE, GET, POST, Call
 from gopher.edge.rest_errors import fault_of
 from gopher.edge.rest_parsing import decode_body
+from gopher.edge.rest_schedules import ScheduleView, create_recurring
 from gopher.errors import InvalidRequestError, invalid
 from gopher.service.jobs import MAX_BATCH
 from gopher.wire.convert import STATE_NUMBER, STATE_OF
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
 
     from gopher.edge.rest_calls import Operation
     from gopher.service.jobs import Jobs
+    from gopher.service.schedules import Schedules
 
 
 class JobOperations:
@@ -42,10 +54,12 @@ class JobOperations:
 
     Args:
         jobs: The service.
+        schedules: The service; a submit may ask for a schedule.
     """
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, schedules: Schedules) -> None:
         self._jobs = jobs
+        self._schedules = schedules
 
     def operations(self) -> list[Operation]:
         """Return the operations."""
@@ -55,15 +69,26 @@ class JobOperations:
             Call(
                 POST,
                 "/api/jobs",
-                "Submit a job, as the original did.",
+                "Submit a job, as the original did, or make a schedule.",
                 self._submit_seed,
                 query=Query,
-                body=SeedBody,
+                body=SeedSubmitBody,
                 answer=SeedReceipt,
+                other_answer=ScheduleView,
                 status=created,
             ),
             Call(GET, "/api/jobs/{job_id}", "Look at a job.", self._get, query=Query, body=NoBody, answer=JobView),
-            Call(POST, jobs, "Submit a job.", self._submit, query=Query, body=JobBody, answer=Receipt, status=created),
+            Call(
+                POST,
+                jobs,
+                "Submit a job, or make a schedule.",
+                self._submit,
+                query=Query,
+                body=SubmitBody,
+                answer=Receipt,
+                other_answer=ScheduleView,
+                status=created,
+            ),
             Call(GET, jobs, "List jobs, page by page.", self._list, query=JobsQuery, body=NoBody, answer=JobPage),
             Call(
                 POST,
@@ -97,11 +122,15 @@ class JobOperations:
             ),
         ]
 
-    async def _submit_seed(self, _name: str, query: Query, body: SeedBody) -> SeedReceipt:
+    async def _submit_seed(self, _name: str, query: Query, body: SeedSubmitBody) -> SeedReceipt | ScheduleView:
+        if body.recurring is not None:
+            return await create_recurring(self._schedules, query.namespace, body.spec(), body.recurring)
         receipt = await self._jobs.submit_job(pb.SubmitJobRequest(namespace=query.namespace, job=body.spec()))
         return SeedReceipt(receipt.job_id, STATE_OF[receipt.state])
 
-    async def _submit(self, _name: str, query: Query, body: JobBody) -> Receipt:
+    async def _submit(self, _name: str, query: Query, body: SubmitBody) -> Receipt | ScheduleView:
+        if body.recurring is not None:
+            return await create_recurring(self._schedules, query.namespace, body.spec(), body.recurring)
         receipt = await self._jobs.submit_job(pb.SubmitJobRequest(namespace=query.namespace, job=body.spec()))
         return Receipt(job_id=receipt.job_id, status=STATE_OF[receipt.state], deduplicated=receipt.deduplicated)
 

@@ -201,6 +201,9 @@ class LimitCalls:
         faults = Faults()
         check.name(faults, "type", job_type)
         faults.refuse()
+        faults = Faults()
+        check.name(faults, "type", job_type)
+        faults.refuse()
         found = (await self._list("", query, body)).rules
         unlimited = _rule(pb.LimitRule(type=job_type), query.queue)
         return next((rule for rule in found if rule.type == job_type), unlimited)

@@ -145,6 +145,7 @@ def spec_to_message(schedule: NewSchedule) -> pb.ScheduleSpec:
             queue=job.queue,
             priority=convert.PRIORITY_NUMBER[job.priority],
             labels=job.labels,
+            limit_key=job.limit_key or "",
             retry_policy=convert.policy_to_message(job),
             timeout=convert.duration(job.timeout_ms),
             retention=convert.duration(job.retention_ms),

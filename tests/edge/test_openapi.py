@@ -74,6 +74,7 @@ async def prepare(rest: Rest) -> dict[str, str]:
     """Fill a namespace with jobs in several states; return the ids of some by what they are good for."""
     await rest.add_worker("w1", ["email"])
     await rest.store.breakers.declare(rest.namespace, "smtp", Breaker(), ["email"])
+    await rest.post(f"{V1}/schedules", BODIES[f"{V1}/schedules"] | {"name": "nightly"})
     for queue in ("done", "dead"):
         await rest.submit(queue=queue, labels={"a": "b"})
         await rest.settle(await rest.claim(queue), Move.COMPLETE if queue == "done" else Move.BURY, queue=queue)
@@ -83,7 +84,7 @@ async def prepare(rest: Rest) -> dict[str, str]:
     return {name: await rest.submit(queue="default") for name in names} | {"retry": str(dead)} | bulk
 
 
-BODIES: Final[dict[str, JsonValue]] = {
+BODIES: Final[dict[str, dict[str, JsonValue]]] = {
     "/api/jobs": {"type": "email", "payload": {"to": "x"}, "priority": "high", "retries": 3},
     f"{V1}/jobs": {"type": "email", "execute_at": "2190-01-01T00:00:00Z", "labels": {"a": "b"}, "retries": None},
     f"{V1}/jobs/batch": {"jobs": [{"type": "email"}, {"type": "email", "queue": "q", "timeout_seconds": 1.5}]},
@@ -100,6 +101,13 @@ BODIES: Final[dict[str, JsonValue]] = {
     f"{V1}/rate-limits/{{type}}": {"rate": {"count": 10, "burst": 2}, "concurrency_per_key": 3},
     f"{V1}/queues/{{queue}}": {"priority_ratio": {"high": 1, "normal": 1, "low": 1}, "limits": {"concurrency": 100}},
     f"{V1}/breakers/{{name}}": {"control": "open"},
+    f"{V1}/schedules": {
+        "name": "weekly",
+        "cron": "@weekly",
+        "jitter_seconds": 1.5,
+        "job": {"type": "email", "labels": {"a": "b"}},
+    },
+    f"{V1}/schedules/{{name}}": {"cron": "0 2 * * *", "time_zone": "Asia/Tokyo", "overlap": "queue", "job": {"type": "email"}},
 }
 
 
@@ -107,13 +115,15 @@ def path_for(each: Told, ids: Mapping[str, str]) -> str:
     """Return the path with something in it that is there."""
     word = each.method.lower() if each.path.endswith("{job_id}") else each.path.rpartition("/")[2]
     path = each.path.replace("{operation_id}", ids["operation"])
+    path = path.replace("schedules/{name}", "schedules/nightly")
     path = path.replace("{type}", "email").replace("{name}", "smtp").replace("{worker_id}", "w1")
     return path.replace("{job_id}", ids.get(word, UNKNOWN_ID)).replace("{queue}", "default")
 
 
 async def ask(rest: Rest, each: Told, path: str, body: JsonValue = None) -> Answer:
     said = json.dumps(body).encode() if "requestBody" in each.about and body is not None else b""
-    return await send(rest.address, each.method, rest.path(path), said)
+    query = {"cron": "@daily"} if path.endswith("schedule-times") else {}
+    return await send(rest.address, each.method, rest.path(path, **query), said)
 
 
 def value_of(answer: Answer) -> JsonValue:
@@ -146,7 +156,7 @@ async def test_every_operation_answers_as_told(rest: Rest) -> None:
         schema = each.schema(answer.status, answer.headers["content-type"])
         faults += [f"{each.method} {each.path} {fault}" for fault in schemas.faults(schema, value_of(answer))]
 
-    assert len(told) == len(rest.operations) == 33
+    assert len(told) == len(rest.operations) == 43
     assert faults == []
 
 
@@ -198,13 +208,14 @@ FIELDS: Final[dict[str, JsonValue]] = {
     "request_id": "r",
     "retention_seconds": 0,
     "payload_base64": "AA==",
+    "recurring": {"cron_expression": "0 2 * * *", "time_zone": "Europe/Berlin"},
 }
 
 
 async def test_document_and_server_agree_on_what_a_job_may_say(rest: Rest) -> None:
     """Each field of the document is taken at its bounds; what the document forbids is refused, and the other way round."""
     schemas, _ = await document_of(rest)
-    schema = schemas.named("JobBody")
+    schema = schemas.named("SubmitBody")
     properties = schema["properties"]
     assert isinstance(properties, dict)
     wrong: list[JsonValue] = [-1, 1e9, 10**10, "", "A b", "x" * 300, [], [1], {}, {"a": 1}, True, None, 1.5, "high", "q"]
@@ -232,6 +243,7 @@ async def test_query_parameters_are_the_ones_told(rest: Rest) -> None:
         assert isinstance(parameters, list)
         names = [str(said["name"]) for said in parameters if isinstance(said, dict) and said["in"] == "query"]
         samples = {"page_size": "1", "page_token": "", "state": "failed", "label": "a=b", "namespace": rest.namespace}
+        samples |= {"count": "1", "after": "2030-01-31T12:00:00Z", "cron": "@daily", "time_zone": "UTC"}
         query = "&".join(f"{name}={samples.get(name, 'default')}" for name in names)
         answer = await send(
             rest.address, each.method, each.path.replace("{job_id}", UNKNOWN_ID).replace("{queue}", "q") + f"?{query}"

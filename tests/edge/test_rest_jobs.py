@@ -55,12 +55,12 @@ async def test_seed_submit_works_by_curl(rest: Rest) -> None:
     assert (await rest.get(f"/api/jobs/{answer['job_id']}")).status == 200
 
 
-async def test_seed_submit_takes_its_four_words_only(rest: Rest) -> None:
+async def test_seed_submit_takes_its_own_words_only(rest: Rest) -> None:
     """What the original did not have is refused by name, not dropped."""
     answer = await rest.post("/api/jobs", {"type": "email", "queue": "mail"})
 
     assert (answer.status, answer.reason) == (400, "UNKNOWN_FIELD")
-    assert answer.error["message"] == "queue: is not known here; known: type, payload, priority, retries"
+    assert answer.error["message"] == "queue: is not known here; known: type, payload, priority, retries, recurring"
 
 
 async def bring_to(rest: Rest, state: JobState) -> str:
@@ -262,3 +262,11 @@ async def test_unknown_job_is_not_found(rest: Rest, method: str, suffix: str) ->
     answer = await send(rest.address, method, rest.path(f"{V1}/{UNKNOWN_ID}{suffix}"))
 
     assert (answer.status, answer.reason) == (404, "JOB_NOT_FOUND")
+
+
+async def test_unknown_field_is_refused_under_its_own_name(rest: Rest) -> None:
+    """Also where gRPC has a field of that name, which REST calls another."""
+    refused = await rest.post(V1, {"type": "email", "timeout": 5})
+
+    assert (refused.status, refused.reason) == (400, "UNKNOWN_FIELD")
+    assert str(refused.error["message"]).startswith("timeout: is not known here; known: ")

@@ -44,6 +44,15 @@ async def test_limits_are_set_shown_listed_and_removed(rest: Rest) -> None:
     assert (removed.status, removed["limits"], removed["set"]) == (200, NOTHING, None)
 
 
+async def test_type_that_can_have_no_limits_is_refused(rest: Rest) -> None:
+    """No job can have such a type, so that "unlimited" would mislead."""
+    await change(rest, "PUT", EMAIL, {})
+
+    refused = await rest.get("/api/v1/rate-limits/E%C3%A4")
+
+    assert (refused.status, refused.reason) == (400, "BAD_NAME")
+
+
 async def test_empty_limits_are_set_too(rest: Rest) -> None:
     """`{}` is not the same as no limits set: it overrules what the handler declares."""
     put = await change(rest, "PUT", EMAIL, {})

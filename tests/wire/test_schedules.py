@@ -86,6 +86,7 @@ def test_schedule_goes_there_and_back_whole() -> None:
     """What the store holds is what a client gets."""
     job = NewJob(
         type="email", payload=b"\xff", content_type="application/octet-stream", queue="q", priority=Priority.LOW, labels={"a": "b"},
+        limit_key="t",
         max_attempts=3, backoff_initial_ms=1, backoff_max_ms=2, backoff_multiplier=2.0, timeout_ms=5, retention_ms=6,
     )  # fmt: skip
     schedule = Schedule(
