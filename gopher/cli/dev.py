@@ -50,7 +50,7 @@ async def _serve(settings: Settings) -> None:
         try:
             await nursery.start(store.run)
         except StoreError as error:
-            raise StartError(f"redis: {error}", exit_code=output.UNREACHABLE) from error
+            raise StartError(f"redis at {settings.store.location}: {error}", exit_code=output.UNREACHABLE) from error
         server = Server(settings.server, store)
         # While the server serves; the worker ends first, because what it runs may still submit.
         async with trio.open_nursery() as serving:

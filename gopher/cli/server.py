@@ -191,7 +191,7 @@ async def _serve(settings: Settings) -> None:
         try:
             await nursery.start(store.run)
         except StoreError as error:
-            raise StartError(f"redis: {error}", exit_code=output.UNREACHABLE) from error
+            raise StartError(f"redis at {settings.store.location}: {error}", exit_code=output.UNREACHABLE) from error
         server = Server(settings.server, store)
         watchdog = _Watchdog(settings.server.grace_seconds + WATCHDOG_SPARE_SECONDS)
 

@@ -82,7 +82,7 @@ async def _work(settings: Settings, registry: Registry) -> int:
         try:
             await nursery.start(store.run)
         except StoreError as error:
-            raise StartError(f"redis: {error}", exit_code=output.UNREACHABLE) from error
+            raise StartError(f"redis at {settings.store.location}: {error}", exit_code=output.UNREACHABLE) from error
         await nursery.start(
             lambda task_status: watch_signals(drain=supervisor.drain, abort=supervisor.abort, task_status=task_status)
         )

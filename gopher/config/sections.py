@@ -68,6 +68,12 @@ class StoreConfig(Section):
     )
 
     @property
+    def location(self) -> str:
+        """Where Redis is, for people: HOST:PORT or the path of a socket, with no password."""
+        parts = urlsplit(self.url)
+        return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+    @property
     def url(self) -> str:
         """The whole URL, with password and database."""
         parts = urlsplit(self.redis_url or DEFAULT_REDIS_URL)

@@ -83,7 +83,8 @@ class Services:
             UnaryMethod(path + "CancelJob", job_pb.CancelJobRequest, calls, jobs.cancel_job),
             UnaryMethod(path + "RetryJob", job_pb.RetryJobRequest, calls, jobs.retry_job),
             UnaryMethod(path + "DeleteJob", job_pb.DeleteJobRequest, calls, jobs.delete_job),
-            UnaryMethod(path + "WaitJob", job_pb.WaitJobRequest, calls, watch.wait_job),
+            # It may go on for as long as a stream does, and ends with them when the server stops.
+            UnaryMethod(path + "WaitJob", job_pb.WaitJobRequest, streams, watch.wait_job),
             StreamMethod(path + "WatchJob", job_pb.WatchJobRequest, streams, watch.watch_job),
         ]
 

@@ -201,4 +201,4 @@ def test_dev_refuses_a_redis_that_is_not_there(tmp_path: Path) -> None:
     found = refused(arguments(tmp_path), REDIS_URL=f"unix://{tmp_path}/no.sock")
 
     assert found.returncode == 5
-    assert found.stderr.splitlines()[-1].startswith("gopher: redis: ")
+    assert found.stderr.splitlines()[-1].startswith(f"gopher: redis at {tmp_path}/no.sock: ")

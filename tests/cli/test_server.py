@@ -14,10 +14,12 @@ from urllib.request import urlopen
 import grpc
 import pytest
 import redis
+import trio
 from grpc_health.v1 import health_pb2
 
 from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
+from gopher.store.store import Store
 from gopher.wire.status import from_rpc_error
 from tests.programs import Program, run
 
@@ -37,6 +39,19 @@ def submit(address: str, **fields: object) -> str:
     with grpc.insecure_channel(address) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         return stub.SubmitJob(job_service_pb2.SubmitJobRequest(job=spec), timeout=PATIENCE).job_id
+
+
+def claim(url: str) -> None:
+    """Take the job of the default queue, as a worker would, for an hour."""
+
+    async def take() -> None:
+        store = Store(url, client_name="test")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(store.run)
+            await store.lifecycle.claim("default", "default", worker="w", count=1, lease_ms=3_600_000, claim_id="c")
+            nursery.cancel_scope.cancel()
+
+    trio.run(take)
 
 
 def watch_health(channel: grpc.Channel, service: str) -> grpc._CallIterator[health_pb2.HealthCheckResponse]:
@@ -65,23 +80,28 @@ def test_server_says_where_it_serves_and_serves_there(redis_server: RedisServer)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_tells_watchers_of_health_and_of_jobs(redis_server: RedisServer, number: signal.Signals) -> None:
-    """A health watcher sees NOT_SERVING, a job watcher UNAVAILABLE with its reason; neither delays the end."""
-    with server(redis_server.url) as program:
+    """A health watcher sees NOT_SERVING, who watches a job or waits for it UNAVAILABLE with its reason; none delays the end."""
+    with server(redis_server.url, "--grace", "1h") as program:
         address = program.wait_ready()["grpc"]
         job_id = submit(address)
         with grpc.insecure_channel(address) as channel:
+            stub = job_service_pb2_grpc.JobServiceStub(channel)
             health = watch_health(channel, "")
-            watch = job_service_pb2_grpc.JobServiceStub(channel).WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
+            wait = stub.WaitJob.future(job_service_pb2.WaitJobRequest(job_id=job_id))
+            watch = stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
             first = next(health).status, next(watch).event.state
             program.process.send_signal(number)
             statuses = [message.status for message in health]
             with pytest.raises(grpc.RpcError) as caught:
                 next(watch)
+            given_up = wait.exception(timeout=PATIENCE)
         code = program.wait()
 
     assert first == (health_pb2.HealthCheckResponse.SERVING, job_pb2.JOB_STATE_ENQUEUED)
     assert statuses == [health_pb2.HealthCheckResponse.NOT_SERVING]
     assert from_rpc_error(caught.value).reason == "SERVER_STOPPING"
+    assert isinstance(given_up, grpc.RpcError)
+    assert from_rpc_error(given_up).reason == "SERVER_STOPPING"
     assert code == 0
 
 
@@ -94,7 +114,9 @@ def test_second_signal_cuts_the_grace(redis_server: RedisServer) -> None:
             stub = job_service_pb2_grpc.JobServiceStub(channel)
             watch = stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
             next(watch)
-            wait = stub.WaitJob.future(job_service_pb2.WaitJobRequest(job_id=job_id))
+            claim(redis_server.url)
+            # Of a job that nobody runs any more: its end is not to be seen before the lease ends.
+            wait = stub.CancelJob.future(job_service_pb2.CancelJobRequest(job_id=job_id, wait=True))
             ended = threading.Event()
             wait.add_done_callback(lambda _call: ended.set())
             # Answered after the call before it on the same connection was taken on.
@@ -133,7 +155,7 @@ def test_redis_that_is_not_there_is_told_in_one_line() -> None:
     ended = run(MODULE, "--redis-url", url, "--grpc", "127.0.0.1:0", environ=os.environ)
 
     *_, line = ended.stderr.splitlines()
-    assert line.startswith("gopher: redis: ")
+    assert line.startswith("gopher: redis at 127.0.0.1:1: ")
     assert "secret" not in ended.stderr
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 5

@@ -25,8 +25,8 @@ ENVIRON: Final = {**os.environ, "GOPHER_REDIS_URL": "redis://127.0.0.1:1", "GOPH
         (["--app", "tests.e2e.apps.empty:registry"], 2, "the registry has no handlers"),
         (["--app", "tests.e2e.apps.quits:registry"], 2, "cannot be imported: SystemExit: no licence"),
         (["--app", GOOD_APP, "--queues", "a=x"], 2, "--queues"),
-        (["--app", GOOD_APP], 5, "redis: "),
-        (["--app", GOOD_APP, "--redis-url", "unix:///tmp/no-such-socket"], 5, "redis: "),
+        (["--app", GOOD_APP], 5, "redis at "),
+        (["--app", GOOD_APP, "--redis-url", "unix:///tmp/no-such-socket"], 5, "redis at "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -42,7 +42,7 @@ def test_worker_that_cannot_start_says_why_in_one_line(arguments: list[str], cod
 
 @pytest.mark.parametrize(
     ("app", "code", "said"),
-    [("tests.e2e.apps.empty:registry", 2, "the registry has no handlers"), (GOOD_APP, 5, "redis: ")],
+    [("tests.e2e.apps.empty:registry", 2, "the registry has no handlers"), (GOOD_APP, 5, "redis at ")],
 )
 def test_processes_that_cannot_start_say_why_once(app: str, code: int, said: str) -> None:
     """Of several processes the first tells what is wrong, the parent that it cannot go on; the others are not even started."""
