@@ -14,6 +14,7 @@ import trio
 
 from tests.e2e.apps.original import BLOCKER_VARIABLE
 from tests.programs import Program, run
+from tests.waiting import until_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,12 +77,10 @@ def shell(redis_program: str, tmp_path: Path) -> Iterator[Shell]:
 
 
 async def ended_as(shell: Shell, job_id: object, state: str) -> None:
-    def has_ended() -> bool:
-        return shell.state(job_id) == state
+    async def has_ended() -> bool:
+        return await trio.to_thread.run_sync(shell.state, job_id) == state
 
-    with trio.fail_after(60):
-        while not await trio.to_thread.run_sync(has_ended):
-            await trio.lowlevel.checkpoint()
+    await until_async(has_ended)
 
 
 async def test_lines_of_the_original_do_what_they_say(shell: Shell) -> None:
