@@ -43,6 +43,9 @@ PERMIT_SECONDS: Final = 60.0
 _ORDERED_MS: Final = 365 * 24 * 3600 * 1000
 _NEVER_MS: Final = 4_102_444_800_000
 """While an operator holds it open; when that ends, every worker has its jobs asked for again. The year 2100."""
+_MARGIN_MS: Final = 20
+"""Chosen: how much later than a breaker may probe its jobs are offered again. A copy of it lags behind by the way from Redis, and a
+worker that is woken while its own still says open would not ask again before the next poll."""
 _SPEAKS_OF_JOB: Final = frozenset({"DISCARDED", "PAYLOAD_MISMATCH", "RESULT_INVALID", "EXPIRED", "CANCELLED"})
 """Reasons of failures that say nothing of the dependency."""
 
@@ -66,6 +69,8 @@ class Guard:
         types: That it guards.
         permits: Not yet used.
         permit_seconds: How long a permit stands.
+        is_free: Whether jobs need no permit.
+        has_tripped: Whether it was open, and has not closed since.
     """
 
     def __init__(self, name: str, breaker: Breaker, types: Sequence[str], permit_seconds: float) -> None:
@@ -76,6 +81,7 @@ class Guard:
         self.permits: list[str] = []
         self.ended: list[_Ended] = []
         self.is_free = False
+        self.has_tripped = False
         self._open_until_ms = 0
         self._open_until = 0.0
 
@@ -105,7 +111,8 @@ class Guard:
         if self.is_free:
             return []
         return [
-            Bound(job_type, self.by, len(self.permits), self._open_until_ms if self.is_open else 0) for job_type in self.types
+            Bound(job_type, self.by, len(self.permits), self._open_until_ms + _MARGIN_MS if self.is_open else 0)
+            for job_type in self.types
         ]
 
     def return_permits(self) -> None:
@@ -115,7 +122,7 @@ class Guard:
 
     def park(self, view: BreakerView, settlement: Settlement) -> Settlement:
         """Return how an attempt ends that failed as its breaker was open."""
-        delay_ms = _ORDERED_MS if view.open_seconds is None else round(view.open_seconds * 1000)
+        delay_ms = _ORDERED_MS if view.open_seconds is None else round(view.open_seconds * 1000) + _MARGIN_MS
         return settlement._replace(move=Move.PARK, delay_ms=delay_ms, result=self.by.encode(), failure=b"", plain_attempt="")
 
 
@@ -257,13 +264,14 @@ class Guards:
                 await trio.sleep(_RETRY.delay_seconds(failures, random.random))
 
     def _see(self, guard: Guard, view: BreakerView) -> None:
-        was_open = guard.is_open
         if guard.see(view):
             self._opened.add(guard.by)
             self._has_news.set()
-        if guard.is_open and not was_open:
+        if guard.is_open and not guard.has_tripped:
+            guard.has_tripped = True
             _log.warning("breaker.opened", breaker=guard.name, seconds=view.open_seconds)
-        elif guard.is_free and was_open:
+        elif guard.is_free and guard.has_tripped:
+            guard.has_tripped = False
             _log.info("breaker.closed", breaker=guard.name)
 
 

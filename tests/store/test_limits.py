@@ -14,6 +14,7 @@ from gopher.job import JobState, Move, Priority
 from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.store.lifecycle import Bound
 from tests.store.rig import LEASE_MS
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.store.rig import Rig
@@ -305,6 +306,19 @@ async def test_bound_of_a_breaker_is_asked_again_at_its_moment(rig: Rig) -> None
 
     assert (refused.jobs, refused.refused) == ([], ("breaker:smtp",))
     assert (len(early), promotion.next_seconds, len(due)) == (0, 0.001, 2)
+
+
+async def test_promoter_is_told_of_a_limit_though_another_is_due(rig: Rig) -> None:
+    """A limit that claims may ask at any time hides none that has a moment of its own: that moment is published."""
+    told: list[str] = []
+    await rig.store.control.listen(rig.namespace, rig.queue, lambda word, rest: told.append(" ".join([word, *rest])))
+    await submit_many(rig, 2)
+    await rig.claim(1, bounds=[Bound("email", "bulkhead:email", 0, 0)])
+    (job,) = await rig.claim(1)
+
+    await rig.settle(job.id, job.token, Move.PARK, delay_ms=500)
+
+    await until(lambda: f"due {rig.now_ms + 500}" in told)
 
 
 async def test_priority_ratio_can_be_changed_while_work_goes_on(rig: Rig) -> None:

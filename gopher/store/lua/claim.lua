@@ -245,7 +245,7 @@ for by in pairs(refused) do
     reply[3] = reply[3] .. by .. '\n'
   end
   if room.due ~= 'inf' then
-    announce_due(parked_key, room.due)
+    announce_asking(room.due, now)
   end
   redis.call('zadd', parked_key, room.due, by)
 end

@@ -44,7 +44,7 @@ end
 -- What holds it back is asked again when the delay is over. Behind the others: one that fails each probe must not keep them from theirs.
 local function park(id, job, delay_ms, by)
   local due = now + delay_ms
-  announce_due(parked_key, due)
+  announce_asking(due, now)
   redis.call('zadd', parked_index(by, job.priority), now, id)
   redis.call('zadd', parked_key, due, by)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now, 'parked_by', by, 'attempt', job.attempt - 1)

@@ -13,6 +13,14 @@ local function limit_key(by)
   return base .. 'limit:' .. by
 end
 
+-- Tells the promoters of an earlier moment than the one they sleep for. What is due already does not count: of that, claims know.
+local function announce_asking(due, now)
+  local following = redis.call('zrangebyscore', parked_key, '(' .. string.format('%d', now), '(inf', 'withscores', 'limit', 0, 1)
+  if due > now and (not following[2] or due < tonumber(following[2])) then
+    redis.call('spublish', base .. 'control', 'due ' .. string.format('%d', due))
+  end
+end
+
 -- Has claims ask what holds jobs back again, from now on. Returns whether it holds any.
 local function ask_again(by, now)
   return redis.call('zscore', parked_key, by) and redis.call('zadd', parked_key, 'xx', now, by) and true or false
