@@ -44,6 +44,7 @@ async def outlast(farm: Farm, nursery: trio.Nursery, *, jobs: int, resets: int) 
     dependency = Dependency()
     await nursery.start(dependency.run)
     ids = await farm.submit("call", count=jobs)
+    began = trio.current_time()
     for _ in range(4):
         await farm.worker("--concurrency", "25", app=OUTAGE, variables={PORT_VARIABLE: str(dependency.port)})
 
@@ -51,7 +52,6 @@ async def outlast(farm: Farm, nursery: trio.Nursery, *, jobs: int, resets: int) 
         found = await farm.store.breakers.list_breakers(farm.namespace)
         return any(each.opened_total > resets for each in found)
 
-    began = trio.current_time()
     await until_async(has_tripped)
     dependency.is_up = True
     return dependency, ids, trio.current_time() - began
