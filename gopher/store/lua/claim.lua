@@ -97,6 +97,16 @@ local function next_source()
   return nil
 end
 
+local function type_of(fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'type' then
+      return fields[i + 1]
+    end
+  end
+  -- A damaged record has none, and is held back by nothing.
+  return ''
+end
+
 local function table_of(fields)
   local job = {}
   for i = 1, #fields, 2 do
@@ -141,7 +151,7 @@ while turns < wanted and #parked < LOOKAHEAD do
     if deadline and tonumber(deadline) <= now then
       expired[#expired + 1] = id
     else
-      if is_limited then
+      if is_limited and is_held_back(type_of(fields)) then
         job = table_of(fields)
         by, held = admit(id, job.type, job.limit_key, now)
       end

@@ -146,12 +146,14 @@ local function cap(wanted, now)
   return wanted, capped_by
 end
 
+-- Whether the jobs of a type are held back by anything at all.
+local function is_held_back(type)
+  return bounds[type] or of_queue[1] or rule_of(type)
+end
+
 -- Lets a job start, or returns the name of what refuses it; then nothing is counted. Of the limits that count what runs, the names
 -- are returned second, a line each.
 local function admit(id, type, key, now)
-  if not bounds[type] and not of_queue[1] and not rule_of(type) then
-    return nil
-  end
   local under = add_limits({unpack(bounds[type] or {})}, type, key)
   for _, by in ipairs(under) do
     if room_of(by, now).left <= 0 then
