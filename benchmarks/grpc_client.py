@@ -15,7 +15,7 @@ import msgspec
 import trio
 from google.protobuf import duration_pb2
 
-from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, job_stream_pb2
 
 from benchmarks.client import SubmitOne, probe
 from benchmarks.plan import CONCURRENCY
@@ -40,7 +40,7 @@ async def main(arguments: list[str]) -> None:
 
 def _submit_by(stub: job_service_pb2_grpc.JobServiceStub) -> SubmitOne:
     async def submit_one(sequence: int) -> None:
-        job = job_service_pb2.JobSpec(type="stamp", payload=msgspec.json.encode(sequence))
+        job = job_pb2.JobSpec(type="stamp", payload=msgspec.json.encode(sequence))
         stub.SubmitJob(job_service_pb2.SubmitJobRequest(job=job))
         await trio.lowlevel.checkpoint()
 
@@ -51,7 +51,7 @@ def _cancel_by(stub: job_service_pb2_grpc.JobServiceStub, jobs: int) -> SubmitOn
     """Start this many jobs, and return what cancels one of them."""
     ids = [
         stub.SubmitJob(
-            job_service_pb2.SubmitJobRequest(job=job_service_pb2.JobSpec(type="linger", payload=str(number).encode()))
+            job_service_pb2.SubmitJobRequest(job=job_pb2.JobSpec(type="linger", payload=str(number).encode()))
         ).job_id
         for number in range(jobs)
     ]
@@ -69,9 +69,9 @@ def _cancel_by(stub: job_service_pb2_grpc.JobServiceStub, jobs: int) -> SubmitOn
 async def watch(stub: job_service_pb2_grpc.JobServiceStub, count: int) -> None:
     """Hold `count` streams open until cancelled."""
     delay = duration_pb2.Duration(seconds=ONE_DAY_SECONDS)
-    job = job_service_pb2.JobSpec(type="noop", delay=delay)
+    job = job_pb2.JobSpec(type="noop", delay=delay)
     job_id = stub.SubmitJob(job_service_pb2.SubmitJobRequest(job=job)).job_id
-    streams = [stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id)) for _ in range(count)]
+    streams = [stub.WatchJob(job_stream_pb2.WatchJobRequest(job_id=job_id)) for _ in range(count)]
     for stream in streams:
         next(stream)
     sys.stdout.write("ready\n")

@@ -16,7 +16,7 @@ import grpc
 import msgspec
 import uvloop
 
-from gopher_pb.v1 import job_service_pb2, job_service_pb2_grpc
+from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
 
 from benchmarks.client import payload_of, say
 from benchmarks.plan import BATCH, PAYLOAD_BYTES
@@ -50,8 +50,8 @@ async def _load(call: Call, in_flight: int, seconds: float) -> int:
     return sum(await asyncio.gather(*(repeat() for _ in range(in_flight))))
 
 
-def _spec() -> job_service_pb2.JobSpec:
-    return job_service_pb2.JobSpec(type="noop", payload=msgspec.json.encode(payload_of(PAYLOAD_BYTES)))
+def _spec() -> job_pb2.JobSpec:
+    return job_pb2.JobSpec(type="noop", payload=msgspec.json.encode(payload_of(PAYLOAD_BYTES)))
 
 
 def _unary(stub: job_service_pb2_grpc.JobServiceAsyncStub) -> Call:

@@ -16,7 +16,7 @@ import grpc
 import uvloop
 from google.protobuf import duration_pb2
 
-from gopher_pb.v1 import job_service_pb2, job_service_pb2_grpc
+from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, job_stream_pb2
 
 from benchmarks.client import say
 from benchmarks.grpc_client import ONE_DAY_SECONDS
@@ -46,9 +46,9 @@ async def main(target: str, connections: int, watchers: int, events: int) -> Non
 
 async def _tell_all(stubs: Sequence[job_service_pb2_grpc.JobServiceAsyncStub]) -> list[float]:
     """Watch one job, once by each of the stubs, cancel it, and return after how many ms each watcher had heard."""
-    spec = job_service_pb2.JobSpec(type="noop", delay=duration_pb2.Duration(seconds=ONE_DAY_SECONDS))
+    spec = job_pb2.JobSpec(type="noop", delay=duration_pb2.Duration(seconds=ONE_DAY_SECONDS))
     job_id = (await stubs[0].SubmitJob(job_service_pb2.SubmitJobRequest(job=spec))).job_id
-    streams = [stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id)) for stub in stubs]
+    streams = [stub.WatchJob(job_stream_pb2.WatchJobRequest(job_id=job_id)) for stub in stubs]
     await asyncio.gather(*(stream.read() for stream in streams))
 
     async def hear(number: int) -> int:

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
-from gopher_pb.v1 import admin_service_pb2, job_pb2, job_service_pb2
+from gopher_pb.v1 import admin_service_pb2, job_event_pb2, job_pb2, job_service_pb2, job_stream_pb2
 
 from gopher.client import values
 from gopher.errors import GopherError, invalid
@@ -72,14 +72,14 @@ class Receipt:
     is_duplicate: bool
 
 
-def submit(namespace: str, spec: job_service_pb2.JobSpec) -> Call[Receipt]:
+def submit(namespace: str, spec: job_pb2.JobSpec) -> Call[Receipt]:
     """Submit one job; repeatable when it has a request id."""
     request = job_service_pb2.SubmitJobRequest(namespace=namespace, job=spec)
     repeatable = bool(spec.request_id)
     return call_of(JOBS + "SubmitJob", request, job_service_pb2.SubmitJobResponse, _receipt, repeatable=repeatable)
 
 
-def submit_many(namespace: str, specs: Sequence[job_service_pb2.JobSpec]) -> Call[list[Receipt | GopherError]]:
+def submit_many(namespace: str, specs: Sequence[job_pb2.JobSpec]) -> Call[list[Receipt | GopherError]]:
     """Submit up to 1,000 jobs; the answer has an entry a job, in their order. Repeatable when all have a request id."""
     request = job_service_pb2.SubmitJobsRequest(namespace=namespace, jobs=specs)
     return call_of(
@@ -208,11 +208,11 @@ def requeue_failed(namespace: str, queue: str | None, job_type: str | None, job_
 
 def watch(namespace: str, job_id: str) -> Call[values.JobEvent]:
     """Follow a job; a stream."""
-    request = job_service_pb2.WatchJobRequest(namespace=namespace, job_id=job_id)
-    return call_of(JOBS + "WatchJob", request, job_service_pb2.WatchJobResponse, lambda reply: _event(reply.event))
+    request = job_stream_pb2.WatchJobRequest(namespace=namespace, job_id=job_id)
+    return call_of(JOBS + "WatchJob", request, job_stream_pb2.WatchJobResponse, lambda reply: _event(reply.event))
 
 
-def _event(event: job_pb2.JobEvent) -> values.JobEvent:
+def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
     return values.JobEvent(
         job_id=event.job_id,
         state=convert.STATE_OF[event.state],

@@ -32,7 +32,7 @@ from gopher.retry import RetryPolicy
 from gopher.wire import status
 
 if TYPE_CHECKING:
-    from gopher_pb.v1 import job_service_pb2
+    from gopher_pb.v1 import job_pb2
 
     from gopher.client.values import JobEvent
     from gopher.submission import Payload
@@ -109,7 +109,7 @@ def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialog
         SubmitManyError: Some were refused; raised when all have been sent.
     """
     results: list[str | GopherError] = []
-    batch: dict[int, job_service_pb2.JobSpec] = {}
+    batch: dict[int, job_pb2.JobSpec] = {}
     batch_bytes = 0
     for number, item in enumerate(items):
         try:
@@ -130,7 +130,7 @@ def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialog
     return cast("list[str]", results)
 
 
-def _send_batch(namespace: str, batch: dict[int, job_service_pb2.JobSpec], results: list[str | GopherError]) -> Dialogue[None]:
+def _send_batch(namespace: str, batch: dict[int, job_pb2.JobSpec], results: list[str | GopherError]) -> Dialogue[None]:
     """Submit the batch, put each answer at its item's place and empty the batch."""
     answers = yield from ask(calls.submit_many(namespace, list(batch.values())))
     for number, answer in zip(batch, answers, strict=True):
@@ -138,7 +138,7 @@ def _send_batch(namespace: str, batch: dict[int, job_service_pb2.JobSpec], resul
     batch.clear()
 
 
-def _spec_of_item(item: Mapping[str, object], field: str) -> job_service_pb2.JobSpec:
+def _spec_of_item(item: Mapping[str, object], field: str) -> job_pb2.JobSpec:
     options = dict(item)
     job_type = options.pop("type", "")
     return job_spec(cast("str", job_type), options.pop("payload", None), options, field=field)

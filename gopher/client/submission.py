@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from gopher_pb.v1 import job_service_pb2
+from gopher_pb.v1 import job_pb2
 
 from gopher.errors import invalid
 from gopher.job import BYTES_CONTENT_TYPE, JSON_CONTENT_TYPE, Priority
@@ -47,7 +47,7 @@ _OPTIONS: Final = ("type", "payload", *SubmitOptions.__annotations__)
 _OF_POLICY: Final = frozenset({"max_attempts", "backoff_multiplier", "initial_backoff", "max_backoff", "non_retryable_reasons"})
 
 
-def job_spec(job_type: str, payload: Payload, options: Mapping[str, object], *, field: str = "job") -> job_service_pb2.JobSpec:
+def job_spec(job_type: str, payload: Payload, options: Mapping[str, object], *, field: str = "job") -> job_pb2.JobSpec:
     """Return the message that describes a job.
 
     Args:
@@ -60,7 +60,7 @@ def job_spec(job_type: str, payload: Payload, options: Mapping[str, object], *, 
         InvalidRequestError: An option is unknown, or its value cannot be put into a message.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    spec = job_service_pb2.JobSpec()
+    spec = job_pb2.JobSpec()
     content_type = given.pop("content_type", None)
     spec.payload = encode_payload(payload, field=f"{field}.payload")
     default_type = BYTES_CONTENT_TYPE if isinstance(payload, bytes | bytearray | memoryview) else JSON_CONTENT_TYPE
@@ -75,7 +75,7 @@ def job_spec(job_type: str, payload: Payload, options: Mapping[str, object], *, 
     return spec
 
 
-def _put(spec: job_service_pb2.JobSpec, name: str, value: object) -> None:
+def _put(spec: job_pb2.JobSpec, name: str, value: object) -> None:
     """Set the field of one option; a value that does not fit it makes Python or protobuf raise."""
     target = _FIELDS.get(name, name)
     message = spec.retry_policy if target in _OF_POLICY else spec

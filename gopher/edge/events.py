@@ -19,7 +19,7 @@ import msgspec
 import trio
 from starlette.responses import Response
 
-from gopher_pb.v1 import job_service_pb2 as pb
+from gopher_pb.v1 import job_stream_pb2
 
 from gopher.edge import rest_errors
 from gopher.edge.rest_answers import JobChange, Refusal, job_change
@@ -90,10 +90,10 @@ class Events(Operation):
                 "TOO_MANY_STREAMS",
                 f"{MAX_STREAMS} streams are open already; try again later",
             )
-        wanted = pb.WatchJobRequest(namespace=query.namespace, job_id=parameter(request))
+        wanted = job_stream_pb2.WatchJobRequest(namespace=query.namespace, job_id=parameter(request))
         return _Stream(self, wanted, request.headers.get("last-event-id", ""))
 
-    async def serve(self, wanted: pb.WatchJobRequest, last_id: str, receive: Receive, send: Send) -> None:
+    async def serve(self, wanted: job_stream_pb2.WatchJobRequest, last_id: str, receive: Receive, send: Send) -> None:
         """Stream the events of a job until it is final, the client goes, or the server stops."""
         writer = _Writer(send, last_id)
         # While the client listens.
@@ -123,7 +123,7 @@ class Events(Operation):
 class _Stream(Response):
     """The answer: Starlette awaits it to have it sent."""
 
-    def __init__(self, events: Events, wanted: pb.WatchJobRequest, last_id: str) -> None:
+    def __init__(self, events: Events, wanted: job_stream_pb2.WatchJobRequest, last_id: str) -> None:
         super().__init__()
         self._events = events
         self._wanted = wanted
@@ -152,7 +152,7 @@ class _Writer:
         self._has_begun = False
         self.has_ended = False
 
-    async def tell(self, message: pb.WatchJobResponse) -> None:
+    async def tell(self, message: job_stream_pb2.WatchJobResponse) -> None:
         """Write an event."""
         change = job_change(message.event)
         event_id = f"{message.event.event_time.ToMilliseconds()}-{change.attempt}-{change.state}"

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2
 
 from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import job_service_pb2 as job_pb
+from gopher_pb.v1 import job_stream_pb2
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
 from gopher_pb.v1 import schedule_service_pb2 as schedule_pb
 
@@ -85,7 +86,7 @@ class Services:
             UnaryMethod(path + "DeleteJob", job_pb.DeleteJobRequest, calls, jobs.delete_job),
             # It may go on for as long as a stream does, and ends with them when the server stops.
             UnaryMethod(path + "WaitJob", job_pb.WaitJobRequest, streams, watch.wait_job),
-            StreamMethod(path + "WatchJob", job_pb.WatchJobRequest, streams, watch.watch_job),
+            StreamMethod(path + "WatchJob", job_stream_pb2.WatchJobRequest, streams, watch.watch_job),
         ]
 
     def _queue_methods(self, calls: trio.Nursery) -> list[Method]:

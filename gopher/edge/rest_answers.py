@@ -15,7 +15,7 @@ from gopher.wire.limits import ratio_from_message
 from gopher.wire.shape import job_object, moment
 
 if TYPE_CHECKING:
-    from gopher_pb.v1 import admin_service_pb2, bulk_pb2, job_pb2, queue_service_pb2
+    from gopher_pb.v1 import admin_service_pb2, bulk_pb2, job_event_pb2, job_pb2, queue_service_pb2
     from gopher_pb.v1 import job_service_pb2 as pb
 
 
@@ -265,7 +265,7 @@ def job_page(reply: pb.ListJobsResponse | admin_service_pb2.ListFailedJobsRespon
     return JobPage([job_view(job) for job in reply.jobs], reply.next_page_token or None)
 
 
-def job_change(event: job_pb2.JobEvent) -> JobChange:
+def job_change(event: job_event_pb2.JobEvent) -> JobChange:
     """Return one event of a job."""
     return JobChange(
         job_id=event.job_id,

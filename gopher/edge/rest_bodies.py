@@ -15,7 +15,6 @@ from msgspec import Meta, Raw, Struct, field
 
 from gopher_pb.v1 import admin_service_pb2 as admin_pb
 from gopher_pb.v1 import job_pb2
-from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.bulk import BulkKind  # noqa: TC001 - msgspec reads the declarations at run time
 from gopher.errors import InvalidRequestError, Violation
@@ -106,9 +105,9 @@ class SeedBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(description="Attempts after the first. Null: what the handler declares."),
     ] = None
 
-    def spec(self) -> pb.JobSpec:
+    def spec(self) -> job_pb2.JobSpec:
         """Return the message."""
-        spec = pb.JobSpec(type=self.type, payload=bytes(self.payload), priority=PRIORITY_NUMBER[self.priority])
+        spec = job_pb2.JobSpec(type=self.type, payload=bytes(self.payload), priority=PRIORITY_NUMBER[self.priority])
         if self.retries is not None:
             spec.retry_policy.max_attempts = self.retries + 1
         return spec
@@ -140,7 +139,7 @@ class JobOptions(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(description="How long the job is kept once completed or cancelled. Null: 1 hour."),
     ] = None
 
-    def spec(self) -> pb.JobSpec:
+    def spec(self) -> job_pb2.JobSpec:
         """Return the message.
 
         Raises:
@@ -154,10 +153,10 @@ class JobOptions(SeedBody, frozen=True, kw_only=True, forbid_unknown_fields=True
         spec.labels.update(self.labels)
         spec.limit_key = self.limit_key or ""
         self._add_backoff(spec)
-        spec.MergeFrom(pb.JobSpec(timeout=duration(self.timeout_seconds), retention=duration(self.retention_seconds)))
+        spec.MergeFrom(job_pb2.JobSpec(timeout=duration(self.timeout_seconds), retention=duration(self.retention_seconds)))
         return spec
 
-    def _add_backoff(self, spec: pb.JobSpec) -> None:
+    def _add_backoff(self, spec: job_pb2.JobSpec) -> None:
         policy = job_pb2.RetryPolicy(
             initial_backoff=duration(self.backoff_initial_seconds),
             max_backoff=duration(self.backoff_max_seconds),
@@ -183,7 +182,7 @@ class JobBody(JobOptions, frozen=True, kw_only=True, forbid_unknown_fields=True)
     unique_key: Annotated[Text | None, Meta(description="At most one job that is not final holds it, per queue.")] = None
     request_id: Annotated[Text | None, Meta(description="Makes the submit repeatable for 24 hours, per queue.")] = None
 
-    def spec(self) -> pb.JobSpec:
+    def spec(self) -> job_pb2.JobSpec:
         """Return the message.
 
         Raises:
@@ -193,7 +192,7 @@ class JobBody(JobOptions, frozen=True, kw_only=True, forbid_unknown_fields=True)
         spec.queue = self.queue
         spec.unique_key = self.unique_key or ""
         spec.request_id = self.request_id or ""
-        times = pb.JobSpec(
+        times = job_pb2.JobSpec(
             run_time=timestamp(self.execute_at), delay=duration(self.delay_seconds), deadline=timestamp(self.deadline)
         )
         spec.MergeFrom(times)

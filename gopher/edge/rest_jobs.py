@@ -138,10 +138,10 @@ class JobOperations:
         if not 1 <= len(body.jobs) <= MAX_BATCH:
             raise invalid("jobs", "BATCH_SIZE", f"must be 1 to {MAX_BATCH}, got {len(body.jobs)}")
         read = [_read(raw) for raw in body.jobs]
-        specs = [each for each in read if isinstance(each, pb.JobSpec)]
+        specs = [each for each in read if isinstance(each, job_pb2.JobSpec)]
         request = pb.SubmitJobsRequest(namespace=query.namespace, jobs=specs)
         stored = iter((await self._jobs.submit_jobs(request)).results if specs else [])
-        return BatchReceipts([_batch_receipt(next(stored)) if isinstance(each, pb.JobSpec) else each for each in read])
+        return BatchReceipts([_batch_receipt(next(stored)) if isinstance(each, job_pb2.JobSpec) else each for each in read])
 
     async def _get(self, job_id: str, query: Query, _body: NoBody) -> JobView:
         reply = await self._jobs.get_job(pb.GetJobRequest(namespace=query.namespace, job_id=job_id))
@@ -174,7 +174,7 @@ class JobOperations:
         return Deleted(job_id)
 
 
-def _read(raw: Raw) -> pb.JobSpec | BatchReceipt:
+def _read(raw: Raw) -> job_pb2.JobSpec | BatchReceipt:
     """Return the message of one job of a batch, or why it is refused."""
     try:
         return decode_body(JobBody, bytes(raw)).spec()

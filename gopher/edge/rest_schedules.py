@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from gopher_pb.v1 import job_service_pb2
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import schedule_service_pb2 as pb
 
 from gopher.edge.rest_bodies import CRON, TIME_ZONE, JobOptions, Moment, Name, NoBody, Query, Text, duration, misfit, timestamp
@@ -312,9 +312,7 @@ class ScheduleCalls:
         return _times(await self._schedules.list_schedule_times(request))
 
 
-async def create_recurring(
-    schedules: Schedules, namespace: str, job: job_service_pb2.JobSpec, recurring: Recurring
-) -> ScheduleView:
+async def create_recurring(schedules: Schedules, namespace: str, job: job_pb2.JobSpec, recurring: Recurring) -> ScheduleView:
     """Make the schedule that a submit asks for, under a name that the request alone gives: repeated, it finds its schedule there.
 
     Raises:

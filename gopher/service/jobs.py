@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
@@ -76,7 +77,7 @@ class Jobs:
         return pb.SubmitJobsResponse(results=[_result(answer) for answer in answers])
 
     async def _submit(
-        self, namespace: str, specs: Sequence[tuple[str, pb.JobSpec]], trace: str | None
+        self, namespace: str, specs: Sequence[tuple[str, job_pb2.JobSpec]], trace: str | None
     ) -> list[SubmitReceipt | GopherError]:
         """Check and store jobs; an entry a job, in order."""
         namespace = check.namespace(namespace)
@@ -87,7 +88,7 @@ class Jobs:
         receipts = iter(await self._store.lifecycle.submit(namespace, accepted) if accepted else [])
         return [job if isinstance(job, GopherError) else next(receipts) for job in checked]
 
-    def _read(self, path: str, spec: pb.JobSpec, trace: str | None) -> NewJob | GopherError:
+    def _read(self, path: str, spec: job_pb2.JobSpec, trace: str | None) -> NewJob | GopherError:
         try:
             return new_job(spec, path, max_payload_bytes=self._max_payload_bytes, trace=trace)
         except InvalidRequestError as error:

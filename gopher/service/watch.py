@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gopher_pb.v1 import job_pb2
+from gopher_pb.v1 import job_event_pb2, job_stream_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.wire import check, convert
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gopher.store.events import JobChange
     from gopher.store.store import Store
 
-    Send = Callable[[pb.WatchJobResponse], Awaitable[None]]
+    Send = Callable[[job_stream_pb2.WatchJobResponse], Awaitable[None]]
 
 
 class Watch:
@@ -39,7 +39,7 @@ class Watch:
         job = await self._store.wait(check.namespace(request.namespace), request.job_id)
         return pb.WaitJobResponse(job=convert.job_to_message(job))
 
-    async def watch_job(self, request: pb.WatchJobRequest, send: Send) -> None:
+    async def watch_job(self, request: job_stream_pb2.WatchJobRequest, send: Send) -> None:
         """Send the changes of a job: first the whole job, last the whole job at its end."""
         namespace = check.namespace(request.namespace)
         async with self._store.events.follow(namespace, request.job_id) as changes:
@@ -103,13 +103,13 @@ class _View:
     def _told(self) -> tuple[JobState, int, bool, float, str]:
         return self._state, self._attempt, self._is_cancel_requested, self._progress, self._progress_message
 
-    def message(self, job: Job | None) -> pb.WatchJobResponse:
+    def message(self, job: Job | None) -> job_stream_pb2.WatchJobResponse:
         """Return what the watcher is told now.
 
         Args:
             job: To be told whole; None for the change alone.
         """
-        event = job_pb2.JobEvent(
+        event = job_event_pb2.JobEvent(
             job_id=self._job_id,
             state=convert.STATE_NUMBER[self._state],
             attempt=self._attempt,
@@ -119,4 +119,4 @@ class _View:
             progress_message=self._progress_message,
             job=None if job is None else convert.job_to_message(job),
         )
-        return pb.WatchJobResponse(event=event)
+        return job_stream_pb2.WatchJobResponse(event=event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from gopher_pb.v1 import job_service_pb2
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import schedule_service_pb2 as pb
 
 from gopher import cron
@@ -87,7 +87,7 @@ def _known(faults: Faults, field: str, value: int, known: Mapping[int, E], defau
     return known.get(value, default)
 
 
-def _job(faults: Faults, spec: job_service_pb2.JobSpec, max_payload_bytes: int) -> NewJob:
+def _job(faults: Faults, spec: job_pb2.JobSpec, max_payload_bytes: int) -> NewJob:
     given = {field.name for field, _ in spec.ListFields()}
     for field in _EXCLUDED:
         if field in given:
@@ -138,7 +138,7 @@ def spec_to_message(schedule: NewSchedule) -> pb.ScheduleSpec:
         jitter=convert.duration(schedule.jitter_ms or None),
         overlap=OVERLAP_NUMBER[schedule.overlap],
         catch_up=CATCH_UP_NUMBER[schedule.catch_up],
-        job=job_service_pb2.JobSpec(
+        job=job_pb2.JobSpec(
             type=job.type,
             payload=job.payload,
             content_type=job.content_type,

@@ -14,7 +14,7 @@ from gopher.wire.convert import PRIORITY_NUMBER
 _PRIORITY_OF: Final = {0: Priority.NORMAL} | {number: priority for priority, number in PRIORITY_NUMBER.items()}
 
 if TYPE_CHECKING:
-    from gopher_pb.v1 import job_pb2, job_service_pb2
+    from gopher_pb.v1 import job_pb2
 
     class _RetryFields(TypedDict, total=False):
         max_attempts: int | None
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         retention_ms: int
 
 
-def new_job(spec: job_service_pb2.JobSpec, path: str, *, max_payload_bytes: int, trace: str | None = None) -> NewJob:
+def new_job(spec: job_pb2.JobSpec, path: str, *, max_payload_bytes: int, trace: str | None = None) -> NewJob:
     """Return the job that a spec describes.
 
     Args:
@@ -96,7 +96,7 @@ def _retry_fields(faults: Faults, policy: job_pb2.RetryPolicy) -> _RetryFields:
     return fields
 
 
-def _time_fields(faults: Faults, spec: job_service_pb2.JobSpec) -> _TimeFields:
+def _time_fields(faults: Faults, spec: job_pb2.JobSpec) -> _TimeFields:
     fields: _TimeFields = {}
     if spec.HasField("timeout"):
         fields["timeout_ms"] = check.duration_ms(faults, "timeout", spec.timeout, 1, MAX_TIMEOUT_MS)

@@ -17,7 +17,7 @@ import redis
 import trio
 from grpc_health.v1 import health_pb2
 
-from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc
+from gopher_pb.v1 import job_pb2, job_service_pb2, job_service_pb2_grpc, job_stream_pb2
 
 from gopher.store.store import Store
 from gopher.wire.status import from_rpc_error
@@ -35,7 +35,7 @@ def server(url: str, *more: str) -> Program:
 
 
 def submit(address: str, **fields: object) -> str:
-    spec = job_service_pb2.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # fields of JobSpec
+    spec = job_pb2.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # fields of JobSpec
     with grpc.insecure_channel(address) as channel:
         stub = job_service_pb2_grpc.JobServiceStub(channel)
         return stub.SubmitJob(job_service_pb2.SubmitJobRequest(job=spec), timeout=PATIENCE).job_id
@@ -88,7 +88,7 @@ def test_stop_tells_watchers_of_health_and_of_jobs(redis_server: RedisServer, nu
             stub = job_service_pb2_grpc.JobServiceStub(channel)
             health = watch_health(channel, "")
             wait = stub.WaitJob.future(job_service_pb2.WaitJobRequest(job_id=job_id))
-            watch = stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
+            watch = stub.WatchJob(job_stream_pb2.WatchJobRequest(job_id=job_id))
             first = next(health).status, next(watch).event.state
             program.process.send_signal(number)
             statuses = [message.status for message in health]
@@ -112,7 +112,7 @@ def test_second_signal_cuts_the_grace(redis_server: RedisServer) -> None:
         job_id = submit(address)
         with grpc.insecure_channel(address) as channel:
             stub = job_service_pb2_grpc.JobServiceStub(channel)
-            watch = stub.WatchJob(job_service_pb2.WatchJobRequest(job_id=job_id))
+            watch = stub.WatchJob(job_stream_pb2.WatchJobRequest(job_id=job_id))
             next(watch)
             claim(redis_server.url)
             # Of a job that nobody runs any more: its end is not to be seen before the lease ends.

@@ -62,8 +62,8 @@ async def refused(channel: grpc.Channel, rpc: str, request: bytes) -> tuple[grpc
     return call_of_error.code(), found.reason, found.message
 
 
-def spec(**fields: object) -> pb.JobSpec:
-    return pb.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # the test names fields of JobSpec
+def spec(**fields: object) -> job_pb2.JobSpec:
+    return job_pb2.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # the test names fields of JobSpec
 
 
 SUBMITS: Final = {

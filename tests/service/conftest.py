@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.job import Failure, Move, Outcome
@@ -48,7 +49,7 @@ class Rig:
         self._claims = itertools.count()
 
     async def submit(self, **fields: object) -> str:
-        spec = pb.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # the test names fields of JobSpec
+        spec = job_pb2.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # the test names fields of JobSpec
         request = pb.SubmitJobRequest(namespace=self.namespace, job=spec)
         return (await self.lax_jobs.submit_job(request)).job_id
 

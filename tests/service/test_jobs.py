@@ -35,13 +35,13 @@ UNKNOWN = "01a20c6c-0282-7492-ab17-767f938b0000"
 
 
 def submit_request(namespace: str, **fields: object) -> pb.SubmitJobRequest:
-    spec = pb.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # the test names fields of JobSpec
+    spec = job_pb2.JobSpec(**{"type": "email", **fields})  # type: ignore[arg-type]  # the test names fields of JobSpec
     return pb.SubmitJobRequest(namespace=namespace, job=spec)
 
 
 async def test_submitted_job_is_found_as_it_was_described(rig: Rig) -> None:
     """Every field of the spec is in the job that GetJob tells."""
-    spec = pb.JobSpec(
+    spec = job_pb2.JobSpec(
         type="email",
         payload=b'{"n": 9007199254740993, "empty": []}',
         queue="mail",
@@ -70,7 +70,7 @@ async def test_submitted_job_is_found_as_it_was_described(rig: Rig) -> None:
 
 async def test_delayed_job_is_scheduled(rig: Rig) -> None:
     """A job with a delay waits for its time."""
-    spec = pb.JobSpec(type="email")
+    spec = job_pb2.JobSpec(type="email")
     spec.delay.FromMilliseconds(60_000)
 
     reply = await rig.lax_jobs.submit_job(pb.SubmitJobRequest(namespace=rig.namespace, job=spec))
@@ -121,7 +121,7 @@ async def test_unique_key_is_held_by_one_job(rig: Rig) -> None:
 
 async def test_batch_answers_each_item_by_itself(rig: Rig) -> None:
     """One bad item of a hundred leaves the others alone, and its path names it."""
-    specs = [pb.JobSpec(type="email") for _ in range(100)]
+    specs = [job_pb2.JobSpec(type="email") for _ in range(100)]
     specs[42].type = "../x"
 
     reply = await rig.lax_jobs.submit_jobs(pb.SubmitJobsRequest(namespace=rig.namespace, jobs=specs))
@@ -137,7 +137,7 @@ async def test_batch_answers_each_item_by_itself(rig: Rig) -> None:
 async def test_batch_of_a_wrong_size_is_refused(rig: Rig, count: int) -> None:
     """No item, or more than 1,000."""
     with pytest.raises(InvalidRequestError) as caught:
-        await rig.lax_jobs.submit_jobs(pb.SubmitJobsRequest(namespace=rig.namespace, jobs=[pb.JobSpec()] * count))
+        await rig.lax_jobs.submit_jobs(pb.SubmitJobsRequest(namespace=rig.namespace, jobs=[job_pb2.JobSpec()] * count))
 
     assert caught.value.violations[0].reason == "BATCH_SIZE"
 

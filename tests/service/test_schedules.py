@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gopher_pb.v1 import job_service_pb2
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import schedule_service_pb2 as pb
 
 from gopher.errors import (
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def spec(name: str = "nightly", cron: str = "0 2 * * *", queue: str = "", **fields: object) -> pb.ScheduleSpec:
-    job = job_service_pb2.JobSpec(type="email", queue=queue)
+    job = job_pb2.JobSpec(type="email", queue=queue)
     return pb.ScheduleSpec(name=name, cron=cron, job=job, **fields)  # type: ignore[arg-type] # the test names fields of ScheduleSpec
 
 

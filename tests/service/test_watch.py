@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from gopher_pb.v1 import job_pb2
+from gopher_pb.v1 import job_event_pb2, job_pb2, job_stream_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import JobNotFoundError
@@ -24,7 +24,7 @@ class Watcher:
     """Takes what a WatchJob sends."""
 
     def __init__(self, rig: Rig, job_id: str) -> None:
-        self.events: list[job_pb2.JobEvent] = []
+        self.events: list[job_event_pb2.JobEvent] = []
         self.error: Exception | None = None
         self.ended = trio.Event()
         self._rig = rig
@@ -32,7 +32,7 @@ class Watcher:
         self._news = trio.Event()
 
     async def run(self) -> None:
-        request = pb.WatchJobRequest(namespace=self._rig.namespace, job_id=self._job_id)
+        request = job_stream_pb2.WatchJobRequest(namespace=self._rig.namespace, job_id=self._job_id)
         try:
             await self._rig.watch.watch_job(request, self.send)
         except (JobNotFoundError, SlowReaderError) as error:
@@ -40,7 +40,7 @@ class Watcher:
         self.ended.set()
         self._news.set()
 
-    async def send(self, message: pb.WatchJobResponse) -> None:
+    async def send(self, message: job_stream_pb2.WatchJobResponse) -> None:
         self.events.append(message.event)
         self._news.set()
         await trio.lowlevel.checkpoint()
@@ -167,7 +167,7 @@ async def test_watcher_that_does_not_keep_up_is_cut_off(rig: Rig) -> None:
     hold = trio.Event()
     take = slow.send
 
-    async def wait_and_take(message: pb.WatchJobResponse) -> None:
+    async def wait_and_take(message: job_stream_pb2.WatchJobResponse) -> None:
         await hold.wait()
         await take(message)
 

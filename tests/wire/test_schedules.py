@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gopher_pb.v1 import job_pb2, job_service_pb2
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import schedule_service_pb2 as pb
 
 from gopher.errors import InvalidRequestError
@@ -16,7 +16,7 @@ from gopher.wire import schedules
 
 
 def spec(**fields: object) -> pb.ScheduleSpec:
-    given = {"name": "nightly", "cron": "@daily", "job": job_service_pb2.JobSpec(type="email"), **fields}
+    given = {"name": "nightly", "cron": "@daily", "job": job_pb2.JobSpec(type="email"), **fields}
     return pb.ScheduleSpec(**given)  # type: ignore[arg-type] # the test names fields of ScheduleSpec
 
 
@@ -53,7 +53,7 @@ def test_faulty_field_of_a_cron_is_named_by_its_place() -> None:
 
 def test_every_fault_is_named_at_once() -> None:
     """One refusal tells all: of the schedule and of its job."""
-    job = job_service_pb2.JobSpec(
+    job = job_pb2.JobSpec(
         type="No", delay=Duration(), run_time=Timestamp(), deadline=Timestamp(), unique_key="u", request_id="r", payload=b"{"
     )
     message = spec(name="", cron="", time_zone="Mars", jitter=Duration(seconds=86401), overlap=9, catch_up=9, job=job)
@@ -75,7 +75,7 @@ def test_every_fault_is_named_at_once() -> None:
 
 def test_two_labels_are_kept_free_for_the_origin() -> None:
     """62 labels are taken, 63 are not: two are added to each job."""
-    job = job_service_pb2.JobSpec(type="email", labels={f"k{n}": "" for n in range(63)})
+    job = job_pb2.JobSpec(type="email", labels={f"k{n}": "" for n in range(63)})
 
     assert faults_of(spec(job=job)) == [("schedule.job.labels", "LABELS")]
     del job.labels["k0"]

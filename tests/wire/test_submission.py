@@ -13,8 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gopher_pb.v1.job_pb2 import RetryPolicy
-from gopher_pb.v1.job_service_pb2 import JobSpec
+from gopher_pb.v1.job_pb2 import JobSpec, RetryPolicy
 
 from gopher.errors import InvalidRequestError
 from gopher.job import NewJob, Priority

@@ -139,6 +139,116 @@ class RetryPolicy(_message.Message):
 Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
+class JobSpec(_message.Message):
+    """A job as its submitter describes it. An unset field is what the handler declares, or the default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    RETRY_POLICY_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    RUN_TIME_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RETENTION_FIELD_NUMBER: _builtins.int
+    LIMIT_KEY_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Which handler: ^[a-z][a-z0-9_.-]{0,63}$."""
+    payload: _builtins.bytes
+    """At most 256 KiB; JSON unless content_type says otherwise. Empty means null."""
+    content_type: _builtins.str
+    """application/json (the default) or application/octet-stream."""
+    queue: _builtins.str
+    """Default: "default"."""
+    priority: Global___Priority.ValueType
+    """Default: normal."""
+    unique_key: _builtins.str
+    """At most one job that is not final holds it, per queue; up to 255 bytes."""
+    request_id: _builtins.str
+    """Makes the submit repeatable for 24 hours, per queue; up to 255 bytes."""
+    limit_key: _builtins.str
+    """Whose share of the limits per key the job takes, as that of a tenant; up to 255 bytes. Unset: none."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 64; keys 1 to 63 bytes, values at most 255, no control characters."""
+
+    @_builtins.property
+    def retry_policy(self) -> Global___RetryPolicy: ...
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Longest run of one attempt: 1 ms to 30 days."""
+
+    @_builtins.property
+    def run_time(self) -> _timestamp_pb2.Timestamp:
+        """Not started before; a moment in the past means now."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """Not started before this long after the submit, at most 10 years; excludes run_time."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """Not started after."""
+
+    @_builtins.property
+    def retention(self) -> _duration_pb2.Duration:
+        """How long the job is kept once completed or cancelled: at most 30 days. Default: 1 hour."""
+
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        payload: _builtins.bytes = ...,
+        content_type: _builtins.str = ...,
+        queue: _builtins.str = ...,
+        priority: Global___Priority.ValueType = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        retry_policy: Global___RetryPolicy | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        run_time: _timestamp_pb2.Timestamp | None = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        unique_key: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        retention: _duration_pb2.Duration | None = ...,
+        limit_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "delay", b"delay", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "deadline", b"deadline", "delay", b"delay", "labels", b"labels", "limit_key", b"limit_key", "payload", b"payload", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+
+@_typing.final
 class Attempt(_message.Message):
     """One run of the handler that has ended."""
 
@@ -238,6 +348,7 @@ class Job(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
+    CANCEL_ACTOR_FIELD_NUMBER: _builtins.int
     PARKED_BY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. UUIDv7."""
@@ -268,6 +379,8 @@ class Job(_message.Message):
     """JSON."""
     generation: _builtins.int
     """How often an operator has requeued the job."""
+    cancel_actor: _builtins.str
+    """Who asked for the cancel, as they said."""
     parked_by: _builtins.str
     """What holds the enqueued job back: KIND:TYPE or KIND:TYPE:KEY of a limit (rate, concurrency), breaker:NAME or bulkhead:TYPE."""
     @_builtins.property
@@ -346,61 +459,13 @@ class Job(_message.Message):
         failure: _status_pb2.Status | None = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         generation: _builtins.int = ...,
+        cancel_actor: _builtins.str = ...,
         parked_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "start_time", b"start_time", "submit_time", b"submit_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "content_type", b"content_type", "crash_count", b"crash_count", "deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "generation", b"generation", "id", b"id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "limit_key", b"limit_key", "namespace", b"namespace", "parent_id", b"parent_id", "parked_by", b"parked_by", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "root_id", b"root_id", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "submit_time", b"submit_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cancel_actor", b"cancel_actor", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "content_type", b"content_type", "crash_count", b"crash_count", "deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "generation", b"generation", "id", b"id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "limit_key", b"limit_key", "namespace", b"namespace", "parent_id", b"parent_id", "parked_by", b"parked_by", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "root_id", b"root_id", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "submit_time", b"submit_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Job: _TypeAlias = Job  # noqa: Y015
-
-@_typing.final
-class JobEvent(_message.Message):
-    """One change of a job, as watchers see it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    STATE_FIELD_NUMBER: _builtins.int
-    ATTEMPT_FIELD_NUMBER: _builtins.int
-    EVENT_TIME_FIELD_NUMBER: _builtins.int
-    CANCEL_REQUESTED_FIELD_NUMBER: _builtins.int
-    PROGRESS_FIELD_NUMBER: _builtins.int
-    PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
-    JOB_FIELD_NUMBER: _builtins.int
-    job_id: _builtins.str
-    state: Global___JobState.ValueType
-    attempt: _builtins.int
-    cancel_requested: _builtins.bool
-    progress: _builtins.float
-    """0 to 1, as the handler last said."""
-    progress_message: _builtins.str
-    @_builtins.property
-    def event_time(self) -> _timestamp_pb2.Timestamp:
-        """Moment of the change by the clock of Redis."""
-
-    @_builtins.property
-    def job(self) -> Global___Job:
-        """The whole job: set in the first message and in the last one, which is final."""
-
-    def __init__(
-        self,
-        *,
-        job_id: _builtins.str = ...,
-        state: Global___JobState.ValueType = ...,
-        attempt: _builtins.int = ...,
-        event_time: _timestamp_pb2.Timestamp | None = ...,
-        cancel_requested: _builtins.bool = ...,
-        progress: _builtins.float = ...,
-        progress_message: _builtins.str = ...,
-        job: Global___Job | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "job", b"job"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "event_time", b"event_time", "job", b"job", "job_id", b"job_id", "progress", b"progress", "progress_message", b"progress_message", "state", b"state"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobEvent: _TypeAlias = JobEvent  # noqa: Y015

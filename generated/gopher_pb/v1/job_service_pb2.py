@@ -23,66 +23,59 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
-from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from gopher_pb.v1 import job_pb2 as gopher_dot_v1_dot_job__pb2
+from gopher_pb.v1 import job_stream_pb2 as gopher_dot_v1_dot_job__stream__pb2
+from gopher_pb.v1 import task_tree_pb2 as gopher_dot_v1_dot_task__tree__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgopher/v1/job_service.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13gopher/v1/job.proto\"\x9c\x04\n\x07JobSpec\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\r\n\x05queue\x18\x04 \x01(\t\x12%\n\x08priority\x18\x05 \x01(\x0e\x32\x13.gopher.v1.Priority\x12.\n\x06labels\x18\x06 \x03(\x0b\x32\x1e.gopher.v1.JobSpec.LabelsEntry\x12,\n\x0cretry_policy\x18\x07 \x01(\x0b\x32\x16.gopher.v1.RetryPolicy\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08run_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05\x64\x65lay\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x08\x64\x65\x61\x64line\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nunique_key\x18\x0c \x01(\t\x12\x12\n\nrequest_id\x18\r \x01(\t\x12,\n\tretention\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tlimit_key\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x10SubmitJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"]\n\x11SubmitJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x03 \x01(\x08\"H\n\x11SubmitJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12 \n\x04jobs\x18\x02 \x03(\x0b\x32\x12.gopher.v1.JobSpec\"B\n\x12SubmitJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.gopher.v1.SubmitJobsResult\"\x7f\n\x10SubmitJobsResult\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x03 \x01(\x08\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"2\n\rGetJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"-\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\"\xf3\x01\n\x0fListJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x36\n\x06labels\x18\x05 \x03(\x0b\x32&.gopher.v1.ListJobsRequest.LabelsEntry\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.gopher.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x10\x43\x61ncelJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04wait\x18\x05 \x01(\x08\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\"4\n\x0fRetryJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"/\n\x10RetryJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\"5\n\x10\x44\x65leteJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"3\n\x0eWaitJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\".\n\x0fWaitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\"4\n\x0fWatchJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"6\n\x10WatchJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent2\x81\x05\n\nJobService\x12\x46\n\tSubmitJob\x12\x1b.gopher.v1.SubmitJobRequest\x1a\x1c.gopher.v1.SubmitJobResponse\x12I\n\nSubmitJobs\x12\x1c.gopher.v1.SubmitJobsRequest\x1a\x1d.gopher.v1.SubmitJobsResponse\x12=\n\x06GetJob\x12\x18.gopher.v1.GetJobRequest\x1a\x19.gopher.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.gopher.v1.ListJobsRequest\x1a\x1b.gopher.v1.ListJobsResponse\x12\x46\n\tCancelJob\x12\x1b.gopher.v1.CancelJobRequest\x1a\x1c.gopher.v1.CancelJobResponse\x12\x43\n\x08RetryJob\x12\x1a.gopher.v1.RetryJobRequest\x1a\x1b.gopher.v1.RetryJobResponse\x12\x46\n\tDeleteJob\x12\x1b.gopher.v1.DeleteJobRequest\x1a\x1c.gopher.v1.DeleteJobResponse\x12@\n\x07WaitJob\x12\x19.gopher.v1.WaitJobRequest\x1a\x1a.gopher.v1.WaitJobResponse\x12\x45\n\x08WatchJob\x12\x1a.gopher.v1.WatchJobRequest\x1a\x1b.gopher.v1.WatchJobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bgopher/v1/job_service.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x13gopher/v1/job.proto\x1a\x1agopher/v1/job_stream.proto\x1a\x19gopher/v1/task_tree.proto\"F\n\x10SubmitJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"]\n\x11SubmitJobResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x03 \x01(\x08\"H\n\x11SubmitJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12 \n\x04jobs\x18\x02 \x03(\x0b\x32\x12.gopher.v1.JobSpec\"B\n\x12SubmitJobsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.gopher.v1.SubmitJobsResult\"\x7f\n\x10SubmitJobsResult\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x03 \x01(\x08\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"T\n\rGetJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12 \n\x04view\x18\x03 \x01(\x0e\x32\x12.gopher.v1.JobView\"U\n\x0eGetJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\x12&\n\ttask_tree\x18\x02 \x01(\x0b\x32\x13.gopher.v1.TaskTree\"\xf3\x01\n\x0fListJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x36\n\x06labels\x18\x05 \x03(\x0b\x32&.gopher.v1.ListJobsRequest.LabelsEntry\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"I\n\x10ListJobsResponse\x12\x1c\n\x04jobs\x18\x01 \x03(\x0b\x32\x0e.gopher.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x01\n\x10\x43\x61ncelJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12(\n\x05grace\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04wait\x18\x05 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\"0\n\x11\x43\x61ncelJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\"4\n\x0fRetryJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"/\n\x10RetryJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job\"5\n\x10\x44\x65leteJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse\"3\n\x0eWaitJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\".\n\x0fWaitJobResponse\x12\x1b\n\x03job\x18\x01 \x01(\x0b\x32\x0e.gopher.v1.Job*O\n\x07JobView\x12\x18\n\x14JOB_VIEW_UNSPECIFIED\x10\x00\x12\x12\n\x0eJOB_VIEW_BASIC\x10\x01\x12\x16\n\x12JOB_VIEW_TASK_TREE\x10\x02\x32\x81\x05\n\nJobService\x12\x46\n\tSubmitJob\x12\x1b.gopher.v1.SubmitJobRequest\x1a\x1c.gopher.v1.SubmitJobResponse\x12I\n\nSubmitJobs\x12\x1c.gopher.v1.SubmitJobsRequest\x1a\x1d.gopher.v1.SubmitJobsResponse\x12=\n\x06GetJob\x12\x18.gopher.v1.GetJobRequest\x1a\x19.gopher.v1.GetJobResponse\x12\x43\n\x08ListJobs\x12\x1a.gopher.v1.ListJobsRequest\x1a\x1b.gopher.v1.ListJobsResponse\x12\x46\n\tCancelJob\x12\x1b.gopher.v1.CancelJobRequest\x1a\x1c.gopher.v1.CancelJobResponse\x12\x43\n\x08RetryJob\x12\x1a.gopher.v1.RetryJobRequest\x1a\x1b.gopher.v1.RetryJobResponse\x12\x46\n\tDeleteJob\x12\x1b.gopher.v1.DeleteJobRequest\x1a\x1c.gopher.v1.DeleteJobResponse\x12@\n\x07WaitJob\x12\x19.gopher.v1.WaitJobRequest\x1a\x1a.gopher.v1.WaitJobResponse\x12\x45\n\x08WatchJob\x12\x1a.gopher.v1.WatchJobRequest\x1a\x1b.gopher.v1.WatchJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gopher_pb.v1.job_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSPEC_LABELSENTRY']._loaded_options = None
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_JOBSPEC']._serialized_start=154
-  _globals['_JOBSPEC']._serialized_end=694
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=649
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=694
-  _globals['_SUBMITJOBREQUEST']._serialized_start=696
-  _globals['_SUBMITJOBREQUEST']._serialized_end=766
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=768
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=861
-  _globals['_SUBMITJOBSREQUEST']._serialized_start=863
-  _globals['_SUBMITJOBSREQUEST']._serialized_end=935
-  _globals['_SUBMITJOBSRESPONSE']._serialized_start=937
-  _globals['_SUBMITJOBSRESPONSE']._serialized_end=1003
-  _globals['_SUBMITJOBSRESULT']._serialized_start=1005
-  _globals['_SUBMITJOBSRESULT']._serialized_end=1132
-  _globals['_GETJOBREQUEST']._serialized_start=1134
-  _globals['_GETJOBREQUEST']._serialized_end=1184
-  _globals['_GETJOBRESPONSE']._serialized_start=1186
-  _globals['_GETJOBRESPONSE']._serialized_end=1231
-  _globals['_LISTJOBSREQUEST']._serialized_start=1234
-  _globals['_LISTJOBSREQUEST']._serialized_end=1477
-  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=649
-  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=694
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1479
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1552
-  _globals['_CANCELJOBREQUEST']._serialized_start=1554
-  _globals['_CANCELJOBREQUEST']._serialized_end=1679
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1681
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1729
-  _globals['_RETRYJOBREQUEST']._serialized_start=1731
-  _globals['_RETRYJOBREQUEST']._serialized_end=1783
-  _globals['_RETRYJOBRESPONSE']._serialized_start=1785
-  _globals['_RETRYJOBRESPONSE']._serialized_end=1832
-  _globals['_DELETEJOBREQUEST']._serialized_start=1834
-  _globals['_DELETEJOBREQUEST']._serialized_end=1887
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1889
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1908
-  _globals['_WAITJOBREQUEST']._serialized_start=1910
-  _globals['_WAITJOBREQUEST']._serialized_end=1961
-  _globals['_WAITJOBRESPONSE']._serialized_start=1963
-  _globals['_WAITJOBRESPONSE']._serialized_end=2009
-  _globals['_WATCHJOBREQUEST']._serialized_start=2011
-  _globals['_WATCHJOBREQUEST']._serialized_end=2063
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2065
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2119
-  _globals['_JOBSERVICE']._serialized_start=2122
-  _globals['_JOBSERVICE']._serialized_end=2763
+  _globals['_JOBVIEW']._serialized_start=1580
+  _globals['_JOBVIEW']._serialized_end=1659
+  _globals['_SUBMITJOBREQUEST']._serialized_start=175
+  _globals['_SUBMITJOBREQUEST']._serialized_end=245
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=247
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=340
+  _globals['_SUBMITJOBSREQUEST']._serialized_start=342
+  _globals['_SUBMITJOBSREQUEST']._serialized_end=414
+  _globals['_SUBMITJOBSRESPONSE']._serialized_start=416
+  _globals['_SUBMITJOBSRESPONSE']._serialized_end=482
+  _globals['_SUBMITJOBSRESULT']._serialized_start=484
+  _globals['_SUBMITJOBSRESULT']._serialized_end=611
+  _globals['_GETJOBREQUEST']._serialized_start=613
+  _globals['_GETJOBREQUEST']._serialized_end=697
+  _globals['_GETJOBRESPONSE']._serialized_start=699
+  _globals['_GETJOBRESPONSE']._serialized_end=784
+  _globals['_LISTJOBSREQUEST']._serialized_start=787
+  _globals['_LISTJOBSREQUEST']._serialized_end=1030
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_start=985
+  _globals['_LISTJOBSREQUEST_LABELSENTRY']._serialized_end=1030
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1032
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1105
+  _globals['_CANCELJOBREQUEST']._serialized_start=1108
+  _globals['_CANCELJOBREQUEST']._serialized_end=1248
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1250
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1298
+  _globals['_RETRYJOBREQUEST']._serialized_start=1300
+  _globals['_RETRYJOBREQUEST']._serialized_end=1352
+  _globals['_RETRYJOBRESPONSE']._serialized_start=1354
+  _globals['_RETRYJOBRESPONSE']._serialized_end=1401
+  _globals['_DELETEJOBREQUEST']._serialized_start=1403
+  _globals['_DELETEJOBREQUEST']._serialized_end=1456
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1458
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1477
+  _globals['_WAITJOBREQUEST']._serialized_start=1479
+  _globals['_WAITJOBREQUEST']._serialized_end=1530
+  _globals['_WAITJOBRESPONSE']._serialized_start=1532
+  _globals['_WAITJOBRESPONSE']._serialized_end=1578
+  _globals['_JOBSERVICE']._serialized_start=1662
+  _globals['_JOBSERVICE']._serialized_end=2303
 # @@protoc_insertion_point(module_scope)

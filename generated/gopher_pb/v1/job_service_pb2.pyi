@@ -7,10 +7,11 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
-from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from gopher_pb.v1 import job_pb2 as _job_pb2
+from gopher_pb.v1 import task_tree_pb2 as _task_tree_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -22,115 +23,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-@_typing.final
-class JobSpec(_message.Message):
-    """A job as its submitter describes it. An unset field is what the handler declares, or the default."""
+class _JobView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-    DESCRIPTOR: _descriptor.Descriptor
+class _JobViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOB_VIEW_UNSPECIFIED: _JobView.ValueType  # 0
+    """The job."""
+    JOB_VIEW_BASIC: _JobView.ValueType  # 1
+    JOB_VIEW_TASK_TREE: _JobView.ValueType  # 2
+    """The job, the Trio tasks of its running attempt as its worker sees them now, and its child jobs with theirs."""
 
-    @_typing.final
-    class LabelsEntry(_message.Message):
-        DESCRIPTOR: _descriptor.Descriptor
+class JobView(_JobView, metaclass=_JobViewEnumTypeWrapper):
+    """How much of a job to return."""
 
-        KEY_FIELD_NUMBER: _builtins.int
-        VALUE_FIELD_NUMBER: _builtins.int
-        key: _builtins.str
-        value: _builtins.str
-        def __init__(
-            self,
-            *,
-            key: _builtins.str = ...,
-            value: _builtins.str = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    TYPE_FIELD_NUMBER: _builtins.int
-    PAYLOAD_FIELD_NUMBER: _builtins.int
-    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
-    QUEUE_FIELD_NUMBER: _builtins.int
-    PRIORITY_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    RETRY_POLICY_FIELD_NUMBER: _builtins.int
-    TIMEOUT_FIELD_NUMBER: _builtins.int
-    RUN_TIME_FIELD_NUMBER: _builtins.int
-    DELAY_FIELD_NUMBER: _builtins.int
-    DEADLINE_FIELD_NUMBER: _builtins.int
-    UNIQUE_KEY_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    RETENTION_FIELD_NUMBER: _builtins.int
-    LIMIT_KEY_FIELD_NUMBER: _builtins.int
-    type: _builtins.str
-    """Which handler: ^[a-z][a-z0-9_.-]{0,63}$."""
-    payload: _builtins.bytes
-    """At most 256 KiB; JSON unless content_type says otherwise. Empty means null."""
-    content_type: _builtins.str
-    """application/json (the default) or application/octet-stream."""
-    queue: _builtins.str
-    """Default: "default"."""
-    priority: _job_pb2.Priority.ValueType
-    """Default: normal."""
-    unique_key: _builtins.str
-    """At most one job that is not final holds it, per queue; up to 255 bytes."""
-    request_id: _builtins.str
-    """Makes the submit repeatable for 24 hours, per queue; up to 255 bytes."""
-    limit_key: _builtins.str
-    """Whose share of the limits per key the job takes, as that of a tenant; up to 255 bytes. Unset: none."""
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """At most 64; keys 1 to 63 bytes, values at most 255, no control characters."""
-
-    @_builtins.property
-    def retry_policy(self) -> _job_pb2.RetryPolicy: ...
-    @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration:
-        """Longest run of one attempt: 1 ms to 30 days."""
-
-    @_builtins.property
-    def run_time(self) -> _timestamp_pb2.Timestamp:
-        """Not started before; a moment in the past means now."""
-
-    @_builtins.property
-    def delay(self) -> _duration_pb2.Duration:
-        """Not started before this long after the submit, at most 10 years; excludes run_time."""
-
-    @_builtins.property
-    def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Not started after."""
-
-    @_builtins.property
-    def retention(self) -> _duration_pb2.Duration:
-        """How long the job is kept once completed or cancelled: at most 30 days. Default: 1 hour."""
-
-    def __init__(
-        self,
-        *,
-        type: _builtins.str = ...,
-        payload: _builtins.bytes = ...,
-        content_type: _builtins.str = ...,
-        queue: _builtins.str = ...,
-        priority: _job_pb2.Priority.ValueType = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        retry_policy: _job_pb2.RetryPolicy | None = ...,
-        timeout: _duration_pb2.Duration | None = ...,
-        run_time: _timestamp_pb2.Timestamp | None = ...,
-        delay: _duration_pb2.Duration | None = ...,
-        deadline: _timestamp_pb2.Timestamp | None = ...,
-        unique_key: _builtins.str = ...,
-        request_id: _builtins.str = ...,
-        retention: _duration_pb2.Duration | None = ...,
-        limit_key: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "delay", b"delay", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "deadline", b"deadline", "delay", b"delay", "labels", b"labels", "limit_key", b"limit_key", "payload", b"payload", "priority", b"priority", "queue", b"queue", "request_id", b"request_id", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___JobSpec: _TypeAlias = JobSpec  # noqa: Y015
+JOB_VIEW_UNSPECIFIED: JobView.ValueType  # 0
+"""The job."""
+JOB_VIEW_BASIC: JobView.ValueType  # 1
+JOB_VIEW_TASK_TREE: JobView.ValueType  # 2
+"""The job, the Trio tasks of its running attempt as its worker sees them now, and its child jobs with theirs."""
+Global___JobView: _TypeAlias = JobView  # noqa: Y015
 
 @_typing.final
 class SubmitJobRequest(_message.Message):
@@ -141,12 +54,12 @@ class SubmitJobRequest(_message.Message):
     namespace: _builtins.str
     """Default: "default"."""
     @_builtins.property
-    def job(self) -> Global___JobSpec: ...
+    def job(self) -> _job_pb2.JobSpec: ...
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
-        job: Global___JobSpec | None = ...,
+        job: _job_pb2.JobSpec | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -190,12 +103,12 @@ class SubmitJobsRequest(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     @_builtins.property
-    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobSpec]: ...
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.JobSpec]: ...
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
-        jobs: _abc.Iterable[Global___JobSpec] | None = ...,
+        jobs: _abc.Iterable[_job_pb2.JobSpec] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -264,17 +177,20 @@ class GetJobRequest(_message.Message):
 
     NAMESPACE_FIELD_NUMBER: _builtins.int
     JOB_ID_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     job_id: _builtins.str
+    view: Global___JobView.ValueType
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         job_id: _builtins.str = ...,
+        view: Global___JobView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "namespace", b"namespace", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,16 +201,22 @@ class GetJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    TASK_TREE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _job_pb2.Job: ...
+    @_builtins.property
+    def task_tree(self) -> _task_tree_pb2.TaskTree:
+        """Set for the view TASK_TREE."""
+
     def __init__(
         self,
         *,
         job: _job_pb2.Job | None = ...,
+        task_tree: _task_tree_pb2.TaskTree | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "task_tree", b"task_tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "task_tree", b"task_tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,12 +319,15 @@ class CancelJobRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     job_id: _builtins.str
     reason: _builtins.str
     """For people; at most 255 bytes."""
     wait: _builtins.bool
     """Answer only when the job is final."""
+    actor: _builtins.str
+    """Who asks, for people; at most 255 bytes."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """How long the handler's cleanup may take: at most 5 minutes. Default: 5 s."""
@@ -415,10 +340,11 @@ class CancelJobRequest(_message.Message):
         reason: _builtins.str = ...,
         grace: _duration_pb2.Duration | None = ...,
         wait: _builtins.bool = ...,
+        actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "job_id", b"job_id", "namespace", b"namespace", "reason", b"reason", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "grace", b"grace", "job_id", b"job_id", "namespace", b"namespace", "reason", b"reason", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,45 +490,3 @@ class WaitJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WaitJobResponse: _TypeAlias = WaitJobResponse  # noqa: Y015
-
-@_typing.final
-class WatchJobRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAMESPACE_FIELD_NUMBER: _builtins.int
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    namespace: _builtins.str
-    job_id: _builtins.str
-    def __init__(
-        self,
-        *,
-        namespace: _builtins.str = ...,
-        job_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "namespace", b"namespace"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
-
-@_typing.final
-class WatchJobResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EVENT_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def event(self) -> _job_pb2.JobEvent: ...
-    def __init__(
-        self,
-        *,
-        event: _job_pb2.JobEvent | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from gopher_pb.v1 import job_service_pb2 as gopher_dot_v1_dot_job__service__pb2
+from gopher_pb.v1 import job_stream_pb2 as gopher_dot_v1_dot_job__stream__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -81,8 +82,8 @@ class JobServiceStub:
                 _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/gopher.v1.JobService/WatchJob',
-                request_serializer=gopher_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
-                response_deserializer=gopher_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
+                request_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
 
 
@@ -242,8 +243,8 @@ def add_JobServiceServicer_to_server(servicer, server):
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
-                    request_deserializer=gopher_dot_v1_dot_job__service__pb2.WatchJobRequest.FromString,
-                    response_serializer=gopher_dot_v1_dot_job__service__pb2.WatchJobResponse.SerializeToString,
+                    request_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -492,8 +493,8 @@ class JobService:
             request,
             target,
             '/gopher.v1.JobService/WatchJob',
-            gopher_dot_v1_dot_job__service__pb2.WatchJobRequest.SerializeToString,
-            gopher_dot_v1_dot_job__service__pb2.WatchJobResponse.FromString,
+            gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.SerializeToString,
+            gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from gopher_pb.v1 import job_service_pb2 as _job_service_pb2
+from gopher_pb.v1 import job_stream_pb2 as _job_stream_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
@@ -96,7 +97,7 @@ class JobServiceStub:
     Errors:
       NOT_FOUND: JOB_NOT_FOUND, also when the job is deleted meanwhile.
     """
-    WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]
+    WatchJob: _grpc.UnaryStreamMultiCallable[_job_stream_pb2.WatchJobRequest, _job_stream_pb2.WatchJobResponse]
     """Streams the changes of one job. The first message holds the whole job as it stands; then comes one message a change; the
     last one is final, holds the whole job, and the stream ends with OK. After a cut, call again: the first message tells what
     was missed.
@@ -174,7 +175,7 @@ class JobServiceAsyncStub(JobServiceStub):
     Errors:
       NOT_FOUND: JOB_NOT_FOUND, also when the job is deleted meanwhile.
     """
-    WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.WatchJobResponse]  # type: ignore[assignment]
+    WatchJob: _aio.UnaryStreamMultiCallable[_job_stream_pb2.WatchJobRequest, _job_stream_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Streams the changes of one job. The first message holds the whole job as it stands; then comes one message a change; the
     last one is final, holds the whole job, and the stream ends with OK. After a cut, call again: the first message tells what
     was missed.
@@ -301,9 +302,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def WatchJob(
         self,
-        request: _job_service_pb2.WatchJobRequest,
+        request: _job_stream_pb2.WatchJobRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.WatchJobResponse], _abc.AsyncIterator[_job_service_pb2.WatchJobResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_job_stream_pb2.WatchJobResponse], _abc.AsyncIterator[_job_stream_pb2.WatchJobResponse]]:
         """Streams the changes of one job. The first message holds the whole job as it stands; then comes one message a change; the
         last one is final, holds the whole job, and the stream ends with OK. After a cut, call again: the first message tells what
         was missed.

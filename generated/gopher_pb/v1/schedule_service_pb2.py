@@ -24,60 +24,60 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
-from gopher_pb.v1 import job_service_pb2 as gopher_dot_v1_dot_job__service__pb2
+from gopher_pb.v1 import job_pb2 as gopher_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gopher/v1/schedule_service.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bgopher/v1/job_service.proto\"\xe0\x01\n\x0cScheduleSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12)\n\x06jitter\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x07overlap\x18\x05 \x01(\x0e\x32\x18.gopher.v1.OverlapPolicy\x12*\n\x08\x63\x61tch_up\x18\x06 \x01(\x0e\x32\x18.gopher.v1.CatchUpPolicy\x12\x1f\n\x03job\x18\x07 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"\xdf\x02\n\x08Schedule\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ScheduleSpec\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0enext_fire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_fire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_job_id\x18\x08 \x01(\t\x12\x13\n\x0b\x66ired_total\x18\t \x01(\x03\x12\x15\n\rskipped_total\x18\n \x01(\x03\"U\n\x15\x43reateScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x08schedule\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ScheduleSpec\"?\n\x16\x43reateScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"D\n\x12GetScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"<\n\x13GetScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"_\n\x14ListSchedulesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x15ListSchedulesResponse\x12&\n\tschedules\x18\x01 \x03(\x0b\x32\x13.gopher.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x15UpdateScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x08schedule\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ScheduleSpec\"?\n\x16UpdateScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"G\n\x15\x44\x65leteScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse\"F\n\x14PauseScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\">\n\x15PauseScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"G\n\x15ResumeScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"?\n\x16ResumeScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"H\n\x16TriggerScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\xa5\x01\n\x18ListScheduleTimesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04\x63ron\x18\x04 \x01(\t\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\r\n\x05\x63ount\x18\x06 \x01(\x05\x12)\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x19ListScheduleTimesResponse\x12)\n\x05times\x18\x01 \x03(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*}\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x01\x12\x18\n\x14\x43\x41TCH_UP_POLICY_LAST\x10\x02\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x03\x32\x9d\x06\n\x0fScheduleService\x12U\n\x0e\x43reateSchedule\x12 .gopher.v1.CreateScheduleRequest\x1a!.gopher.v1.CreateScheduleResponse\x12L\n\x0bGetSchedule\x12\x1d.gopher.v1.GetScheduleRequest\x1a\x1e.gopher.v1.GetScheduleResponse\x12R\n\rListSchedules\x12\x1f.gopher.v1.ListSchedulesRequest\x1a .gopher.v1.ListSchedulesResponse\x12U\n\x0eUpdateSchedule\x12 .gopher.v1.UpdateScheduleRequest\x1a!.gopher.v1.UpdateScheduleResponse\x12U\n\x0e\x44\x65leteSchedule\x12 .gopher.v1.DeleteScheduleRequest\x1a!.gopher.v1.DeleteScheduleResponse\x12R\n\rPauseSchedule\x12\x1f.gopher.v1.PauseScheduleRequest\x1a .gopher.v1.PauseScheduleResponse\x12U\n\x0eResumeSchedule\x12 .gopher.v1.ResumeScheduleRequest\x1a!.gopher.v1.ResumeScheduleResponse\x12X\n\x0fTriggerSchedule\x12!.gopher.v1.TriggerScheduleRequest\x1a\".gopher.v1.TriggerScheduleResponse\x12^\n\x11ListScheduleTimes\x12#.gopher.v1.ListScheduleTimesRequest\x1a$.gopher.v1.ListScheduleTimesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gopher/v1/schedule_service.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x13gopher/v1/job.proto\"\xe0\x01\n\x0cScheduleSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x11\n\ttime_zone\x18\x03 \x01(\t\x12)\n\x06jitter\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x07overlap\x18\x05 \x01(\x0e\x32\x18.gopher.v1.OverlapPolicy\x12*\n\x08\x63\x61tch_up\x18\x06 \x01(\x0e\x32\x18.gopher.v1.CatchUpPolicy\x12\x1f\n\x03job\x18\x07 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"\xdf\x02\n\x08Schedule\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12%\n\x04spec\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ScheduleSpec\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0enext_fire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_fire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blast_job_id\x18\x08 \x01(\t\x12\x13\n\x0b\x66ired_total\x18\t \x01(\x03\x12\x15\n\rskipped_total\x18\n \x01(\x03\"U\n\x15\x43reateScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x08schedule\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ScheduleSpec\"?\n\x16\x43reateScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"D\n\x12GetScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"<\n\x13GetScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"_\n\x14ListSchedulesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"X\n\x15ListSchedulesResponse\x12&\n\tschedules\x18\x01 \x03(\x0b\x32\x13.gopher.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x15UpdateScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12)\n\x08schedule\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ScheduleSpec\"?\n\x16UpdateScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"G\n\x15\x44\x65leteScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\x18\n\x16\x44\x65leteScheduleResponse\"F\n\x14PauseScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\">\n\x15PauseScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"G\n\x15ResumeScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"?\n\x16ResumeScheduleResponse\x12%\n\x08schedule\x18\x01 \x01(\x0b\x32\x13.gopher.v1.Schedule\"H\n\x16TriggerScheduleRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\")\n\x17TriggerScheduleResponse\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"\xa5\x01\n\x18ListScheduleTimesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0c\n\x04\x63ron\x18\x04 \x01(\t\x12\x11\n\ttime_zone\x18\x05 \x01(\t\x12\r\n\x05\x63ount\x18\x06 \x01(\x05\x12)\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x19ListScheduleTimesResponse\x12)\n\x05times\x18\x01 \x03(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13OVERLAP_POLICY_SKIP\x10\x01\x12\x18\n\x14OVERLAP_POLICY_QUEUE\x10\x02\x12\"\n\x1eOVERLAP_POLICY_CANCEL_PREVIOUS\x10\x03*}\n\rCatchUpPolicy\x12\x1f\n\x1b\x43\x41TCH_UP_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41TCH_UP_POLICY_NONE\x10\x01\x12\x18\n\x14\x43\x41TCH_UP_POLICY_LAST\x10\x02\x12\x17\n\x13\x43\x41TCH_UP_POLICY_ALL\x10\x03\x32\x9d\x06\n\x0fScheduleService\x12U\n\x0e\x43reateSchedule\x12 .gopher.v1.CreateScheduleRequest\x1a!.gopher.v1.CreateScheduleResponse\x12L\n\x0bGetSchedule\x12\x1d.gopher.v1.GetScheduleRequest\x1a\x1e.gopher.v1.GetScheduleResponse\x12R\n\rListSchedules\x12\x1f.gopher.v1.ListSchedulesRequest\x1a .gopher.v1.ListSchedulesResponse\x12U\n\x0eUpdateSchedule\x12 .gopher.v1.UpdateScheduleRequest\x1a!.gopher.v1.UpdateScheduleResponse\x12U\n\x0e\x44\x65leteSchedule\x12 .gopher.v1.DeleteScheduleRequest\x1a!.gopher.v1.DeleteScheduleResponse\x12R\n\rPauseSchedule\x12\x1f.gopher.v1.PauseScheduleRequest\x1a .gopher.v1.PauseScheduleResponse\x12U\n\x0eResumeSchedule\x12 .gopher.v1.ResumeScheduleRequest\x1a!.gopher.v1.ResumeScheduleResponse\x12X\n\x0fTriggerSchedule\x12!.gopher.v1.TriggerScheduleRequest\x1a\".gopher.v1.TriggerScheduleResponse\x12^\n\x11ListScheduleTimes\x12#.gopher.v1.ListScheduleTimesRequest\x1a$.gopher.v1.ListScheduleTimesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gopher_pb.v1.schedule_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OVERLAPPOLICY']._serialized_start=2076
-  _globals['_OVERLAPPOLICY']._serialized_end=2210
-  _globals['_CATCHUPPOLICY']._serialized_start=2212
-  _globals['_CATCHUPPOLICY']._serialized_end=2337
-  _globals['_SCHEDULESPEC']._serialized_start=142
-  _globals['_SCHEDULESPEC']._serialized_end=366
-  _globals['_SCHEDULE']._serialized_start=369
-  _globals['_SCHEDULE']._serialized_end=720
-  _globals['_CREATESCHEDULEREQUEST']._serialized_start=722
-  _globals['_CREATESCHEDULEREQUEST']._serialized_end=807
-  _globals['_CREATESCHEDULERESPONSE']._serialized_start=809
-  _globals['_CREATESCHEDULERESPONSE']._serialized_end=872
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=874
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=942
-  _globals['_GETSCHEDULERESPONSE']._serialized_start=944
-  _globals['_GETSCHEDULERESPONSE']._serialized_end=1004
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1006
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1101
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1103
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1191
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1193
-  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1278
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1280
-  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1343
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1345
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1416
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1418
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1442
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1444
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1514
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1516
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1578
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1580
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1651
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1653
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1716
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1718
-  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1790
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1792
-  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1833
-  _globals['_LISTSCHEDULETIMESREQUEST']._serialized_start=1836
-  _globals['_LISTSCHEDULETIMESREQUEST']._serialized_end=2001
-  _globals['_LISTSCHEDULETIMESRESPONSE']._serialized_start=2003
-  _globals['_LISTSCHEDULETIMESRESPONSE']._serialized_end=2073
-  _globals['_SCHEDULESERVICE']._serialized_start=2340
-  _globals['_SCHEDULESERVICE']._serialized_end=3137
+  _globals['_OVERLAPPOLICY']._serialized_start=2068
+  _globals['_OVERLAPPOLICY']._serialized_end=2202
+  _globals['_CATCHUPPOLICY']._serialized_start=2204
+  _globals['_CATCHUPPOLICY']._serialized_end=2329
+  _globals['_SCHEDULESPEC']._serialized_start=134
+  _globals['_SCHEDULESPEC']._serialized_end=358
+  _globals['_SCHEDULE']._serialized_start=361
+  _globals['_SCHEDULE']._serialized_end=712
+  _globals['_CREATESCHEDULEREQUEST']._serialized_start=714
+  _globals['_CREATESCHEDULEREQUEST']._serialized_end=799
+  _globals['_CREATESCHEDULERESPONSE']._serialized_start=801
+  _globals['_CREATESCHEDULERESPONSE']._serialized_end=864
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=866
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=934
+  _globals['_GETSCHEDULERESPONSE']._serialized_start=936
+  _globals['_GETSCHEDULERESPONSE']._serialized_end=996
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=998
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1093
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1095
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1183
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1185
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1270
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_start=1272
+  _globals['_UPDATESCHEDULERESPONSE']._serialized_end=1335
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1337
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1408
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1410
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1434
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1436
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1506
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1508
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1570
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1572
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1643
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1645
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1708
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_start=1710
+  _globals['_TRIGGERSCHEDULEREQUEST']._serialized_end=1782
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_start=1784
+  _globals['_TRIGGERSCHEDULERESPONSE']._serialized_end=1825
+  _globals['_LISTSCHEDULETIMESREQUEST']._serialized_start=1828
+  _globals['_LISTSCHEDULETIMESREQUEST']._serialized_end=1993
+  _globals['_LISTSCHEDULETIMESRESPONSE']._serialized_start=1995
+  _globals['_LISTSCHEDULETIMESRESPONSE']._serialized_end=2065
+  _globals['_SCHEDULESERVICE']._serialized_start=2332
+  _globals['_SCHEDULESERVICE']._serialized_end=3129
 # @@protoc_insertion_point(module_scope)

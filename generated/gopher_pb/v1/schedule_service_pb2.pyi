@@ -10,7 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from gopher_pb.v1 import job_service_pb2 as _job_service_pb2
+from gopher_pb.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -104,7 +104,7 @@ class ScheduleSpec(_message.Message):
         """Each firing is put off by up to this long, the same whoever fires it; at most 1 day. Default: not at all."""
 
     @_builtins.property
-    def job(self) -> _job_service_pb2.JobSpec:
+    def job(self) -> _job_pb2.JobSpec:
         """What to submit, without run_time, delay, deadline, unique_key and request_id, and with at most 62 labels: gopher.schedule and
         gopher.fire_time are added.
         """
@@ -118,7 +118,7 @@ class ScheduleSpec(_message.Message):
         jitter: _duration_pb2.Duration | None = ...,
         overlap: Global___OverlapPolicy.ValueType = ...,
         catch_up: Global___CatchUpPolicy.ValueType = ...,
-        job: _job_service_pb2.JobSpec | None = ...,
+        job: _job_pb2.JobSpec | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["jitter", b"jitter", "job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
