@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack
 
+from gopher.nursery import JobNursery, NurseryPolicy, OnCrash
 from gopher.submission import JobOptions, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
 
 PROGRESS_MESSAGE_LENGTH: Final = 255
 
@@ -104,11 +106,12 @@ _KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name != "_resour
 class JobContext(AttemptInfo):
     """One attempt, as a coroutine handler sees it."""
 
-    __slots__ = ("enlist", "report")
+    __slots__ = ("enlist", "nurse", "report")
 
     report: Report
     enlist: Enlist
-    """Set, both, by whoever runs the handler."""
+    nurse: Callable[[str, str], AbstractAsyncContextManager[JobNursery]]
+    """Set, all, by whoever runs the handler."""
 
     async def progress(self, fraction: float, message: str = "") -> None:
         """Tell the job's watchers how far it has come.
@@ -136,6 +139,20 @@ class JobContext(AttemptInfo):
             RuntimeError: The attempt has ended.
         """
         return await self.enlist(type, payload, options)
+
+    def open_nursery(
+        self, *, policy: str = NurseryPolicy.ALL, on_crash: str = OnCrash.CANCEL
+    ) -> AbstractAsyncContextManager[JobNursery]:
+        """Open a nursery of jobs: children that run on any worker, and a block, `async with`, that ends when all of them have.
+
+        While it waits for its children at the end of the block, the attempt has no slot: the worker runs others meanwhile. The time
+        limit of the attempt goes on, and so do limits of how many run at once.
+
+        Args:
+            policy: See `NurseryPolicy`; what it raises for children is an `ExceptionGroup`.
+            on_crash: See `OnCrash`.
+        """
+        return self.nurse(policy, on_crash)
 
 
 class SyncJobContext(AttemptInfo):

@@ -251,7 +251,18 @@ class TooManyChildrenError(RequestError):
     reason = "TOO_MANY_CHILDREN"
 
     def __init__(self, limit: str) -> None:
-        super().__init__(f"an attempt may submit at most {limit}: let its children submit the rest", limit=limit)
+        super().__init__(f"an attempt may submit at most {limit}: let its children submit the rest", limit=str(limit))
+
+
+class NurseryTooDeepError(RequestError):
+    """The job stands in as many nurseries, one within the other, as one may."""
+
+    reason = "NURSERY_TOO_DEEP"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"nurseries may stand {limit} deep, one within the other: start this job beside its parent", limit=str(limit)
+        )
 
 
 class TooManyBulkOperationsError(RequestError):

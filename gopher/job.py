@@ -204,6 +204,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
         parent_id: Job that submitted this one.
         root_id: First ancestor.
         trace: W3C traceparent of the submitter.
+        depth: How many nurseries it stands in, one within the other; None for none.
     """
 
     type: str
@@ -228,6 +229,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     root_id: str | None = None
     trace: str | None = None
+    depth: int | None = None
 
 
 class Job(NewJob, frozen=True, kw_only=True):

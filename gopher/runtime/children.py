@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gopher.runtime.scopes import RunningAttempt
+    from gopher.store.codec import ClaimedJob
     from gopher.store.outbox import Child, Outbox
     from gopher.submission import JobOptions, Payload
 
@@ -210,13 +211,7 @@ class Children:
         # Nearly always all is known, and nothing else here would let others run.
         await trio.lowlevel.checkpoint()
         parent = attempt.job
-        job = msgspec.structs.replace(
-            described,
-            parent_id=parent.id,
-            root_id=parent.root_id,
-            trace=tracing.current() or parent.trace,
-            deadline_ms=_earlier(described.deadline_ms, parent.number(b"deadline_ms")),
-        )
+        job = descended(parent, described)
         job_id = await self._outbox.reserve(self._namespace, job)
         if attempt.is_over:
             raise RuntimeError(f"the attempt of job {parent.id} has ended: what it submits now would be lost")
@@ -224,6 +219,17 @@ class Children:
             attempt.brood = Brood()
         attempt.brood.add(pack(parent.id, parent.token, job_id, job))
         return job_id
+
+
+def descended(parent: ClaimedJob, described: NewJob) -> NewJob:
+    """Return a job as the child of another: of its tree and its trace, and bound by its deadline."""
+    return msgspec.structs.replace(
+        described,
+        parent_id=parent.id,
+        root_id=parent.root_id,
+        trace=tracing.current() or parent.trace,
+        deadline_ms=_earlier(described.deadline_ms, parent.number(b"deadline_ms")),
+    )
 
 
 def _earlier(one: int | None, other: int | None) -> int | None:

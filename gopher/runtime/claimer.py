@@ -18,6 +18,7 @@ import trio
 from gopher.errors import StoreError
 from gopher.retry import RetryPolicy
 from gopher.runtime.meter import QueueMeter
+from gopher.runtime.rests import Rests
 from gopher.runtime.scopes import RunningAttempt
 from gopher.runtime.suspects import Suspects, is_suspect
 from gopher.store.submission import BATCH
@@ -106,6 +107,9 @@ class Claimer:
         self._unanswered: QueueSource | None = None
         self._claiming = trio.CancelScope(shield=True)  # replaced by each claim's own, see `tick`
         self._is_stopping = False
+        self._asked = 0
+        self.rests = Rests(self.note_room)
+        """The attempts that have given up their slot for a while."""
 
     @property
     def slots(self) -> int:
@@ -119,10 +123,11 @@ class Claimer:
 
     def resize(self, slots: int) -> None:
         """Have more slots or fewer from now on; attempts beyond them run to their end."""
-        if slots > self._slots:
-            self._has_news.set()
+        has_grown = slots > self._slots
         self._slots = slots
         self._batch = _batch(slots)
+        if has_grown:
+            self.note_room()
 
     def add_source(self, source: QueueSource) -> None:
         """Take from one more queue."""
@@ -140,6 +145,8 @@ class Claimer:
         """Note that attempts have ended, or outcomes were written."""
         if self._suspects.held:
             self._suspects.review()
+        if self.rests.are_returning:
+            self.rests.admit(self._free() - self._asked)
         self._has_news.set()
 
     def stop(self) -> None:
@@ -192,6 +199,7 @@ class Claimer:
         claim = None
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
         self._claiming = trio.CancelScope(shield=True)
+        self._asked = count
         with self._claiming:
             claim = await self._lifecycle.claim(
                 self._namespace,
@@ -203,6 +211,7 @@ class Claimer:
                 bounds=self._gates.bounds(),
             )
         source.claim_id = self._unanswered = None
+        self._asked = 0
         jobs = () if claim is None else claim.jobs
         # A wake-up that overtook this reply in our own process must not be lost.
         source.is_drained = len(jobs) < count and source.wakes == wakes
@@ -222,12 +231,14 @@ class Claimer:
         slots.start_nowait()
         if claim is not None and gates.are_any and await gates.ask(claim.refused):
             source.is_drained = False
+        if self.rests.are_returning:
+            self.rests.admit(self._free())
         return False
 
     def _free(self) -> int:
         """Slots in which no handler runs; none while too many outcomes wait to be written."""
         unwritten = sum(len(source.settler) for source in self._sources)
-        return self._slots - (len(self._scopes) - unwritten) if unwritten < self._slots else 0
+        return self._slots - (len(self._scopes) - unwritten - self.rests.count) if unwritten < self._slots else 0
 
     def _next_source(self) -> QueueSource | None:
         """Pick by smooth weighted round robin among the queues that may have jobs. Source: nginx, upstream round robin."""

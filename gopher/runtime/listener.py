@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gopher.runtime.claimer import Claimer
+    from gopher.runtime.orphans import Orphans
     from gopher.runtime.promoter import Promoter
     from gopher.runtime.scheduler import Scheduler
     from gopher.runtime.scopes import Scopes
@@ -27,6 +28,7 @@ class Listener:
         promoter: Is woken.
         scheduler: Is woken.
         scopes: Ends jobs.
+        orphans: Is woken.
         drain: Called with the id of a worker that is to drain, and the grace in seconds, None for its own.
     """
 
@@ -37,6 +39,7 @@ class Listener:
     promoter: Promoter
     scheduler: Scheduler
     scopes: Scopes
+    orphans: Orphans
     drain: Callable[[str, float | None], None]
 
     async def start(self) -> None:
@@ -52,6 +55,8 @@ class Listener:
                 self.promoter.wake()
             case "schedule", _:
                 self.scheduler.wake()
+            case "orphans", _:
+                self.orphans.wake()
             case "cancel", [job_id, token, grace_ms, *_]:
                 self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
             case "drain", [worker, grace_ms, *_]:
@@ -65,3 +70,4 @@ class Listener:
         self.claimer.wake(self.queue)
         self.promoter.wake()
         self.scheduler.wake()
+        self.orphans.wake()

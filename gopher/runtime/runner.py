@@ -14,6 +14,7 @@ import math
 import random
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import msgspec
@@ -26,6 +27,7 @@ from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
 from gopher.retry import RetryPolicy
 from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.nurseries import trio_block
 from gopher.runtime.scopes import CancelReason
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from gopher.handlers import HandlerSpec, Registry
     from gopher.runtime.children import Children
     from gopher.runtime.executors import Executors
+    from gopher.runtime.nurseries import Nurseries
     from gopher.runtime.scopes import RunningAttempt
     from gopher.runtime.settler import Outcomes
     from gopher.store.codec import ClaimedJob
@@ -74,6 +77,7 @@ class Runner:
         max_result_bytes: A larger result fails the job.
         report: Keeps progress.
         children: Takes in what handlers submit.
+        nurseries: Opens those of handlers.
         is_draining: Tells handlers whether the worker drains.
         max_attempts: Of jobs for which neither submitter nor handler says.
     """
@@ -87,6 +91,7 @@ class Runner:
         max_result_bytes: int,
         report: Reporter,
         children: Children,
+        nurseries: Nurseries,
         is_draining: Callable[[], bool],
         max_attempts: int,
     ) -> None:
@@ -97,6 +102,7 @@ class Runner:
         self._max_result_bytes = max_result_bytes
         self._report = report
         self._children = children
+        self._nurseries = nurseries
         self._is_draining = is_draining
 
     async def run(self, take: Callable[[], Taken | None]) -> bool:
@@ -159,7 +165,7 @@ class Runner:
             result = await self._run_in_turn(attempt, spec, scope, room)
         job = attempt.job
         children = () if attempt.brood is None else tuple(attempt.brood.children)
-        plain_attempt = job.attempt if job.is_plain and not children else ""
+        plain_attempt = job.attempt if job.is_plain and not children and not attempt.nurseries else ""
         return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt, children)
 
     async def _run_in_turn(
@@ -231,6 +237,7 @@ class Runner:
         )
         context.report = report
         context.enlist = enlist
+        context.nurse = partial(trio_block, self._nurseries, attempt)
         return context
 
     def _read_result(self, value: object) -> bytes:

@@ -45,6 +45,7 @@ class RunningAttempt:
         is_waiting: Whether the handler waits in its scope for leave to begin.
         waited_seconds: How long it has waited, which its time limit does not count.
         brood: What the handler has submitted; None when it has submitted nothing.
+        nurseries: How many nurseries of jobs the handler has opened.
         is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
         began_at: When the handler began, by `time.perf_counter()`; None until then.
@@ -64,6 +65,7 @@ class RunningAttempt:
         "job",
         "lease_until",
         "may_begin",
+        "nurseries",
         "queue",
         "waited_seconds",
     )
@@ -79,6 +81,7 @@ class RunningAttempt:
         self.cancel_reason: CancelReason | None = None
         self.grace_seconds = _GRACE_SECONDS
         self.brood: Brood | None = None
+        self.nurseries = 0
         self.is_late_at = math.inf
         self.is_over = False
         self.began_at: float | None = None

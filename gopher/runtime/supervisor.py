@@ -24,6 +24,7 @@ import trio
 
 from gopher.job import Move, Outcome
 from gopher.runtime import machine
+from gopher.runtime.carrier import Carrier
 from gopher.runtime.children import Children
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.executors import Executors
@@ -32,6 +33,8 @@ from gopher.runtime.keeper import Keeper
 from gopher.runtime.lifespans import Lifespans
 from gopher.runtime.listener import Listener
 from gopher.runtime.meter import QueueMeter, Usage, resident_bytes
+from gopher.runtime.nurseries import Nurseries
+from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
 from gopher.runtime.recorder import Recorder
@@ -143,16 +146,6 @@ class Supervisor:
         )
         self._recorders: list[Recorder] = []
         self._usage = Usage(lambda: self._sizing.slots, self._scopes.snapshot)
-        self._runner = Runner(
-            registry,
-            self._executors,
-            namespace=plan.namespace,
-            max_result_bytes=plan.max_result_bytes,
-            report=self._report,
-            children=children,
-            is_draining=self._draining.is_set,
-            max_attempts=plan.max_attempts,
-        )
         self._gates = Gates(
             store,
             registry,
@@ -170,6 +163,19 @@ class Supervisor:
             slots=self._sizing.slots,
             lease_seconds=plan.lease_seconds,
             poll_seconds=plan.poll_seconds,
+        )
+        self._carrier = Carrier(store, namespace=plan.namespace, on_lost=self._scopes.lose_lease)
+        nurseries = Nurseries(store, self._carrier, namespace=plan.namespace, rests=self._claimer.rests)
+        self._runner = Runner(
+            registry,
+            self._executors,
+            namespace=plan.namespace,
+            max_result_bytes=plan.max_result_bytes,
+            report=self._report,
+            children=children,
+            nurseries=nurseries,
+            is_draining=self._draining.is_set,
+            max_attempts=plan.max_attempts,
         )
         self._keeper = Keeper(
             Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4),
@@ -240,6 +246,7 @@ class Supervisor:
             await services.start(self._keeper.run)
             await self._gates.start()
             await services.start(self._gates.run)
+            await services.start(self._carrier.run)
             for queue, weight in self._plan.queues.items():
                 await self._serve_queue(services, queue, weight)
             if not self._sizing.is_fixed:
@@ -290,6 +297,7 @@ class Supervisor:
         promoter = Promoter(lifecycle, namespace=plan.namespace, queue=queue, poll_seconds=plan.poll_seconds)
         reaper = Reaper(lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds, on_lost=meter.count_lost)
         scheduler = Scheduler(self._store.schedules, namespace=plan.namespace, queue=queue)
+        orphans = Orphans(self._store.families, lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
         listener = Listener(
             control=self._store.control,
             namespace=plan.namespace,
@@ -298,6 +306,7 @@ class Supervisor:
             promoter=promoter,
             scheduler=scheduler,
             scopes=self._scopes,
+            orphans=orphans,
             drain=self._hear_drain,
         )
         await listener.start()
@@ -308,6 +317,7 @@ class Supervisor:
         await services.start(promoter.run)
         await services.start(scheduler.run)
         await services.start(reaper.run)
+        await services.start(orphans.run)
         await services.start(recorder.run)
 
     async def _finish(self) -> None:
@@ -353,7 +363,7 @@ class Supervisor:
             queues=self._plan.queues,
             types=self._registry.types,
             slots=self._claimer.slots,
-            busy=len(self._scopes),
+            busy=len(self._scopes) - self._claimer.rests.count,
             started_ms=self._started_ms,
             draining=self._draining.is_set(),
             stuck=self._scopes.stuck(),

@@ -44,6 +44,7 @@ _OPTIONAL = (
     "parent_id",
     "root_id",
     "trace",
+    "depth",
 )
 _read_optional = attrgetter(*_OPTIONAL)
 _ALL_UNSET = (None,) * len(_OPTIONAL)
@@ -125,6 +126,7 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         parent_id=reader.text("parent_id"),
         root_id=reader.text("root_id"),
         trace=reader.text("trace"),
+        depth=reader.number("depth"),
         state=state,
         submitted_ms=reader.number("submitted_ms") or 0,
         enqueued_ms=_enqueued_ms(reader),
@@ -201,7 +203,7 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
 
 
 _FEWEST_FIELDS = 4
-_RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms", b"held"})
+_RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms", b"held", b"family"})
 
 
 class ClaimedJob:
@@ -216,7 +218,7 @@ class ClaimedJob:
         claimed_ms: Redis time of the claim, ms since the epoch.
         priority: Of the line it stood in, as the record has it.
         enqueued_ms: When it was put there, ms since the epoch, as the record has it; None in a damaged one.
-        is_plain: Whether its end concerns nothing but itself: no deadline, unique key, retention, or place under a limit.
+        is_plain: Whether its end concerns nothing but itself: no deadline, unique key, retention, place under a limit, or family.
     """
 
     __slots__ = ("_record", "attempt", "claimed_ms", "enqueued_ms", "id", "is_plain", "payload", "priority", "token", "type")

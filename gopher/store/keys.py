@@ -104,6 +104,16 @@ def outbox(namespace: str, name: str) -> str:
     return queue(namespace, name) + "outbox"
 
 
+def family(namespace: str, name: str, parent_id: str) -> str:
+    """Return the key of the children that a job's attempts have started and that have not ended, as `store.families` has it: a hash."""
+    return f"{queue(namespace, name)}family:{parent_id}"
+
+
+def orphans(namespace: str, name: str) -> str:
+    """Return the key of the parents that have left a family: a sorted set of ids by when to look after it, ms."""
+    return queue(namespace, name) + "orphans"
+
+
 def schedules(namespace: str, name: str) -> str:
     """Return the key of the schedules of a queue: a sorted set of names by the moment they are due, ms; `inf` for those paused."""
     return queue(namespace, name) + "schedules"

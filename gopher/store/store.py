@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
 from gopher.store.bulk import BulkOperations
+from gopher.store.endings import Endings
 from gopher.store.events import Control, Events
+from gopher.store.families import Families
 from gopher.store.figures import Figures
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.limits import LimitRules
@@ -37,6 +39,7 @@ class Store:
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.outbox = Outbox(self.link, self.registry)
+        self.families = Families(self.link, self.registry)
         self.schedules = Schedules(self.link, self.registry)
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)
@@ -45,6 +48,7 @@ class Store:
         self.figures = Figures(self.link)
         self.events = Events(self.link, self.registry)
         self.control = Control(self.link)
+        self.endings = Endings(self.link)
         self.audit = Audit(self.link, self.registry)
 
     async def wait(self, namespace: str, job_id: str) -> Job:

@@ -103,6 +103,7 @@ TABLE: Final = (
     Row(errors.TooManyQueuesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.TooManySchedulesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.TooManyChildrenError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
+    Row(errors.NurseryTooDeepError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.TooManyBulkOperationsError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(SlowReaderError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7, retry_after_seconds=1.0),
     Row(errors.PayloadMismatchError, grpc.StatusCode.INVALID_ARGUMENT, 1),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from gopher.handlers import FunctionT
     from gopher.job import NewJob
+    from gopher.runtime.nurseries import Nurseries
     from gopher.store.lifecycle import Settlement
     from gopher.store.outbox import Outbox
     from gopher.store.store import Store
@@ -136,6 +137,7 @@ class Bench:
                 max_result_bytes=MAX_RESULT_BYTES,
                 report=self._report,
                 children=self.children,
+                nurseries=cast("Nurseries", None),
                 is_draining=lambda: self.is_draining,
                 max_attempts=MAX_ATTEMPTS,
             )

@@ -10,6 +10,7 @@ import trio.testing
 from gopher.errors import StoreUnavailableError
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.listener import Listener
+from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.slots import Slots
@@ -292,6 +293,9 @@ async def listen(parts: Parts, bench: Bench) -> None:
         promoter=promoter,
         scheduler=Scheduler(parts.store.schedules, namespace=parts.namespace, queue="default"),
         scopes=bench.scopes,
+        orphans=Orphans(
+            parts.store.families, parts.store.lifecycle, namespace=parts.namespace, queue="default", sweep_seconds=3600
+        ),
         drain=lambda _worker, _grace: None,
     )
     await listener.start()

@@ -9,6 +9,7 @@ from gopher.errors import StoreUnavailableError
 from gopher.job import JobState
 from gopher.runtime.claimer import Claimer
 from gopher.runtime.listener import Listener
+from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import Scopes
@@ -67,6 +68,7 @@ async def test_promoter_is_woken_by_an_earlier_job(store: Store, namespace: str,
         promoter=promoter,
         scheduler=Scheduler(store.schedules, namespace=namespace, queue="default"),
         scopes=Scopes(),
+        orphans=Orphans(store.families, store.lifecycle, namespace=namespace, queue="default", sweep_seconds=3600),
         drain=lambda _worker, _grace: None,
     )
     await listener.start()

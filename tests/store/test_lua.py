@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
-ADD: Final = {"submit", "name_queue", "create_schedule"}
+ADD: Final = {"submit", "name_queue", "create_schedule", "start_children"}
 """What a full Redis refuses."""
 
 KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time')([a-z]+)', *(.)")

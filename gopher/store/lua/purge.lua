@@ -22,6 +22,9 @@ local function remove_from(index)
       if job.parked_by then
         redis.call('hincrby', counters_key, 'parked', -1)
       end
+      if job.family then
+        orphan(id, now_ms())
+      end
       note_change(id, 'deleted', job.attempt)
     end
   end

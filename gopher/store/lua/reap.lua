@@ -33,6 +33,9 @@ local function take_back(id, job)
       announce_due(deadlines_key, tonumber(job.deadline_ms))
       redis.call('zadd', deadlines_key, job.deadline_ms, id)
     end
+    if job.family then
+      orphan(id, now)
+    end
     enqueued = true
     note_change(id, 'enqueued', job.attempt)
   end

@@ -111,6 +111,9 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
     announce_due(deadlines_key, tonumber(job.deadline_ms))
     redis.call('zadd', deadlines_key, job.deadline_ms, id)
   end
+  if job.family and AGAIN[state] then
+    orphan(id, now)
+  end
   if job.held and let_go(id, job.held, now) then
     woken = true
   end

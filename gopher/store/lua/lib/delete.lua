@@ -1,4 +1,4 @@
--- Removes a job that is not processing: needs lib/final.lua.
+-- Removes a job that is not processing: needs lib/now.lua and lib/final.lua.
 local function delete_job(id, job)
   release_unique(id, job.unique_key)
   redis.call('unlink', job_key(id))
@@ -6,6 +6,9 @@ local function delete_job(id, job)
   redis.call('zrem', waiting_index(job), id)
   if job.parked_by then
     redis.call('hincrby', counters_key, 'parked', -1)
+  end
+  if job.family then
+    orphan(id, now_ms())
   end
   note_change(id, 'deleted', job.attempt)
 end

@@ -1,4 +1,5 @@
 -- Ends a job: needs lib/queue.lua. Dead letters are kept for 30 days (chosen: a month's holiday), the rest as their job says.
+-- include: lib/family.lua
 -- include: lib/parked.lua
 -- include: lib/unique.lua
 local FAILED_RETENTION_MS = 2592000000
@@ -22,6 +23,9 @@ local function finish(id, state, now, job, ...)
   if job.parked_by then
     note_unparked(id)
   end
+  if job.family then
+    orphan(id, now)
+  end
   release_unique(id, job.unique_key)
   redis.call('hincrby', counters_key, state .. '_total', 1)
   note_change(id, state, job.attempt)
@@ -37,7 +41,7 @@ local function keep_attempt(id, number, outcome, job, now, failure)
 end
 
 local JOB_FIELDS = {'state', 'priority', 'token', 'attempt', 'crashes', 'worker', 'started_ms', 'submitted_ms',
-  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held'}
+  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held', 'family'}
 
 -- Reads what the moves need; nil when there is no such job.
 local function read_job(id)

@@ -5,8 +5,9 @@
 local PRIORITY, IS_FULL, RUN_MS, DELAY_MS, DEADLINE_MS, UNIQUE_KEY, REQUEST_ID, FINGERPRINT = 1, 2, 3, 4, 5, 6, 7, 8
 local PLAIN_LENGTH, FULL_LENGTH = 3, 9
 
--- Stores the jobs whose words begin at a place; returns an answer a job, and whether any was enqueued at once.
-local function submit_jobs(words, begin, now, request_ttl_ms)
+-- Stores the jobs whose words begin at a place; returns an answer a job, and whether any was enqueued at once. They stand in their
+-- lines where a moment puts them, now unless another is said.
+local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
   local replies, accepted, states = {}, {}, {}
   local requests, uniques, dues = {}, {}, {}
 
@@ -111,7 +112,7 @@ local function submit_jobs(words, begin, now, request_ttl_ms)
         line = {}
         lines[priority] = line
       end
-      line[#line + 1] = now
+      line[#line + 1] = place_ms or now
       line[#line + 1] = id
     end
     if words[place + IS_FULL] ~= '' and words[place + DEADLINE_MS] ~= '' then

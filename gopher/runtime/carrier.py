@@ -1,0 +1,275 @@
+"""Carries the children of a worker's nurseries to Redis, hears of their ends, and cancels those that are to end early.
+
+One service a worker, for all its nurseries: children leave in batches, as outcomes do, and a queue is listened to once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from gopher.errors import (
+    GopherError,
+    JobAlreadyFinalError,
+    JobNotFoundError,
+    StoreError,
+    StoreFullError,
+    UnknownTypeError,
+)
+from gopher.job import JobState
+from gopher.retry import RetryPolicy
+from gopher.store.families import Member, Start
+from gopher.store.submission import BATCH, BATCH_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gopher.job import Job
+    from gopher.runtime.kin import Kin, Sibling
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.store.store import Store
+    from gopher.store.submission import SubmitReceipt
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
+"""Chosen: children are stored within 2 s of Redis being back."""
+
+
+class Carrier:
+    """Does what kins ask for.
+
+    Args:
+        store: Where children go.
+        namespace: Of the attempts, and of their children.
+        on_lost: Told of an attempt whose lease is lost.
+    """
+
+    def __init__(self, store: Store, *, namespace: str, on_lost: Callable[[RunningAttempt], None]) -> None:
+        self._store = store
+        self._families = store.families
+        self._endings = store.endings
+        self._namespace = namespace
+        self._on_lost = on_lost
+        self._kins: set[Kin] = set()
+        self._sending: deque[Kin] = deque()
+        self._cancelling: deque[tuple[Kin, Sibling]] = deque()
+        self._has_work = trio.Event()
+        self._is_stale = False
+        store.link.on_reconnect.append(self._note_reconnect)
+
+    def take(self, kin: Kin) -> None:
+        """Serve a kin, until it is let go of."""
+        self._kins.add(kin)
+
+    def let_go(self, kin: Kin) -> None:
+        """Serve a kin no more; what has not ended goes on without it."""
+        self._kins.discard(kin)
+        for child in kin.children:
+            if child.state is None:
+                self._forget(child)
+
+    async def read(self, child: Sibling) -> Job:
+        """Return the record of a child that has ended."""
+        if child.id is None:
+            raise JobNotFoundError("")
+        return await self._store.query.get(self._namespace, child.id)
+
+    def send_soon(self, kin: Kin) -> None:
+        """Store what a kin has not sent."""
+        if len(kin.unsent) == 1:
+            self._sending.append(kin)
+            self._has_work.set()
+
+    def cancel_soon(self, kin: Kin, child: Sibling) -> None:
+        """Cancel a child that is stored."""
+        self._cancelling.append((kin, child))
+        self._has_work.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled."""
+        task_status.started()
+        failures = 0
+        # While the worker works.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._endings.run)
+            while True:
+                await self._has_work.wait()
+                self._has_work = trio.Event()
+                try:
+                    while self._sending or self._cancelling or self._is_stale:
+                        await self.tick()
+                    failures = 0
+                except StoreError as error:
+                    failures += 1
+                    self._has_work.set()
+                    _log.warning("nursery.delayed", error=str(error))
+                    await trio.sleep(_RETRY.delay_seconds(failures, random.random))
+
+    async def tick(self) -> None:
+        """Look again at what may have been missed, store some children, and cancel some.
+
+        Raises:
+            StoreError: What was not done stays to be done.
+        """
+        if self._is_stale:
+            self._is_stale = False
+            try:
+                await self._reread()
+            except StoreError:
+                self._is_stale = True
+                raise
+        if self._sending:
+            kin = self._sending[0]
+            await self._send(kin)
+            self._sending.popleft()  # only now: after a failure it is the first again
+            if kin.unsent:
+                self._sending.append(kin)
+        if self._cancelling:
+            await self._cancel([self._cancelling[place] for place in range(min(BATCH, len(self._cancelling)))])
+
+    async def _send(self, kin: Kin) -> None:
+        """Store the next children of a kin; what fails half-way is done again, under the same ids."""
+        batch = kin.unsent[: _room(kin.unsent)]
+        attempt = kin.attempt
+        if attempt.is_over or kin not in self._kins:
+            kin.unsent.clear()
+            return
+        ready = [child for child in batch if child.state is None and await self._is_ready(kin, child)]
+        if ready and not await self._store_children(kin, ready):
+            self._on_lost(attempt)
+            for child in ready:
+                child.by_nursery = True
+                kin.end(child, JobState.CANCELLED)
+        kin.note_sent(len(batch))
+
+    async def _is_ready(self, kin: Kin, child: Sibling) -> bool:
+        """Give a child its id and listen for its end; one that cannot be is refused."""
+        job = child.job
+        try:
+            if child.id is None:
+                child.before = kin.take_over(child)
+                if child.before is None and not await self._store.registry.is_known_type(self._namespace, job.type):
+                    raise UnknownTypeError(job.type)
+                child.id = await self._families.reserve(self._namespace, job.queue) if child.before is None else child.before.id
+            await self._endings.listen(self._namespace, job.queue)
+        except StoreError:
+            raise
+        except GopherError as error:
+            kin.refuse(child, error)
+            return False
+        self._endings.follow(self._namespace, job.queue, child.id, partial(kin.end, child))
+        return True
+
+    async def _store_children(self, kin: Kin, ready: list[Sibling]) -> bool:
+        """Write children down and store them; tell whether the attempt still is."""
+        job, queue = kin.attempt.job, kin.attempt.queue
+        answers: dict[Sibling, SubmitReceipt | GopherError] = {}
+        try:
+            starts = [_start_of(kin, child) for child in ready]
+            started = await self._families.start(self._namespace, queue, job.id, job.token, starts, kin.line_ms)
+            if started is None:
+                return False
+            kin.line_ms = started.line_ms
+            answers.update(
+                zip((each for each in ready if not each.before and each.job.queue == queue), started.answers, strict=True)
+            )
+            for target, group in groupby(
+                (each for each in ready if not each.before and each not in answers), lambda each: each.job.queue
+            ):
+                children = list(group)
+                submitted = await self._families.submit(
+                    self._namespace, target, [(each.id or "", each.job) for each in children]
+                )
+                answers.update(zip(children, submitted, strict=True))
+        except StoreFullError as error:
+            answers.update((child, error) for child in ready if child not in answers)
+        for child in ready:
+            answer = answers.get(child)
+            if isinstance(answer, GopherError):
+                self._forget(child)
+                kin.refuse(child, answer)
+            else:
+                kin.note_stored(child)
+        await self._look_at(kin, [child for child in ready if child.before])
+        return True
+
+    async def _look_at(self, kin: Kin, children: Sequence[Sibling]) -> None:
+        """Note which children have ended while nobody listened."""
+        for start in range(0, len(children), BATCH):
+            batch = children[start : start + BATCH]
+            states = await self._families.states(self._namespace, [child.id or "" for child in batch])
+            for child, state in zip(batch, states, strict=True):
+                if state is None or state.is_final:
+                    kin.end(child, state)
+
+    async def _reread(self) -> None:
+        for kin in list(self._kins):
+            await self._look_at(kin, [child for child in kin.children if child.is_stored and child.state is None])
+
+    def _note_reconnect(self) -> None:
+        if self._kins:
+            self._is_stale = True
+            self._has_work.set()
+
+    async def _cancel(self, batch: list[tuple[Kin, Sibling]]) -> None:
+        failures: list[StoreError] = []
+
+        async def cancel(kin: Kin, child: Sibling) -> None:
+            try:
+                await self._cancel_one(kin, child)
+            except StoreError as error:
+                failures.append(error)
+                self._cancelling.append((kin, child))
+
+        # While the cancels are under way.
+        async with trio.open_nursery() as nursery:
+            for kin, child in batch:
+                nursery.start_soon(cancel, kin, child)
+        for _ in batch:
+            self._cancelling.popleft()
+        if failures:
+            raise failures[0]
+
+    async def _cancel_one(self, kin: Kin, child: Sibling) -> None:
+        if child.state is not None or child.id is None:
+            return
+        attempt = kin.attempt
+        reason = f"its parent {attempt.job.id} ended the nursery"
+        grace_ms = round(attempt.grace_seconds * 1000)
+        try:
+            state: JobState | None = await self._store.lifecycle.cancel(
+                self._namespace, child.id, reason=reason, grace_ms=grace_ms
+            )
+        except JobNotFoundError:
+            state = None
+        except JobAlreadyFinalError as error:
+            state = JobState(error.metadata["state"])
+        if state is None or state.is_final:
+            self._forget(child)
+            kin.end(child, state)
+
+    def _forget(self, child: Sibling) -> None:
+        if child.id is not None:
+            self._endings.forget(self._namespace, child.job.queue, child.id)
+
+
+def _room(children: Sequence[Sibling]) -> int:
+    """Return how many children a call takes, so that it writes no more than 100 jobs and 1 MiB; at least the first."""
+    size = 0
+    for place, child in enumerate(children[:BATCH]):
+        size += len(child.job.payload)
+        if place and size > BATCH_BYTES:
+            return place
+    return min(BATCH, len(children))
+
+
+def _start_of(kin: Kin, child: Sibling) -> Start:
+    member = Member(kin.place(child), child.id or "", kin.policy_of(child), kin.fingerprint_of(child))
+    return Start(member, None if child.before else child.job, child.before.place if child.before else "")

@@ -1,0 +1,309 @@
+"""The children of one nursery, from the call that starts each until it has ended; what is known of them, and nothing that waits for Redis.
+
+`Carrier` tells a kin what became of its children, and does what it asks for: store them, cancel them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+import trio
+
+from gopher.errors import JobCancelledError, JobFailedError, JobNotFoundError, TooManyChildrenError
+from gopher.job import JobState
+from gopher.nursery import MAX_UNSENT_BYTES, MAX_WIDTH, OnCancel, OnCrash, Siblings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gopher.errors import GopherError
+    from gopher.job import Job, JsonValue, NewJob
+    from gopher.nursery import NurseryPolicy
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.store.families import Member
+
+
+class Carries(Protocol):
+    """Does what a kin asks for; `Carrier` does."""
+
+    def send_soon(self, kin: Kin) -> None:
+        """Store the children in `kin.unsent`."""
+
+    def cancel_soon(self, kin: Kin, child: Sibling) -> None:
+        """Cancel a child that is stored."""
+
+    async def read(self, child: Sibling) -> Job:
+        """Return the record of a child that has ended."""
+
+
+class Sibling:
+    """A child, as its nursery sees it.
+
+    Attributes:
+        number: In its nursery, from 1.
+        job: As it was submitted; its payload is let go of once it is stored.
+        on_cancel: What becomes of it when the nursery is cancelled.
+        id: Of the job; None until one is given.
+        state: How it has ended; None while it has not.
+        error: Why it was refused.
+        is_stored: Whether it can be cancelled in Redis.
+        by_nursery: Whether the nursery has had it cancelled.
+        before: What an earlier attempt has started in its place, if that is taken over.
+        stored: Set when it is stored, or refused; made where somebody waits for that.
+    """
+
+    __slots__ = (
+        "_carrier",
+        "before",
+        "by_nursery",
+        "error",
+        "id",
+        "is_stored",
+        "job",
+        "number",
+        "on_cancel",
+        "state",
+        "stored",
+    )
+
+    def __init__(self, carrier: Carries, number: int, job: NewJob, on_cancel: OnCancel) -> None:
+        self._carrier = carrier
+        self.number = number
+        self.job = job
+        self.on_cancel = on_cancel
+        self.id: str | None = None
+        self.state: JobState | None = None
+        self.error: GopherError | None = None
+        self.is_stored = False
+        self.by_nursery = False
+        self.before: Member | None = None
+        self.stored: trio.Event | None = None
+
+    @property
+    def type(self) -> str:
+        """Of the job."""
+        return self.job.type
+
+    async def result(self) -> JsonValue:
+        """See `ChildJob.result`."""
+        if self.error is not None:
+            raise self.error
+        if self.state is None:
+            raise RuntimeError(f"job {self.id} has not ended: ask for its result after the nursery's block")
+        job = await self._carrier.read(self)
+        error = error_of(job)
+        if error is not None:
+            raise error
+        return None if job.result is None else cast("JsonValue", msgspec.json.decode(job.result))
+
+    async def wait_stored(self) -> None:
+        """Wait until it is stored.
+
+        Raises:
+            GopherError: It is refused.
+        """
+        if not self.is_stored and self.state is None:
+            self.stored = self.stored or trio.Event()
+            await self.stored.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+
+    async def fault(self) -> GopherError | None:
+        """Return what is wrong with it, once it has ended; None when it has completed."""
+        if self.error is not None or self.state is JobState.COMPLETED:
+            return self.error
+        try:
+            return error_of(await self._carrier.read(self))
+        except JobNotFoundError as error:
+            return error
+
+
+def error_of(job: Job) -> GopherError | None:
+    """Return the error that a final job's failure or cancel is to its parent; None for a completed one."""
+    if job.state is JobState.FAILED:
+        reason, message = (job.failure.reason, job.failure.message) if job.failure else ("UNKNOWN", "no reason is known")
+        text = f"job {job.id} of type {job.type!r} failed: {reason}: {message}"
+        return JobFailedError(text, job_id=job.id, job_type=job.type, failure_reason=reason)
+    if job.state is JobState.CANCELLED:
+        why = f": {job.cancel_reason}" if job.cancel_reason else ""
+        return JobCancelledError(f"job {job.id} of type {job.type!r} was cancelled{why}", job_id=job.id, job_type=job.type)
+    return None
+
+
+class Kin:
+    """The children of one nursery.
+
+    Args:
+        carrier: Does what needs Redis.
+        attempt: Of the parent.
+        number: Of the nursery in its attempt, from 1.
+        policy: When it ends its children early.
+        on_crash: What becomes of them when the attempt is lost.
+        earlier: What an earlier attempt has left for this nursery to take over, by number.
+
+    Attributes:
+        children: In order.
+        unsent: Those that are not yet stored, in order.
+        line_ms: Where they stand in their lines; empty until the first is stored.
+        on_decided: Called when the end of a child decides that the block is to end.
+    """
+
+    def __init__(
+        self,
+        carrier: Carries,
+        attempt: RunningAttempt,
+        number: int,
+        *,
+        policy: NurseryPolicy,
+        on_crash: OnCrash,
+        earlier: dict[int, Member],
+    ) -> None:
+        self._carrier = carrier
+        self.attempt = attempt
+        self.number = number
+        self.on_crash = on_crash
+        self.earlier = earlier
+        self.children: list[Sibling] = []
+        self.unsent: list[Sibling] = []
+        self.line_ms = ""
+        self.on_decided: Callable[[], None] = lambda: None
+        self.is_closed = False
+        self._siblings = Siblings(policy)
+        self._unsent_bytes = 0
+        self._bound = 0
+        self._detached = 0
+        self._news = trio.Event()
+
+    def place(self, child: Sibling) -> str:
+        """Return where a child stands in its parent's family."""
+        return f"{self.attempt.job.token}.{self.number}.{child.number}"
+
+    def policy_of(self, child: Sibling) -> str:
+        """Return what becomes of a child when the attempt is lost."""
+        return OnCancel.DETACH.value if child.on_cancel is OnCancel.DETACH else self.on_crash.value
+
+    def add(self, job: NewJob, on_cancel: OnCancel) -> Sibling:
+        """Take in a child, to be stored soon.
+
+        Raises:
+            TooManyChildrenError: There is no room for it.
+            RuntimeError: The block has ended.
+        """
+        if self.is_closed or self.attempt.is_over:
+            raise RuntimeError("the nursery's block has ended: it takes no more children")
+        if len(self.children) == MAX_WIDTH:
+            raise TooManyChildrenError(f"{MAX_WIDTH:,} children in one nursery")
+        if self._unsent_bytes + len(job.payload) > MAX_UNSENT_BYTES:
+            raise TooManyChildrenError(f"{MAX_UNSENT_BYTES >> 20} MiB of children at once: await start() for large ones")
+        child = Sibling(self._carrier, len(self.children) + 1, job, on_cancel)
+        self.children.append(child)
+        self.unsent.append(child)
+        self._unsent_bytes += len(job.payload)
+        self._count(child, 1)
+        if self._siblings.is_decided:
+            child.by_nursery = True
+            self.end(child, JobState.CANCELLED)
+        else:
+            self._carrier.send_soon(self)
+        return child
+
+    def note_sent(self, count: int) -> None:
+        """Note that the first children in `unsent` are stored, or never will be."""
+        for child in self.unsent[:count]:
+            self._unsent_bytes -= len(child.job.payload)
+            child.job = msgspec.structs.replace(child.job, payload=b"")
+        del self.unsent[:count]
+
+    def take_over(self, child: Sibling) -> Member | None:
+        """Return what an earlier attempt has started in the place of a child, if it is the same; it is then this child's."""
+        member = self.earlier.get(child.number)
+        if member is None or member.fingerprint != self.fingerprint_of(child):
+            return None
+        return self.earlier.pop(child.number)
+
+    def fingerprint_of(self, child: Sibling) -> str:
+        """Return what tells a child from others that might be started in its place; of one that nobody takes over, nothing does."""
+        if self.on_crash is not OnCrash.ADOPT:
+            return "-"
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (child.job.type.encode(), child.job.queue.encode(), child.job.payload):
+            digest.update(b"%d:%b" % (len(part), part))
+        return digest.hexdigest()
+
+    def note_stored(self, child: Sibling) -> None:
+        """Note that a child is in Redis; one that was cancelled meanwhile is cancelled there."""
+        child.is_stored = True
+        if child.stored is not None:
+            child.stored.set()
+        if child.by_nursery and child.state is None:
+            self._carrier.cancel_soon(self, child)
+
+    def end(self, child: Sibling, state: JobState | None) -> None:
+        """Note how a child has ended; None: it was deleted. Told twice, the first counts."""
+        if child.state is not None:
+            return
+        child.state = JobState.FAILED if state is None else state
+        if child.stored is not None:
+            child.stored.set()
+        self._count(child, -1)
+        if self._siblings.note_end(child.state, by_nursery=child.by_nursery):
+            self.cancel()
+            self.on_decided()
+
+    def _count(self, child: Sibling, step: int) -> None:
+        if child.on_cancel is OnCancel.DETACH:
+            self._detached += step
+        else:
+            self._bound += step
+        if step < 0 and (self._bound == 0 or self._detached == 0):
+            self._news.set()
+            self._news = trio.Event()
+
+    def refuse(self, child: Sibling, error: GopherError) -> None:
+        """Note that a child will never be stored."""
+        child.error = error
+        # Whoever waits for it to be stored is told there, and the block need not end of it.
+        child.by_nursery = child.stored is not None
+        self.end(child, JobState.CANCELLED if child.by_nursery else JobState.FAILED)
+
+    def cancel(self) -> None:
+        """Have all children cancelled that have not ended, but those that are detached."""
+        for child in self.children:
+            if child.state is None and not child.by_nursery and child.on_cancel is OnCancel.CANCEL:
+                child.by_nursery = True
+                if child.is_stored:
+                    self._carrier.cancel_soon(self, child)
+                elif child.id is None:
+                    self.end(child, JobState.CANCELLED)
+
+    @property
+    def open_count(self) -> int:
+        """Children that have not ended."""
+        return self._bound + self._detached
+
+    async def wait_ended(self, *, also_detached: bool) -> None:
+        """Wait until every child has ended.
+
+        Args:
+            also_detached: Whether to wait for those too that go on when their nursery is cancelled.
+        """
+        while self._bound or (also_detached and self._detached):
+            await self._news.wait()
+
+    async def errors(self) -> list[GopherError]:
+        """Return what the block raises for its children.
+
+        Raises:
+            StoreError: Their records cannot be read.
+        """
+        found = []
+        for child in self.children:
+            if child.state is not None and self._siblings.raises(child.state, by_nursery=child.by_nursery):
+                fault = await child.fault()
+                if fault is not None:
+                    found.append(fault)
+        return found

@@ -1,0 +1,228 @@
+"""The nurseries that handlers open: what may be started in them, and how their blocks end.
+
+Nothing of a nursery lives in a Trio task of its own, so that handlers in threads and on asyncio have the same as those on Trio.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+import structlog
+import trio
+
+from gopher.errors import GopherError, JobAlreadyFinalError, JobNotFoundError, NurseryTooDeepError, StoreError, invalid
+from gopher.nursery import MAX_DEPTH, NurseryPolicy, OnCancel, OnCrash
+from gopher.runtime.children import descended, new_child
+from gopher.runtime.kin import Kin, Sibling
+from gopher.runtime.scopes import CancelReason
+from gopher.store.submission import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from typing import Unpack
+
+    from gopher.runtime.carrier import Carrier
+    from gopher.runtime.rests import Rests
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.store.families import Member
+    from gopher.store.store import Store
+    from gopher.submission import JobOptions, Payload
+
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+_LEAVE: Final = 1_000
+"""Places a script call takes out of a family at most; chosen: some 0.3 ms."""
+_GRACE_MS: Final = 5_000
+"""Chosen: as a cancel that says nothing of it."""
+_GIVEN_BACK: Final = frozenset({CancelReason.SHUTDOWN, CancelReason.LEASE_LOST})
+"""Why an attempt is cancelled whose job is run again."""
+
+
+class Nurseries:
+    """Opens nurseries and ends them.
+
+    Args:
+        store: Where children go.
+        carrier: Brings them there.
+        namespace: Of the attempts, and of their children.
+        rests: Where attempts wait without a slot.
+    """
+
+    def __init__(self, store: Store, carrier: Carrier, *, namespace: str, rests: Rests) -> None:
+        self._store = store
+        self._carrier = carrier
+        self._namespace = namespace
+        self._rests = rests
+
+    async def open(self, attempt: RunningAttempt, policy: str, on_crash: str) -> Kin:
+        """Open a nursery of an attempt.
+
+        Raises:
+            InvalidRequestError: There is no such policy.
+            StoreError: What an earlier attempt has left cannot be read.
+        """
+        kind = _choice("policy", policy, NurseryPolicy)
+        crash = _choice("on_crash", on_crash, OnCrash)
+        await trio.lowlevel.checkpoint()
+        attempt.nurseries += 1
+        number = attempt.nurseries
+        earlier: dict[int, Member] = {}
+        if crash is OnCrash.ADOPT and attempt.job.number(b"family") is not None:
+            earlier = await self._left_behind(attempt, number)
+        kin = Kin(self._carrier, attempt, number, policy=kind, on_crash=crash, earlier=earlier)
+        self._carrier.take(kin)
+        return kin
+
+    def add(self, kin: Kin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
+        """Take in a child as a handler describes it; see `JobNursery.start_soon`."""
+        policy = _choice("on_cancel", on_cancel, OnCancel)
+        parent = kin.attempt.job
+        depth = (parent.number(b"depth") or 0) + 1
+        if depth > MAX_DEPTH:
+            raise NurseryTooDeepError(MAX_DEPTH)
+        if options.get("priority") is None:
+            options = {**options, "priority": parent.priority.decode()}
+        job = msgspec.structs.replace(descended(parent, new_child(job_type, payload, options)), depth=depth)
+        return kin.add(job, policy)
+
+    async def join(self, kin: Kin) -> None:
+        """End a nursery once all its children have ended; meanwhile the attempt has no slot.
+
+        Raises:
+            ExceptionGroup: What the block raises for its children.
+
+        Cancellation:
+            The children are cancelled, and have ended when this returns; but for a lease that is lost.
+        """
+        try:
+            async with self._rests.resting():
+                await kin.wait_ended(also_detached=True)
+        except trio.Cancelled:
+            await self.abandon(kin)
+            raise
+        errors = await self._close(kin)
+        if errors:
+            raise ExceptionGroup("children of a nursery did not complete", errors)
+
+    async def abandon(self, kin: Kin) -> list[GopherError]:
+        """End a nursery whose block was left by an error, or is cancelled; return the errors of its children."""
+        kin.is_closed = True
+        reason = kin.attempt.cancel_reason
+        if reason in _GIVEN_BACK and kin.on_crash is OnCrash.ADOPT:
+            self._carrier.let_go(kin)
+            return []
+        kin.cancel()
+        errors: list[GopherError] = []
+        if reason is CancelReason.LEASE_LOST:
+            # The attempt must not outlast its lease: whoever takes the job back ends the children too.
+            self._carrier.let_go(kin)
+        else:
+            # Shielded: as in any nursery, no child outlasts the block. The grace of the attempt bounds it.
+            with trio.CancelScope(shield=True):
+                await kin.wait_ended(also_detached=False)
+                errors += await self._close(kin)
+        return errors
+
+    async def _close(self, kin: Kin) -> list[GopherError]:
+        kin.is_closed = True
+        errors = await kin.errors()
+        self._carrier.let_go(kin)
+        await self._leave(kin, list(kin.earlier.values()))
+        return errors
+
+    async def _left_behind(self, attempt: RunningAttempt, number: int) -> dict[int, Member]:
+        """Return what earlier attempts have left of a nursery, by number, as far as it is still kept."""
+        members = await self._store.families.members(self._namespace, attempt.queue, attempt.job.id)
+        found = [each for each in members if each.nursery == number and each.policy == OnCrash.ADOPT]
+        kept: dict[int, Member] = {}
+        for start in range(0, len(found), BATCH):
+            batch = found[start : start + BATCH]
+            states = await self._store.families.states(self._namespace, [member.id for member in batch])
+            kept.update((member.number, member) for member, state in zip(batch, states, strict=True) if state is not None)
+        return kept
+
+    async def _leave(self, kin: Kin, members: Sequence[Member]) -> None:
+        """Take ended children out of the family, and cancel those that an earlier attempt has left and this one did not want."""
+        attempt = kin.attempt
+        try:
+            for member in members:
+                with suppress(JobNotFoundError, JobAlreadyFinalError):
+                    reason = f"its parent {attempt.job.id} runs again without it"
+                    await self._store.lifecycle.cancel(self._namespace, member.id, reason=reason, grace_ms=_GRACE_MS)
+            places = [kin.place(child) for child in kin.children if child.id is not None] + [each.place for each in members]
+            for start in range(0, len(places), _LEAVE):
+                batch = places[start : start + _LEAVE]
+                await self._store.families.leave(self._namespace, attempt.queue, attempt.job.id, batch)
+        except StoreError as error:
+            # Then they are found among the orphans, when the parent is settled.
+            _log.warning("nursery.not_left", job_id=attempt.job.id, error=str(error))
+
+
+class Nursery:
+    """A nursery, inside the block of a coroutine handler; see `gopher.nursery.JobNursery`."""
+
+    def __init__(self, nurseries: Nurseries, kin: Kin) -> None:
+        self._nurseries = nurseries
+        self._kin = kin
+
+    def start_soon(
+        self,
+        type: str,  # noqa: A002 - the field's name wherever a job is spoken of
+        payload: Payload = None,
+        *,
+        on_cancel: str = OnCancel.CANCEL,
+        **options: Unpack[JobOptions],
+    ) -> Sibling:
+        """See `JobNursery.start_soon`."""
+        return self._nurseries.add(self._kin, type, payload, on_cancel, options)
+
+    async def start(
+        self,
+        type: str,  # noqa: A002 - likewise
+        payload: Payload = None,
+        *,
+        on_cancel: str = OnCancel.CANCEL,
+        **options: Unpack[JobOptions],
+    ) -> Sibling:
+        """See `JobNursery.start`."""
+        child = self._nurseries.add(self._kin, type, payload, on_cancel, options)
+        await child.wait_stored()
+        return child
+
+    def cancel(self) -> None:
+        """See `JobNursery.cancel`."""
+        self._kin.cancel()
+
+
+@asynccontextmanager
+async def trio_block(nurseries: Nurseries, attempt: RunningAttempt, policy: str, on_crash: str) -> AsyncIterator[Nursery]:
+    """Open a nursery of jobs while a block in a Trio handler lasts; a child's end that decides it cancels the block.
+
+    Raises:
+        ExceptionGroup: The block's own error, and those of the children.
+    """
+    kin = await nurseries.open(attempt, policy, on_crash)
+    scope = trio.CancelScope()
+    kin.on_decided = scope.cancel
+    try:
+        with scope:
+            yield Nursery(nurseries, kin)
+    except Exception as error:  # noqa: BLE001 - whatever ends the block ends its children
+        errors = await nurseries.abandon(kin)
+        raise ExceptionGroup("a nursery of jobs has failed", [error, *errors]) from None
+    except BaseException:
+        await nurseries.abandon(kin)
+        raise
+    await nurseries.join(kin)
+
+
+def _choice(field: str, value: str, kind: type[ChoiceT]) -> ChoiceT:
+    try:
+        return kind(value)
+    except ValueError:
+        raise invalid(field, "BAD_ENUM", f"must be {', '.join(kind)}, got {value!r}") from None

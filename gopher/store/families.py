@@ -1,0 +1,221 @@
+"""The children that attempts start in nurseries, while they run: kept in a family, so that somebody ends them when a parent is lost.
+
+A family is a hash in the parent's queue, `token.nursery.number` -> `id policy fingerprint`. A place tells which attempt, by its lease
+token, which of its nurseries and which of that one's children. A child is written down before it is stored; it is taken out once its
+nursery has seen it end. A parent that goes any other way (its worker is lost, it is given back, cancelled while it waits, deleted)
+is noted among the orphans' parents: some worker of the queue walks through its family and ends what has not ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from gopher.job import JobState
+from gopher.store import keys
+from gopher.store.ids import IdSource
+from gopher.store.scripts import Script
+from gopher.store.submission import add_submission, read_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gopher.errors import GopherError
+    from gopher.job import NewJob
+    from gopher.store.codec import Field
+    from gopher.store.link import Link
+    from gopher.store.registry import Registry
+    from gopher.store.submission import SubmitReceipt
+
+_WALK: Final = 100
+"""Children a call, about; chosen as for every other script."""
+_RESERVED_MS: Final = 10_000
+"""Chosen: much longer than a step of the walk takes; after that another worker goes on."""
+
+
+class Member(NamedTuple):
+    """A child of a family.
+
+    Attributes:
+        place: `token.nursery.number`.
+        id: Of the child.
+        policy: What becomes of it when its parent's attempt is lost: cancel, adopt or detach.
+        fingerprint: Tells it from others that a nursery might start at its place.
+    """
+
+    place: str
+    id: str
+    policy: str
+    fingerprint: str
+
+    @property
+    def nursery(self) -> int:
+        """Number of its nursery in the attempt that has started it, or has taken it over."""
+        return int(self.place.split(".")[1])
+
+    @property
+    def number(self) -> int:
+        """In its nursery."""
+        return int(self.place.split(".")[2])
+
+
+class Start(NamedTuple):
+    """A child to start, or one of an earlier attempt to take over.
+
+    Attributes:
+        member: As the family is to have it.
+        job: To store; None of one that is taken over.
+        before: The place that one had which is taken over; else empty.
+    """
+
+    member: Member
+    job: NewJob | None
+    before: str = ""
+
+
+class Started(NamedTuple):
+    """What became of the children of a call.
+
+    Attributes:
+        line_ms: Where they stand in their lines, for the next call of the same nursery.
+        answers: An entry a child that was to be stored here, in order.
+    """
+
+    line_ms: str
+    answers: list[SubmitReceipt | GopherError]
+
+
+class OrphanStep(NamedTuple):
+    """A step of the walk through the family of a parent that has left it.
+
+    Attributes:
+        parent_id: Whose family.
+        cursor: Where the walk goes on; 0 when it has come round.
+        reservation: Until when the parent is the caller's, as Redis has it.
+        members: Place and id of each child to end; an id that is empty is only to be forgotten.
+    """
+
+    parent_id: str
+    cursor: int
+    reservation: int
+    members: list[tuple[str, str]]
+
+
+class Families:
+    """Keeps families, of any queue of any namespace."""
+
+    def __init__(self, link: Link, registry: Registry) -> None:
+        self._link = link
+        self._registry = registry
+        self._ids = IdSource()
+        self._submit = Script.load("submit")
+        self._start = Script.load("start_children")
+        self._leave = Script.load("leave_children")
+        self._take = Script.load("take_orphans")
+
+    async def reserve(self, namespace: str, queue: str) -> str:
+        """Return an id for a child; its queue is created if it is new.
+
+        Raises:
+            TooManyQueuesError: As for a submit.
+        """
+        return self._ids.new(await self._registry.queue_number(namespace, queue))
+
+    async def start(
+        self, namespace: str, queue: str, parent_id: str, token: int, starts: Sequence[Start], line_ms: str
+    ) -> Started | None:
+        """Write children down and store those whose queue is their parent's; safe to repeat.
+
+        Args:
+            namespace: Of the queue.
+            queue: Of the parent.
+            parent_id: Whose children.
+            token: Lease token of its attempt.
+            starts: At most 100.
+            line_ms: Of the call before; empty for the first.
+
+        Returns:
+            None when the attempt is no more: nothing was changed.
+        """
+        adopted = [start.before for start in starts if start.before]
+        args: list[Field] = [parent_id, token, line_ms, len(starts), len(adopted)]
+        for start in starts:
+            member = start.member
+            args += (member.place, f"{member.id} {member.policy} {member.fingerprint}")
+        args += adopted
+        stored = [start for start in starts if start.job is not None and start.job.queue == queue]
+        for start in stored:
+            if start.job is not None:
+                add_submission(args, start.member.id, start.job)
+        reply = await self._start(self._link, [keys.settings(namespace, queue)], args)
+        if reply[0] != b"OK":
+            return None
+        answers: list[SubmitReceipt | GopherError] = []
+        for start, answer in zip(stored, reply[2:], strict=True):
+            if start.job is not None:
+                answers.append(read_answer(start.member.id, start.job, answer))
+        return Started(str(reply[1]), answers)
+
+    async def submit(self, namespace: str, queue: str, jobs: Sequence[tuple[str, NewJob]]) -> list[SubmitReceipt | GopherError]:
+        """Store children whose queue is not their parent's, under the ids that they have; safe to repeat.
+
+        Args:
+            namespace: Of the queue.
+            queue: Of the children.
+            jobs: At most 100.
+
+        Returns:
+            An answer a child, in order.
+        """
+        args: list[Field] = [0]
+        for job_id, job in jobs:
+            add_submission(args, job_id, job)
+        replies = await self._submit(self._link, [keys.settings(namespace, queue)], args)
+        return [read_answer(job_id, job, reply) for (job_id, job), reply in zip(jobs, replies, strict=True)]
+
+    async def leave(
+        self, namespace: str, queue: str, parent_id: str, places: Sequence[str], *, reservation: int | str = ""
+    ) -> None:
+        """Take children out of a family.
+
+        Args:
+            namespace: Of the queue.
+            queue: Of the parent.
+            parent_id: Whose family.
+            places: At most 1,000.
+            reservation: Of `take_orphans`, when the walk is over.
+        """
+        await self._leave(self._link, [keys.settings(namespace, queue)], [parent_id, reservation, *places])
+
+    async def members(self, namespace: str, queue: str, parent_id: str) -> list[Member]:
+        """Return the whole family of a parent, in no order."""
+        reply = await self._link.call("HGETALL", keys.family(namespace, queue, parent_id))
+        pairs = iter(reply)
+        return [Member(place.decode(), *record.decode().split(" ")) for place, record in zip(pairs, pairs, strict=True)]
+
+    async def take_orphans(self, namespace: str, queue: str, parent_id: str = "", cursor: int = 0) -> OrphanStep | None:
+        """Return some of the children that nobody looks after, of one parent.
+
+        Args:
+            namespace: Of the queue.
+            queue: Of the parent.
+            parent_id: Whose family to walk on through; empty for whichever parent is due.
+            cursor: Where the walk stands.
+
+        Returns:
+            None when no parent is due.
+        """
+        reply = await self._take(self._link, [keys.settings(namespace, queue)], [parent_id, cursor, _WALK, _RESERVED_MS])
+        if reply[0] != b"OK":
+            return None
+        _, parent, following, reservation, *members = reply
+        return OrphanStep(
+            parent.decode(), int(following), reservation, [(place.decode(), each.decode()) for place, each in members]
+        )
+
+    async def states(self, namespace: str, job_ids: Sequence[str]) -> list[JobState | None]:
+        """Return where jobs stand, in order; None for those that are gone."""
+        commands = [
+            ("HGET", keys.job(namespace, await self._registry.queue_of(namespace, each), each), "state") for each in job_ids
+        ]
+        replies = await self._link.call_many(commands) if commands else []
+        return [None if reply is None else JobState(reply.decode()) for reply in replies]

@@ -1,0 +1,55 @@
+#!lua
+-- Starts children of a running attempt: keeps them in its family, and stores at once those whose own queue this is.
+-- KEYS[1] settings of the queue
+-- ARGV[1] id of the parent
+-- ARGV[2] lease token of its attempt
+-- ARGV[3] where they stand in their lines, ms, as an earlier call of the same nursery has answered; '' for the first
+-- ARGV[4] how many children there are
+-- ARGV[5] how many children are taken over from an earlier attempt
+-- ARGV[6..] of each child: place, `token.nursery.number`; record, `id policy fingerprint`; then the places that those taken over had;
+--   then the jobs to store, as submit.lua takes them
+-- Returns: {OK, where they stand, ms, an answer a job as submit.lua gives it...}, {STALE_LEASE} or {NOT_FOUND}
+-- Moves: of children: none -> scheduled | enqueued
+-- include: lib/now.lua
+-- include: lib/queue.lua
+-- include: lib/family.lua
+-- include: lib/submit.lua
+local id, token, line, count, adopted = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local now = now_ms()
+local job = redis.call('hmget', job_key(id), 'state', 'token', 'family', 'enqueued_ms', 'submitted_ms')
+
+if not job[1] then
+  return {'NOT_FOUND'}
+end
+if job[1] ~= 'processing' or job[2] ~= token then
+  return {'STALE_LEASE'}
+end
+
+-- In front of those that wait, but never before their parent's own place: so a tree is finished before another is begun, and no job
+-- seems to have waited for longer than it has.
+local function place_in_line()
+  local place = now
+  for _, priority in ipairs({'high', 'normal', 'low'}) do
+    local head = redis.call('zrange', enqueued_key(priority), 0, 0, 'withscores')
+    if head[2] then
+      place = math.min(place, tonumber(head[2]) - 1)
+    end
+  end
+  return math.max(place, tonumber(job[4] or job[5] or now))
+end
+
+line = line == '' and place_in_line() or tonumber(line)
+local first_left = 6 + 2 * count
+-- The family comes first: cut short, it names a child that is not there, which harms nobody; the other way round one would be lost.
+if not job[3] then
+  redis.call('hset', job_key(id), 'family', '1')
+end
+redis.call('hset', family_key(id), unpack(ARGV, 6, first_left - 1))
+if adopted > 0 then
+  redis.call('hdel', family_key(id), unpack(ARGV, first_left, first_left + adopted - 1))
+end
+local replies, is_enqueued = submit_jobs(ARGV, first_left + adopted, now, 0, line)
+if is_enqueued then
+  wake_workers()
+end
+return {'OK', line, unpack(replies)}
