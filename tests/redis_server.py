@@ -26,6 +26,9 @@ class RedisServer:
         self.socket_path = socket_path
         self.directory = directory
         self._command = redis_command(program, socket_path, persistent=persistent)
+        if persistent:
+            # With the embedded everysec, a write may wait in memory for up to 2 s while the disk is busy: a kill then loses it.
+            self._command += ["--appendfsync", "always"]
         self._process: subprocess.Popen[bytes] | None = None
         self._drain: threading.Thread | None = None
 
