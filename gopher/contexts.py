@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack
 
-from gopher.nursery import JobNursery, NurseryPolicy, OnCrash
+from gopher.nursery import JobNursery, NurseryPolicy, OnCrash, SyncJobNursery
 from gopher.submission import JobOptions, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 PROGRESS_MESSAGE_LENGTH: Final = 255
 
@@ -151,6 +151,9 @@ class JobContext(AttemptInfo):
         Args:
             policy: See `NurseryPolicy`; what it raises for children is an `ExceptionGroup`.
             on_crash: See `OnCrash`.
+
+        Raises:
+            RuntimeError: The handler runs in a subprocess.
         """
         return self.nurse(policy, on_crash)
 
@@ -158,11 +161,12 @@ class JobContext(AttemptInfo):
 class SyncJobContext(AttemptInfo):
     """One attempt, as a handler in a thread, or a plain `def` in a subprocess, sees it."""
 
-    __slots__ = ("enlist", "report")
+    __slots__ = ("enlist", "nurse", "report")
 
     report: Callable[[float, str], None]
     enlist: Callable[[str, Payload, JobOptions], str]
-    """Set, both, by whoever runs the handler."""
+    nurse: Callable[[str, str], AbstractContextManager[SyncJobNursery]]
+    """Set, all, by whoever runs the handler."""
 
     def progress(self, fraction: float, message: str = "") -> None:
         """See `JobContext.progress`."""
@@ -171,6 +175,16 @@ class SyncJobContext(AttemptInfo):
     def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
         """See `JobContext.submit`."""
         return self.enlist(type, payload, options)
+
+    def open_nursery(
+        self, *, policy: str = NurseryPolicy.ALL, on_crash: str = OnCrash.CANCEL
+    ) -> AbstractContextManager[SyncJobNursery]:
+        """See `JobContext.open_nursery`; the block is a `with`, and the end of a child does not cancel it.
+
+        Raises:
+            RuntimeError: The handler runs in a subprocess.
+        """
+        return self.nurse(policy, on_crash)
 
 
 def _progress(fraction: float, message: str) -> tuple[float, str]:

@@ -121,6 +121,52 @@ class JobNursery(Protocol):
         """Cancel all children that have not ended, but those that are detached; the block goes on, and may start others."""
 
 
+class SyncChildJob(Protocol):
+    """A child, as a handler in a thread sees it; see `ChildJob`."""
+
+    @property
+    def id(self) -> str | None:
+        """Of the job; None until it is stored."""
+
+    @property
+    def type(self) -> str:
+        """Of the job."""
+
+    @property
+    def state(self) -> JobState | None:
+        """How it has ended; None while it has not."""
+
+    def result(self) -> JsonValue:
+        """See `ChildJob.result`."""
+
+
+class SyncJobNursery(Protocol):
+    """A nursery of jobs, inside its block in a thread; see `JobNursery`."""
+
+    def start_soon(
+        self,
+        type: str,  # noqa: A002 - likewise
+        payload: Payload = None,
+        *,
+        on_cancel: str = OnCancel.CANCEL,
+        **options: Unpack[JobOptions],
+    ) -> SyncChildJob:
+        """See `JobNursery.start_soon`."""
+
+    def start(
+        self,
+        type: str,  # noqa: A002 - likewise
+        payload: Payload = None,
+        *,
+        on_cancel: str = OnCancel.CANCEL,
+        **options: Unpack[JobOptions],
+    ) -> SyncChildJob:
+        """See `JobNursery.start`."""
+
+    def cancel(self) -> None:
+        """See `JobNursery.cancel`."""
+
+
 class Siblings:
     """What the end of one child means for the others, and for the block.
 

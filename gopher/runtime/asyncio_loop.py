@@ -42,11 +42,10 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object) -> ob
 
     A background task that fails tears down this attempt's loop and nobody else's.
     """
-    asyncio_context = _context(context)
 
     async def call() -> object:
         try:
-            return await spec.function(asyncio_context, payload)
+            return await spec.function(context, payload)
         finally:
             await _end(asyncio.all_tasks() - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
 
@@ -94,12 +93,11 @@ class SharedLoop:
         Nothing that it leaves behind, or lets fail in the background, ends the loop.
         """
         charged: set[asyncio.Task[object]] = set()
-        asyncio_context = _context(context)
-        asyncio_context.give(resources)
+        context.give(resources)
 
         async def call() -> object:
             try:
-                return await spec.function(asyncio_context, payload)
+                return await spec.function(context, payload)
             finally:
                 # As a nursery would: until there is none, those included that others start at their end.
                 while left := charged - {asyncio.current_task()}:
@@ -133,7 +131,8 @@ def _log_unhandled(_loop: asyncio.AbstractEventLoop, told: dict[str, object]) ->
     _log.warning("asyncio.unhandled", message=told.get("message"), exception=shown)
 
 
-def _context(context: JobContext) -> JobContext:
+def context_of(context: JobContext) -> JobContext:
+    """Return a context whose methods are awaited on asyncio; `nurse` is still to be set."""
     asyncio_context = context.copy_as(JobContext)
     asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
     asyncio_context.enlist = trio_asyncio.trio_as_aio(context.enlist)

@@ -162,13 +162,20 @@ def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
 
     if spec.is_coroutine:
         context = _context(JobContext, assignment)
-        context.report, context.enlist = report_on_trio, enlist_on_trio
+        context.report, context.enlist, context.nurse = report_on_trio, enlist_on_trio, _no_nursery
         return trio.run(_call_on_trio, spec, context, payload)
     sync_context = _context(SyncJobContext, assignment)
     sync_context.report = worker.report
     sync_context.enlist = lambda *words: worker.submit(new_child(*words))
+    sync_context.nurse = _no_nursery
     signal.signal(signal.SIGTERM, _exit)
     return spec.as_plain(sync_context, payload)
+
+
+def _no_nursery(_policy: str, _on_crash: str) -> NoReturn:
+    raise RuntimeError(
+        "a handler marked process=True has no nursery of jobs: open it in one on Trio, on asyncio or in a thread"
+    )
 
 
 def _context(kind: type[ContextT], assignment: Assignment) -> ContextT:

@@ -7,6 +7,7 @@ SIGTERM, and SIGKILL when the grace is over.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from gopher.contexts import JobContext, SyncJobContext
 from gopher.handlers import Executor
 from gopher.runtime.middleware import call_through
 from gopher.runtime.subprocesses import Subprocesses
+from gopher.runtime.thread_block import thread_block
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from gopher.handlers import HandlerSpec
     from gopher.runtime.children import Children
     from gopher.runtime.lifespans import Lifespans
+    from gopher.runtime.nurseries import Nurseries
     from gopher.runtime.scopes import RunningAttempt
     from gopher.surroundings import Middleware
 
@@ -32,10 +35,10 @@ class Executors:
 
     Args:
         app: `module:registry`, by which a subprocess finds the handler.
-        threads: Thread handlers that run at most at once: the most slots that the worker may have.
         subprocesses: Subprocesses that run at most at once.
         max_result_bytes: Of a larger result a subprocess hands over only the news.
         children: Takes in what handlers in subprocesses submit.
+        nurseries: Opens those of handlers in threads and on asyncio.
         middleware: What every attempt runs through, outermost first; may still grow.
         lifespans: What handlers share.
     """
@@ -44,18 +47,20 @@ class Executors:
         self,
         *,
         app: str,
-        threads: int,
         subprocesses: int,
         max_result_bytes: int,
         children: Children,
+        nurseries: Nurseries,
         middleware: Sequence[Middleware],
         lifespans: Lifespans,
     ) -> None:
         self._subprocesses = Subprocesses(app, children, max_result_bytes=max_result_bytes)
+        self._nurseries = nurseries
         self._middleware = middleware
         self._lifespans = lifespans
         self._lifespan = lifespans.trio
-        self._threads = trio.CapacityLimiter(threads)
+        # No bound of its own: the slots are one, and a thread that waits for children has none.
+        self._threads = trio.CapacityLimiter(math.inf)
         self._room = trio.CapacityLimiter(subprocesses)
 
     def room_for(self, spec: HandlerSpec) -> trio.CapacityLimiter | None:
@@ -89,29 +94,33 @@ class Executors:
             case Executor.TRIO:
                 return spec.function(context, payload)
             case Executor.THREAD:
-                return self._in_thread(spec, context, payload)
+                return self._in_thread(spec, context, payload, attempt)
             case Executor.PROCESS:
                 return self._subprocesses.execute(context, attempt)
             case Executor.ASYNCIO:
-                return self._on_asyncio(spec, context, payload)
+                return self._on_asyncio(spec, context, payload, attempt)
 
     def kill(self) -> None:
         """End at once what outlasts its cancel and can be ended: subprocesses, with all their children."""
         self._subprocesses.kill()
 
-    async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
+    async def _in_thread(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> object:
         thread_context = context.copy_as(SyncJobContext)
         if self._lifespan is not None:
             thread_context.give(self._lifespan.resources)
         thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
         thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
+        thread_context.nurse = partial(thread_block, self._nurseries, attempt)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
 
-    async def _on_asyncio(self, spec: HandlerSpec, context: JobContext, payload: object) -> object:
+    async def _on_asyncio(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> object:
         loop, lifespan = self._lifespans.loop, self._lifespans.asyncio
-        if loop is not None and lifespan is not None:
-            return await loop.execute(spec, context, payload, lifespan.resources)
         # For workers with such a handler only: to import trio_asyncio changes asyncio for the whole process.
         from gopher.runtime import asyncio_loop
+        from gopher.runtime.asyncio_block import asyncio_block
 
-        return await asyncio_loop.execute(spec, context, payload)
+        asyncio_context = asyncio_loop.context_of(context)
+        asyncio_context.nurse = partial(asyncio_block, self._nurseries, attempt)
+        if loop is not None and lifespan is not None:
+            return await loop.execute(spec, asyncio_context, payload, lifespan.resources)
+        return await asyncio_loop.execute(spec, asyncio_context, payload)

@@ -22,7 +22,7 @@ from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-    from typing import Unpack
+    from typing import NoReturn, Unpack
 
     from gopher.runtime.carrier import Carrier
     from gopher.runtime.rests import Rests
@@ -90,6 +90,12 @@ class Nurseries:
         job = msgspec.structs.replace(descended(parent, new_child(job_type, payload, options)), depth=depth)
         return kin.add(job, policy)
 
+    async def start(self, kin: Kin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
+        """Take in a child and return once it is stored; see `JobNursery.start`."""
+        child = self.add(kin, job_type, payload, on_cancel, options)
+        await child.wait_stored()
+        return child
+
     async def join(self, kin: Kin) -> None:
         """End a nursery once all its children have ended; meanwhile the attempt has no slot.
 
@@ -103,14 +109,25 @@ class Nurseries:
             async with self._rests.resting():
                 await kin.wait_ended(also_detached=True)
         except trio.Cancelled:
-            await self.abandon(kin)
+            await self.abandon(kin)  # noqa: ASYNC102 - it shields itself, and the attempt's grace bounds it
             raise
         errors = await self._close(kin)
         if errors:
             raise ExceptionGroup("children of a nursery did not complete", errors)
 
+    async def fail(self, kin: Kin, error: BaseException) -> NoReturn:
+        """End a nursery whose block was left by an error: the children are cancelled first.
+
+        Raises:
+            ExceptionGroup: The error and those of the children; only a cancel, of whichever kind, goes on as it is.
+        """
+        errors = await self.abandon(kin)
+        if isinstance(error, Exception):
+            raise ExceptionGroup("a nursery of jobs has failed", [error, *errors])
+        raise error
+
     async def abandon(self, kin: Kin) -> list[GopherError]:
-        """End a nursery whose block was left by an error, or is cancelled; return the errors of its children."""
+        """Cancel the children of a nursery and wait for their end; return their errors."""
         kin.is_closed = True
         reason = kin.attempt.cancel_reason
         if reason in _GIVEN_BACK and kin.on_crash is OnCrash.ADOPT:
@@ -190,9 +207,7 @@ class Nursery:
         **options: Unpack[JobOptions],
     ) -> Sibling:
         """See `JobNursery.start`."""
-        child = self._nurseries.add(self._kin, type, payload, on_cancel, options)
-        await child.wait_stored()
-        return child
+        return await self._nurseries.start(self._kin, type, payload, on_cancel, options)
 
     def cancel(self) -> None:
         """See `JobNursery.cancel`."""
@@ -212,12 +227,8 @@ async def trio_block(nurseries: Nurseries, attempt: RunningAttempt, policy: str,
     try:
         with scope:
             yield Nursery(nurseries, kin)
-    except Exception as error:  # noqa: BLE001 - whatever ends the block ends its children
-        errors = await nurseries.abandon(kin)
-        raise ExceptionGroup("a nursery of jobs has failed", [error, *errors]) from None
-    except BaseException:
-        await nurseries.abandon(kin)
-        raise
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - whatever ends the block ends its children; `fail` raises it again
+        await nurseries.fail(kin, error)  # noqa: ASYNC102 - it shields itself
     await nurseries.join(kin)
 
 

@@ -135,15 +135,6 @@ class Supervisor:
         children = Children(store.outbox, namespace=plan.namespace)
         self._sizing = Sizing(*plan.slots, cpus=machine.cpu_share())
         self._lifespans = Lifespans(registry, on_end=self.abort)
-        self._executors = Executors(
-            app=plan.app,
-            threads=plan.slots[1],
-            subprocesses=plan.subprocesses,
-            max_result_bytes=plan.max_result_bytes,
-            children=children,
-            middleware=registry.middlewares,
-            lifespans=self._lifespans,
-        )
         self._recorders: list[Recorder] = []
         self._usage = Usage(lambda: self._sizing.slots, self._scopes.snapshot)
         self._gates = Gates(
@@ -166,6 +157,15 @@ class Supervisor:
         )
         self._carrier = Carrier(store, namespace=plan.namespace, on_lost=self._scopes.lose_lease)
         nurseries = Nurseries(store, self._carrier, namespace=plan.namespace, rests=self._claimer.rests)
+        self._executors = Executors(
+            app=plan.app,
+            subprocesses=plan.subprocesses,
+            max_result_bytes=plan.max_result_bytes,
+            children=children,
+            nurseries=nurseries,
+            middleware=registry.middlewares,
+            lifespans=self._lifespans,
+        )
         self._runner = Runner(
             registry,
             self._executors,

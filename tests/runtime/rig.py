@@ -115,10 +115,10 @@ class Bench:
     def executors(self) -> Executors:
         return Executors(
             app=self._app,
-            threads=4,
             subprocesses=self._subprocesses,
             max_result_bytes=MAX_RESULT_BYTES,
             children=self.children,
+            nurseries=cast("Nurseries", None),
             middleware=self.registry.middlewares,
             lifespans=self.lifespans,
         )

@@ -1,0 +1,137 @@
+"""A nursery of jobs as a handler on asyncio has it: each call crosses into Trio, and a child's end that decides the block cancels it.
+
+Apart, as `asyncio_loop` is, because to import trio-asyncio changes asyncio for the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Unpack, cast
+
+from trio_asyncio import trio_as_aio
+
+from gopher.nursery import OnCancel
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gopher.job import JobState, JsonValue
+    from gopher.runtime.kin import Kin, Sibling
+    from gopher.runtime.nurseries import Nurseries
+    from gopher.runtime.scopes import RunningAttempt
+    from gopher.submission import JobOptions, Payload
+
+
+class AsyncioChild:
+    """A child; see `gopher.nursery.ChildJob`."""
+
+    def __init__(self, child: Sibling) -> None:
+        self._child = child
+
+    @property
+    def id(self) -> str | None:
+        """Of the job."""
+        return self._child.id
+
+    @property
+    def type(self) -> str:
+        """Of the job."""
+        return self._child.type
+
+    @property
+    def state(self) -> JobState | None:
+        """How it has ended; None while it has not."""
+        return self._child.state
+
+    async def result(self) -> JsonValue:
+        """See `ChildJob.result`."""
+        return cast("JsonValue", await trio_as_aio(self._child.result)())
+
+
+class AsyncioNursery:
+    """A nursery, inside its block; see `gopher.nursery.JobNursery`."""
+
+    def __init__(self, nurseries: Nurseries, kin: Kin) -> None:
+        self._nurseries = nurseries
+        self._kin = kin
+
+    def start_soon(
+        self,
+        type: str,  # noqa: A002 - the field's name wherever a job is spoken of
+        payload: Payload = None,
+        *,
+        on_cancel: str = OnCancel.CANCEL,
+        **options: Unpack[JobOptions],
+    ) -> AsyncioChild:
+        """See `JobNursery.start_soon`."""
+        return AsyncioChild(self._nurseries.add(self._kin, type, payload, on_cancel, options))
+
+    async def start(
+        self,
+        type: str,  # noqa: A002 - likewise
+        payload: Payload = None,
+        *,
+        on_cancel: str = OnCancel.CANCEL,
+        **options: Unpack[JobOptions],
+    ) -> AsyncioChild:
+        """See `JobNursery.start`."""
+        start = trio_as_aio(self._nurseries.start)
+        return AsyncioChild(await start(self._kin, type, payload, on_cancel, options))
+
+    def cancel(self) -> None:
+        """See `JobNursery.cancel`."""
+        self._kin.cancel()
+
+
+@asynccontextmanager
+async def asyncio_block(
+    nurseries: Nurseries, attempt: RunningAttempt, policy: str, on_crash: str
+) -> AsyncIterator[AsyncioNursery]:
+    """Open a nursery of jobs while a block on asyncio lasts.
+
+    Raises:
+        ExceptionGroup: The block's own error, and those of the children.
+    """
+    kin = await trio_as_aio(nurseries.open)(attempt, policy, on_crash)
+    fail = trio_as_aio(nurseries.fail)
+    interruption = _Interruption()
+    kin.on_decided = interruption.interrupt
+    try:
+        yield AsyncioNursery(nurseries, kin)
+    except asyncio.CancelledError as error:  # noqa: ASYNC103 - one of our own ends here, as that of an `asyncio.TaskGroup` does
+        if not interruption.is_over():
+            await fail(kin, error)
+    except BaseException as error:  # noqa: BLE001 - whatever ends the block ends its children
+        await fail(kin, error)
+    await interruption.end()
+    await trio_as_aio(nurseries.join)(kin)
+
+
+class _Interruption:
+    """Cancels the asyncio task of a block once, in a way that can be told from other cancels, as `asyncio.TaskGroup` does."""
+
+    def __init__(self) -> None:
+        self._task = asyncio.current_task()
+        self._is_pending = False
+        self._has_ended = False
+
+    def interrupt(self) -> None:
+        """Cancel the block, if it has not ended."""
+        if self._task is not None and not self._has_ended:
+            self._is_pending = True
+            self._task.cancel()
+
+    def is_over(self) -> bool:
+        """Take a cancel that has arrived; tell whether it was ours alone."""
+        was_pending, self._is_pending = self._is_pending, False
+        return was_pending and self._task is not None and self._task.uncancel() == 0
+
+    async def end(self) -> None:
+        """Let none come any more; one that is on its way is taken here."""
+        self._has_ended = True
+        if self._is_pending:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            if not self.is_over():
+                raise asyncio.CancelledError
