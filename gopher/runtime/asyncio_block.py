@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from gopher.job import JobState, JsonValue
-    from gopher.runtime.kin import Kin, Sibling
-    from gopher.runtime.nurseries import Nurseries
+    from gopher.kin.kin import Sibling
+    from gopher.runtime.nurseries import AttemptKin, Nurseries
     from gopher.runtime.scopes import RunningAttempt
     from gopher.submission import JobOptions, Payload
 
@@ -52,7 +52,7 @@ class AsyncioChild:
 class AsyncioNursery:
     """A nursery, inside its block; see `gopher.nursery.JobNursery`."""
 
-    def __init__(self, nurseries: Nurseries, kin: Kin) -> None:
+    def __init__(self, nurseries: Nurseries, kin: AttemptKin) -> None:
         self._nurseries = nurseries
         self._kin = kin
 

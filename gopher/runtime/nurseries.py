@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -14,17 +15,17 @@ import structlog
 import trio
 
 from gopher.errors import GopherError, JobAlreadyFinalError, JobNotFoundError, NurseryTooDeepError, StoreError, invalid
+from gopher.kin.kin import Kin, Sibling
 from gopher.nursery import MAX_DEPTH, NurseryPolicy, OnCancel, OnCrash
 from gopher.runtime.children import descended, new_child
-from gopher.runtime.kin import Kin, Sibling
 from gopher.runtime.scopes import CancelReason
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from typing import NoReturn, Unpack
 
-    from gopher.runtime.carrier import Carrier
+    from gopher.kin.carrier import Carrier
     from gopher.runtime.rests import Rests
     from gopher.runtime.scopes import RunningAttempt
     from gopher.store.families import Member
@@ -43,6 +44,42 @@ _GIVEN_BACK: Final = frozenset({CancelReason.SHUTDOWN, CancelReason.LEASE_LOST})
 """Why an attempt is cancelled whose job is run again."""
 
 
+class AttemptParent:
+    """An attempt, as the children of its nurseries see it.
+
+    Args:
+        attempt: Which.
+        namespace: Of its job.
+    """
+
+    def __init__(self, attempt: RunningAttempt, namespace: str) -> None:
+        self._attempt = attempt
+        self.id = attempt.job.id
+        self.token = attempt.job.token
+        self.namespace = namespace
+        self.queue = attempt.queue
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the handler has ended."""
+        return self._attempt.is_over
+
+    @property
+    def grace_seconds(self) -> float:
+        """As the attempt's own."""
+        return self._attempt.grace_seconds
+
+
+class AttemptKin(Kin):
+    """The children of one nursery of an attempt.
+
+    Attributes:
+        attempt: Whose.
+    """
+
+    attempt: RunningAttempt
+
+
 class Nurseries:
     """Opens nurseries and ends them.
 
@@ -51,15 +88,19 @@ class Nurseries:
         carrier: Brings them there.
         namespace: Of the attempts, and of their children.
         rests: Where attempts wait without a slot.
+        on_lost: Told of an attempt whose lease is lost.
     """
 
-    def __init__(self, store: Store, carrier: Carrier, *, namespace: str, rests: Rests) -> None:
+    def __init__(
+        self, store: Store, carrier: Carrier, *, namespace: str, rests: Rests, on_lost: Callable[[RunningAttempt], None]
+    ) -> None:
         self._store = store
         self._carrier = carrier
         self._namespace = namespace
         self._rests = rests
+        self._on_lost = on_lost
 
-    async def open(self, attempt: RunningAttempt, policy: str, on_crash: str) -> Kin:
+    async def open(self, attempt: RunningAttempt, policy: str, on_crash: str) -> AttemptKin:
         """Open a nursery of an attempt.
 
         Raises:
@@ -74,11 +115,14 @@ class Nurseries:
         earlier: dict[int, Member] = {}
         if crash is OnCrash.ADOPT and attempt.job.number(b"family") is not None:
             earlier = await self._left_behind(attempt, number)
-        kin = Kin(self._carrier, attempt, number, policy=kind, on_crash=crash, earlier=earlier)
+        parent = AttemptParent(attempt, self._namespace)
+        kin = AttemptKin(self._carrier, parent, number, policy=kind, on_crash=crash, earlier=earlier)
+        kin.attempt = attempt
+        kin.on_lost = partial(self._on_lost, attempt)
         self._carrier.take(kin)
         return kin
 
-    def add(self, kin: Kin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
+    def add(self, kin: AttemptKin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
         """Take in a child as a handler describes it; see `JobNursery.start_soon`."""
         policy = _choice("on_cancel", on_cancel, OnCancel)
         parent = kin.attempt.job
@@ -90,13 +134,13 @@ class Nurseries:
         job = msgspec.structs.replace(descended(parent, new_child(job_type, payload, options)), depth=depth)
         return kin.add(job, policy)
 
-    async def start(self, kin: Kin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
+    async def start(self, kin: AttemptKin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
         """Take in a child and return once it is stored; see `JobNursery.start`."""
         child = self.add(kin, job_type, payload, on_cancel, options)
         await child.wait_stored()
         return child
 
-    async def join(self, kin: Kin) -> None:
+    async def join(self, kin: AttemptKin) -> None:
         """End a nursery once all its children have ended; meanwhile the attempt has no slot.
 
         Raises:
@@ -115,7 +159,7 @@ class Nurseries:
         if errors:
             raise ExceptionGroup("children of a nursery did not complete", errors)
 
-    async def fail(self, kin: Kin, error: BaseException) -> NoReturn:
+    async def fail(self, kin: AttemptKin, error: BaseException) -> NoReturn:
         """End a nursery whose block was left by an error: the children are cancelled first.
 
         Raises:
@@ -126,7 +170,7 @@ class Nurseries:
             raise ExceptionGroup("a nursery of jobs has failed", [error, *errors])
         raise error
 
-    async def abandon(self, kin: Kin) -> list[GopherError]:
+    async def abandon(self, kin: AttemptKin) -> list[GopherError]:
         """Cancel the children of a nursery and wait for their end; return their errors."""
         kin.is_closed = True
         reason = kin.attempt.cancel_reason
@@ -145,7 +189,7 @@ class Nurseries:
                 errors += await self._close(kin)
         return errors
 
-    async def _close(self, kin: Kin) -> list[GopherError]:
+    async def _close(self, kin: AttemptKin) -> list[GopherError]:
         kin.is_closed = True
         errors = await kin.errors()
         self._carrier.let_go(kin)
@@ -163,7 +207,7 @@ class Nurseries:
             kept.update((member.number, member) for member, state in zip(batch, states, strict=True) if state is not None)
         return kept
 
-    async def _leave(self, kin: Kin, members: Sequence[Member]) -> None:
+    async def _leave(self, kin: AttemptKin, members: Sequence[Member]) -> None:
         """Take ended children out of the family, and cancel those that an earlier attempt has left and this one did not want."""
         attempt = kin.attempt
         try:
@@ -183,7 +227,7 @@ class Nurseries:
 class Nursery:
     """A nursery, inside the block of a coroutine handler; see `gopher.nursery.JobNursery`."""
 
-    def __init__(self, nurseries: Nurseries, kin: Kin) -> None:
+    def __init__(self, nurseries: Nurseries, kin: AttemptKin) -> None:
         self._nurseries = nurseries
         self._kin = kin
 

@@ -23,8 +23,8 @@ import structlog
 import trio
 
 from gopher.job import Move, Outcome
+from gopher.kin.carrier import Carrier
 from gopher.runtime import machine
-from gopher.runtime.carrier import Carrier
 from gopher.runtime.children import Children
 from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.executors import Executors
@@ -155,8 +155,10 @@ class Supervisor:
             lease_seconds=plan.lease_seconds,
             poll_seconds=plan.poll_seconds,
         )
-        self._carrier = Carrier(store, namespace=plan.namespace, on_lost=self._scopes.lose_lease)
-        nurseries = Nurseries(store, self._carrier, namespace=plan.namespace, rests=self._claimer.rests)
+        self._carrier = Carrier(store)
+        nurseries = Nurseries(
+            store, self._carrier, namespace=plan.namespace, rests=self._claimer.rests, on_lost=self._scopes.lose_lease
+        )
         self._executors = Executors(
             app=plan.app,
             subprocesses=plan.subprocesses,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gopher.job import JobState, JsonValue
-    from gopher.runtime.kin import Kin, Sibling
-    from gopher.runtime.nurseries import Nurseries
+    from gopher.kin.kin import Sibling
+    from gopher.runtime.nurseries import AttemptKin, Nurseries
     from gopher.runtime.scopes import RunningAttempt
     from gopher.submission import JobOptions, Payload
 
@@ -51,7 +51,7 @@ class ThreadChild:
 class ThreadNursery:
     """A nursery, inside its block; see `gopher.nursery.SyncJobNursery`."""
 
-    def __init__(self, nurseries: Nurseries, kin: Kin) -> None:
+    def __init__(self, nurseries: Nurseries, kin: AttemptKin) -> None:
         self._nurseries = nurseries
         self._kin = kin
 

@@ -28,11 +28,10 @@ from gopher.store.families import Member, Start
 from gopher.store.submission import BATCH, BATCH_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from gopher.job import Job
-    from gopher.runtime.kin import Kin, Sibling
-    from gopher.runtime.scopes import RunningAttempt
+    from gopher.kin.kin import Kin, Sibling
     from gopher.store.store import Store
     from gopher.store.submission import SubmitReceipt
 
@@ -47,16 +46,12 @@ class Carrier:
 
     Args:
         store: Where children go.
-        namespace: Of the attempts, and of their children.
-        on_lost: Told of an attempt whose lease is lost.
     """
 
-    def __init__(self, store: Store, *, namespace: str, on_lost: Callable[[RunningAttempt], None]) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._families = store.families
         self._endings = store.endings
-        self._namespace = namespace
-        self._on_lost = on_lost
         self._kins: set[Kin] = set()
         self._sending: deque[Kin] = deque()
         self._cancelling: deque[tuple[Kin, Sibling]] = deque()
@@ -73,13 +68,11 @@ class Carrier:
         self._kins.discard(kin)
         for child in kin.children:
             if child.state is None:
-                self._forget(child)
+                self._forget(kin, child)
 
-    async def read(self, child: Sibling) -> Job:
+    async def read(self, namespace: str, job_id: str) -> Job:
         """Return the record of a child that has ended."""
-        if child.id is None:
-            raise JobNotFoundError("")
-        return await self._store.query.get(self._namespace, child.id)
+        return await self._store.query.get(namespace, job_id)
 
     def send_soon(self, kin: Kin) -> None:
         """Store what a kin has not sent."""
@@ -137,13 +130,12 @@ class Carrier:
     async def _send(self, kin: Kin) -> None:
         """Store the next children of a kin; what fails half-way is done again, under the same ids."""
         batch = kin.unsent[: _room(kin.unsent)]
-        attempt = kin.attempt
-        if attempt.is_over or kin not in self._kins:
+        if kin.parent.is_over or kin not in self._kins:
             kin.unsent.clear()
             return
         ready = [child for child in batch if child.state is None and await self._is_ready(kin, child)]
         if ready and not await self._store_children(kin, ready):
-            self._on_lost(attempt)
+            kin.on_lost()
             for child in ready:
                 child.by_nursery = True
                 kin.end(child, JobState.CANCELLED)
@@ -155,25 +147,27 @@ class Carrier:
         try:
             if child.id is None:
                 child.before = kin.take_over(child)
-                if child.before is None and not await self._store.registry.is_known_type(self._namespace, job.type):
+                if child.before is None and not await self._store.registry.is_known_type(kin.parent.namespace, job.type):
                     raise UnknownTypeError(job.type)
-                child.id = await self._families.reserve(self._namespace, job.queue) if child.before is None else child.before.id
-            await self._endings.listen(self._namespace, job.queue)
+                child.id = (
+                    await self._families.reserve(kin.parent.namespace, job.queue) if child.before is None else child.before.id
+                )
+            await self._endings.listen(kin.parent.namespace, job.queue)
         except StoreError:
             raise
         except GopherError as error:
             kin.refuse(child, error)
             return False
-        self._endings.follow(self._namespace, job.queue, child.id, partial(kin.end, child))
+        self._endings.follow(kin.parent.namespace, job.queue, child.id, partial(kin.end, child))
         return True
 
     async def _store_children(self, kin: Kin, ready: list[Sibling]) -> bool:
-        """Write children down and store them; tell whether the attempt still is."""
-        job, queue = kin.attempt.job, kin.attempt.queue
+        """Write children down and store them; tell whether the parent still is."""
+        parent, queue = kin.parent, kin.parent.queue
         answers: dict[Sibling, SubmitReceipt | GopherError] = {}
         try:
             starts = [_start_of(kin, child) for child in ready]
-            started = await self._families.start(self._namespace, queue, job.id, job.token, starts, kin.line_ms)
+            started = await self._families.start(kin.parent.namespace, queue, parent.id, parent.token, starts, kin.line_ms)
             if started is None:
                 return False
             kin.line_ms = started.line_ms
@@ -185,7 +179,7 @@ class Carrier:
             ):
                 children = list(group)
                 submitted = await self._families.submit(
-                    self._namespace, target, [(each.id or "", each.job) for each in children]
+                    kin.parent.namespace, target, [(each.id or "", each.job) for each in children]
                 )
                 answers.update(zip(children, submitted, strict=True))
         except StoreFullError as error:
@@ -193,7 +187,7 @@ class Carrier:
         for child in ready:
             answer = answers.get(child)
             if isinstance(answer, GopherError):
-                self._forget(child)
+                self._forget(kin, child)
                 kin.refuse(child, answer)
             else:
                 kin.note_stored(child)
@@ -204,7 +198,7 @@ class Carrier:
         """Note which children have ended while nobody listened."""
         for start in range(0, len(children), BATCH):
             batch = children[start : start + BATCH]
-            states = await self._families.states(self._namespace, [child.id or "" for child in batch])
+            states = await self._families.states(kin.parent.namespace, [child.id or "" for child in batch])
             for child, state in zip(batch, states, strict=True):
                 if state is None or state.is_final:
                     kin.end(child, state)
@@ -240,24 +234,24 @@ class Carrier:
     async def _cancel_one(self, kin: Kin, child: Sibling) -> None:
         if child.state is not None or child.id is None:
             return
-        attempt = kin.attempt
-        reason = f"its parent {attempt.job.id} ended the nursery"
-        grace_ms = round(attempt.grace_seconds * 1000)
+        parent = kin.parent
+        reason = f"its parent {parent.id} ended the nursery"
+        grace_ms = round(parent.grace_seconds * 1000)
         try:
             state: JobState | None = await self._store.lifecycle.cancel(
-                self._namespace, child.id, reason=reason, grace_ms=grace_ms
+                kin.parent.namespace, child.id, reason=reason, grace_ms=grace_ms
             )
         except JobNotFoundError:
             state = None
         except JobAlreadyFinalError as error:
             state = JobState(error.metadata["state"])
         if state is None or state.is_final:
-            self._forget(child)
+            self._forget(kin, child)
             kin.end(child, state)
 
-    def _forget(self, child: Sibling) -> None:
+    def _forget(self, kin: Kin, child: Sibling) -> None:
         if child.id is not None:
-            self._endings.forget(self._namespace, child.job.queue, child.id)
+            self._endings.forget(kin.parent.namespace, child.job.queue, child.id)
 
 
 def _room(children: Sequence[Sibling]) -> int:

@@ -21,8 +21,35 @@ if TYPE_CHECKING:
     from gopher.errors import GopherError
     from gopher.job import Job, JsonValue, NewJob
     from gopher.nursery import NurseryPolicy
-    from gopher.runtime.scopes import RunningAttempt
     from gopher.store.families import Member
+
+
+class Parent(Protocol):
+    """Whose nursery it is: an attempt, or a client."""
+
+    @property
+    def id(self) -> str:
+        """Of its job."""
+
+    @property
+    def token(self) -> int:
+        """Lease token."""
+
+    @property
+    def namespace(self) -> str:
+        """Of its job, and of all children."""
+
+    @property
+    def queue(self) -> str:
+        """Of its job."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it takes no more children."""
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long the cleanup of a cancelled child may take."""
 
 
 class Carries(Protocol):
@@ -34,7 +61,7 @@ class Carries(Protocol):
     def cancel_soon(self, kin: Kin, child: Sibling) -> None:
         """Cancel a child that is stored."""
 
-    async def read(self, child: Sibling) -> Job:
+    async def read(self, namespace: str, job_id: str) -> Job:
         """Return the record of a child that has ended."""
 
 
@@ -55,7 +82,7 @@ class Sibling:
     """
 
     __slots__ = (
-        "_carrier",
+        "_kin",
         "before",
         "by_nursery",
         "error",
@@ -68,8 +95,8 @@ class Sibling:
         "stored",
     )
 
-    def __init__(self, carrier: Carries, number: int, job: NewJob, on_cancel: OnCancel) -> None:
-        self._carrier = carrier
+    def __init__(self, kin: Kin, number: int, job: NewJob, on_cancel: OnCancel) -> None:
+        self._kin = kin
         self.number = number
         self.job = job
         self.on_cancel = on_cancel
@@ -92,7 +119,7 @@ class Sibling:
             raise self.error
         if self.state is None:
             raise RuntimeError(f"job {self.id} has not ended: ask for its result after the nursery's block")
-        job = await self._carrier.read(self)
+        job = await self._kin.read(self)
         error = error_of(job)
         if error is not None:
             raise error
@@ -117,7 +144,7 @@ class Sibling:
         if self.error is not None or self.state is JobState.COMPLETED:
             return self.error
         try:
-            return error_of(await self._carrier.read(self))
+            return error_of(await self._kin.read(self))
         except JobNotFoundError as error:
             return error
 
@@ -139,10 +166,10 @@ class Kin:
 
     Args:
         carrier: Does what needs Redis.
-        attempt: Of the parent.
-        number: Of the nursery in its attempt, from 1.
+        parent: Whose nursery.
+        number: Of the nursery among its parent's, from 1.
         policy: When it ends its children early.
-        on_crash: What becomes of them when the attempt is lost.
+        on_crash: What becomes of them when the parent is lost.
         earlier: What an earlier attempt has left for this nursery to take over, by number.
 
     Attributes:
@@ -150,12 +177,14 @@ class Kin:
         unsent: Those that are not yet stored, in order.
         line_ms: Where they stand in their lines; empty until the first is stored.
         on_decided: Called when the end of a child decides that the block is to end.
+        on_lost: Called when the parent's lease is found lost.
+        on_end: Called with each child that has ended.
     """
 
     def __init__(
         self,
         carrier: Carries,
-        attempt: RunningAttempt,
+        parent: Parent,
         number: int,
         *,
         policy: NurseryPolicy,
@@ -163,7 +192,7 @@ class Kin:
         earlier: dict[int, Member],
     ) -> None:
         self._carrier = carrier
-        self.attempt = attempt
+        self.parent = parent
         self.number = number
         self.on_crash = on_crash
         self.earlier = earlier
@@ -171,6 +200,8 @@ class Kin:
         self.unsent: list[Sibling] = []
         self.line_ms = ""
         self.on_decided: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[], None] = lambda: None
+        self.on_end: Callable[[Sibling], None] = lambda _: None
         self.is_closed = False
         self._siblings = Siblings(policy)
         self._unsent_bytes = 0
@@ -180,10 +211,10 @@ class Kin:
 
     def place(self, child: Sibling) -> str:
         """Return where a child stands in its parent's family."""
-        return f"{self.attempt.job.token}.{self.number}.{child.number}"
+        return f"{self.parent.token}.{self.number}.{child.number}"
 
     def policy_of(self, child: Sibling) -> str:
-        """Return what becomes of a child when the attempt is lost."""
+        """Return what becomes of a child when the parent is lost."""
         return OnCancel.DETACH.value if child.on_cancel is OnCancel.DETACH else self.on_crash.value
 
     def add(self, job: NewJob, on_cancel: OnCancel) -> Sibling:
@@ -193,13 +224,13 @@ class Kin:
             TooManyChildrenError: There is no room for it.
             RuntimeError: The block has ended.
         """
-        if self.is_closed or self.attempt.is_over:
+        if self.is_closed or self.parent.is_over:
             raise RuntimeError("the nursery's block has ended: it takes no more children")
         if len(self.children) == MAX_WIDTH:
             raise TooManyChildrenError(f"{MAX_WIDTH:,} children in one nursery")
         if self._unsent_bytes + len(job.payload) > MAX_UNSENT_BYTES:
             raise TooManyChildrenError(f"{MAX_UNSENT_BYTES >> 20} MiB of children at once: await start() for large ones")
-        child = Sibling(self._carrier, len(self.children) + 1, job, on_cancel)
+        child = Sibling(self, len(self.children) + 1, job, on_cancel)
         self.children.append(child)
         self.unsent.append(child)
         self._unsent_bytes += len(job.payload)
@@ -250,6 +281,7 @@ class Kin:
         if child.stored is not None:
             child.stored.set()
         self._count(child, -1)
+        self.on_end(child)
         if self._siblings.note_end(child.state, by_nursery=child.by_nursery):
             self.cancel()
             self.on_decided()
@@ -293,6 +325,15 @@ class Kin:
         """
         while self._bound or (also_detached and self._detached):
             await self._news.wait()
+
+    async def read(self, child: Sibling) -> Job:
+        """Return the record of a child that has ended.
+
+        Raises:
+            JobNotFoundError: It is kept no more.
+            StoreError: As for a look.
+        """
+        return await self._carrier.read(self.parent.namespace, child.id or "")
 
     async def errors(self) -> list[GopherError]:
         """Return what the block raises for its children.

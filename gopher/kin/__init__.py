@@ -1,0 +1,5 @@
+"""The children of nurseries, of a handler's and of a client's alike: what is known of them, and how they come to Redis.
+
+- `kin`: the children of one nursery.
+- `carrier`: brings children to Redis and hears of their ends, for all nurseries of a process.
+"""
