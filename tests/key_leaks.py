@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import redis
 
 PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "page_secret", "breakers"})
-PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits", "figures"})
+PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits", "figures", "attached"})
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
 INDEXES: Final = FINAL | {"scheduled", "enqueued:high", "enqueued:normal", "enqueued:low", "processing", "retrying"}
 

@@ -114,6 +114,11 @@ def orphans(namespace: str, name: str) -> str:
     return queue(namespace, name) + "orphans"
 
 
+def attached(namespace: str, name: str) -> str:
+    """Return the key of what is attached to clients: a sorted set of ids by the moment until which each stands, ms."""
+    return queue(namespace, name) + "attached"
+
+
 def schedules(namespace: str, name: str) -> str:
     """Return the key of the schedules of a queue: a sorted set of names by the moment they are due, ms; `inf` for those paused."""
     return queue(namespace, name) + "schedules"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gopher.store.attachments import Attachments
 from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
 from gopher.store.bulk import BulkOperations
@@ -40,6 +41,7 @@ class Store:
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.outbox = Outbox(self.link, self.registry)
         self.families = Families(self.link, self.registry)
+        self.attachments = Attachments(self.link)
         self.schedules = Schedules(self.link, self.registry)
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)

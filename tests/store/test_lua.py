@@ -20,9 +20,11 @@ from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.runtime.scheduler import Scheduler
 from gopher.schedule import NewSchedule
 from gopher.store import keys
+from gopher.store.attachments import Attachment
 from gopher.store.breakers import BreakerEnding
 from gopher.store.bulk import ClaimedBulk
 from gopher.store.bulk_walk import BulkWalk
+from gopher.store.families import Member, Start
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Bound
 from gopher.store.scripts import LUA_DIRECTORY, Script
@@ -76,6 +78,7 @@ async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
     turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox, store.bulk)
+    turn_clocks(store.families, store.attachments)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -90,11 +93,18 @@ async def fill(rig: Rig) -> list[str]:
     await rig.store.schedules.create(rig.namespace, nightly(rig))
     await rig.store.registry.add_types(rig.namespace, ["email"])
     await rig.call("SET", "unique:leak", UNKNOWN_ID)
+    assert await start_child(rig) is None
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
     ids += [await rig.submit(labels={"n": str(at)}) for at in range(9)]
     ids += [await rig.submit(type="limited", limit_key="k", priority=Priority.LOW) for _ in range(3)]
     return [*ids, await rig.submit(delay_ms=DELAY_MS, **when), await rig.submit(deadline_ms=rig.now_ms + 1)]
+
+
+async def start_child(rig: Rig) -> object:
+    """Start a child of an attempt that is no more."""
+    child = Start(Member("1.1.1", UNKNOWN_ID, "cancel", "-"), NewJob(type="email", queue=rig.queue))
+    return await rig.store.families.start(rig.namespace, rig.queue, UNKNOWN_ID, 1, [child], "")
 
 
 async def drain(rig: Rig, url: str) -> None:
@@ -132,6 +142,7 @@ async def drain(rig: Rig, url: str) -> None:
     await drain_schedules(rig)
     await drain_limits(rig)
     await drain_breakers(rig)
+    await drain_families(rig)
     await lifecycle.purge(rig.namespace, rig.queue)
 
 
@@ -179,6 +190,14 @@ async def drain_breakers(rig: Rig) -> None:
     await breakers.admit(rig.namespace, "smtp", count=1, permit_seconds=1)
     await breakers.report(rig.namespace, "smtp", worker="w", report_id="r", endings=[BreakerEnding("f", "")])
     await breakers.force(rig.namespace, "smtp", Forced.OPEN)
+
+
+async def drain_families(rig: Rig) -> None:
+    """Call every script of families and attachments but the one that adds."""
+    families, where = rig.store.families, (rig.namespace, rig.queue)
+    await rig.store.attachments.attach(Attachment(*where, UNKNOWN_ID, LEASE_MS, lambda: None))
+    await families.leave(*where, UNKNOWN_ID, ["1.1.1"])
+    assert await families.take_orphans(*where) is None
 
 
 async def drain_limits(rig: Rig) -> None:
@@ -253,6 +272,8 @@ async def test_full_redis_refuses_jobs_and_drains(
         await rig.store.lifecycle.pause(namespace, "new")
     with pytest.raises(StoreFullError):
         await rig.store.schedules.create(namespace, nightly(rig))
+    with pytest.raises(StoreFullError):
+        await start_child(rig)
     refusal = await refusal_of_a_submit(rig)
     await drain(rig, redis_server.url)
 

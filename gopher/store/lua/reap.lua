@@ -1,18 +1,21 @@
 #!lua flags=allow-oom
--- Takes jobs from workers whose lease has ended, and removes final jobs whose retention has.
+-- Takes jobs from workers whose lease has ended, ends what was attached to a client that has vanished, and removes final jobs whose
+-- retention has ended.
 -- KEYS[1] settings of the queue
 -- ARGV[1] how many of each kind at most
 -- ARGV[2] the crash that ends a job
 -- Returns: {OK, leases reaped, jobs removed, ids of the jobs taken back...}
--- Moves: processing -> enqueued | failed (CRASH_LOOP) | cancelled; completed | failed | cancelled -> none
+-- Moves: processing -> enqueued | failed (CRASH_LOOP) | cancelled; of what was attached, as cancel.lua; completed | failed | cancelled -> none
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
+-- include: lib/cancel.lua
 local limit, max_crashes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = now_ms()
 local LOST = '{"reason":"WORKER_LOST","message":"the lease ended with no outcome: the worker died or was cut off","code":14}'
 local CRASH_LOOP = '{"reason":"CRASH_LOOP","message":"every worker that ran the job was lost with it","code":10}'
-local processing_key = base .. 'processing'
+local processing_key, attached_key = base .. 'processing', base .. 'attached'
+local VANISHED_GRACE_MS = 5000
 local reply = {'OK', 0, 0}
 local enqueued, is_awaited = false, false
 local FINAL = {completed = true, failed = true, cancelled = true}
@@ -71,6 +74,19 @@ for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
     redis.call('zrem', base .. state, unpack(over))
     reply[3] = reply[3] + #over
   end
+end
+-- What was attached to a client that has vanished; before it is let go of, so that one cut short is ended twice rather than never.
+local vanished = redis.call('zrangebyscore', attached_key, '-inf', '(' .. string.format('%d', now), 'limit', 0, limit)
+for _, id in ipairs(vanished) do
+  local job = read_job(id)
+  if job and not FINAL[job.state] and not job.cancel_reason then
+    cancel_job(id, job, 'its client has vanished', VANISHED_GRACE_MS, now)
+  elseif not job and redis.call('exists', family_key(id)) == 1 then
+    orphan(id, now)
+  end
+end
+if #vanished > 0 then
+  redis.call('zrem', attached_key, unpack(vanished))
 end
 if enqueued or is_awaited then
   wake_workers()

@@ -1,8 +1,8 @@
 #!lua
--- Starts children of a running attempt: keeps them in its family, and stores at once those whose own queue this is.
+-- Starts children of a running attempt, or of an attached nursery: keeps them in its family, and stores at once those whose own queue this is.
 -- KEYS[1] settings of the queue
 -- ARGV[1] id of the parent
--- ARGV[2] lease token of its attempt
+-- ARGV[2] lease token of its attempt; 0 of a client's nursery
 -- ARGV[3] where they stand in their lines, ms, as an earlier call of the same nursery has answered; '' for the first
 -- ARGV[4] how many children there are
 -- ARGV[5] how many children are taken over from an earlier attempt
@@ -18,10 +18,12 @@ local id, token, line, count, adopted = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV
 local now = now_ms()
 local job = redis.call('hmget', job_key(id), 'state', 'token', 'family', 'enqueued_ms', 'submitted_ms')
 
-if not job[1] then
+-- A client's nursery has no record, and its token is 0.
+local is_client = not job[1] and token == '0' and redis.call('zscore', base .. 'attached', id)
+if not job[1] and not is_client then
   return {'NOT_FOUND'}
 end
-if job[1] ~= 'processing' or job[2] ~= token then
+if not is_client and (job[1] ~= 'processing' or job[2] ~= token) then
   return {'STALE_LEASE'}
 end
 
@@ -41,7 +43,7 @@ end
 line = line == '' and place_in_line() or tonumber(line)
 local first_left = 6 + 2 * count
 -- The family comes first: cut short, it names a child that is not there, which harms nobody; the other way round one would be lost.
-if not job[3] then
+if job[1] and not job[3] then
   redis.call('hset', job_key(id), 'family', '1')
 end
 redis.call('hset', family_key(id), unpack(ARGV, 6, first_left - 1))
