@@ -218,6 +218,15 @@ class BulkOperationEndedError(PreconditionError):
         super().__init__(f"bulk operation {operation_id} is already {state}", operation_id=operation_id, state=state)
 
 
+class NurseryGoneError(PreconditionError):
+    """A client's nursery was away for longer than its grace: its children are being cancelled."""
+
+    reason = "NURSERY_GONE"
+
+    def __init__(self, nursery_id: str) -> None:
+        super().__init__(f"nursery {nursery_id} was away for longer than its grace: open another", nursery_id=nursery_id)
+
+
 class ScheduleOverlapError(PreconditionError):
     """The schedule's last job has not ended, and its overlap policy is to skip."""
 

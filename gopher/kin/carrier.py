@@ -46,9 +46,11 @@ class Carrier:
 
     Args:
         store: Where children go.
+        accept_unknown_types: Whether to take children whose type no worker has registered.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, accept_unknown_types: bool = False) -> None:
+        self._accept_unknown_types = accept_unknown_types
         self._store = store
         self._families = store.families
         self._endings = store.endings
@@ -147,8 +149,8 @@ class Carrier:
         try:
             if child.id is None:
                 child.before = kin.take_over(child)
-                if child.before is None and not await self._store.registry.is_known_type(kin.parent.namespace, job.type):
-                    raise UnknownTypeError(job.type)
+                if child.before is None:
+                    await self._require_type(kin.parent.namespace, job.type)
                 child.id = (
                     await self._families.reserve(kin.parent.namespace, job.queue) if child.before is None else child.before.id
                 )
@@ -160,6 +162,10 @@ class Carrier:
             return False
         self._endings.follow(kin.parent.namespace, job.queue, child.id, partial(kin.end, child))
         return True
+
+    async def _require_type(self, namespace: str, job_type: str) -> None:
+        if not (self._accept_unknown_types or await self._store.registry.is_known_type(namespace, job_type)):
+            raise UnknownTypeError(job_type)
 
     async def _store_children(self, kin: Kin, ready: list[Sibling]) -> bool:
         """Write children down and store them; tell whether the parent still is."""
@@ -193,6 +199,14 @@ class Carrier:
                 kin.note_stored(child)
         await self._look_at(kin, [child for child in ready if child.before])
         return True
+
+    async def follow(self, kin: Kin, children: Sequence[Sibling]) -> None:
+        """Hear of the ends of children that are stored already."""
+        namespace = kin.parent.namespace
+        for child in children:
+            await self._endings.listen(namespace, child.job.queue)
+            self._endings.follow(namespace, child.job.queue, child.id or "", partial(kin.end, child))
+        await self._look_at(kin, children)
 
     async def _look_at(self, kin: Kin, children: Sequence[Sibling]) -> None:
         """Note which children have ended while nobody listened."""

@@ -12,14 +12,14 @@ import msgspec
 import trio
 
 from gopher.errors import JobCancelledError, JobFailedError, JobNotFoundError, TooManyChildrenError
-from gopher.job import JobState
+from gopher.job import JobState, NewJob
 from gopher.nursery import MAX_UNSENT_BYTES, MAX_WIDTH, OnCancel, OnCrash, Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gopher.errors import GopherError
-    from gopher.job import Job, JsonValue, NewJob
+    from gopher.job import Job, JsonValue
     from gopher.nursery import NurseryPolicy
     from gopher.store.families import Member
 
@@ -178,7 +178,8 @@ class Kin:
         line_ms: Where they stand in their lines; empty until the first is stored.
         on_decided: Called when the end of a child decides that the block is to end.
         on_lost: Called when the parent's lease is found lost.
-        on_end: Called with each child that has ended.
+        on_stored: Called with each child that is in Redis.
+        on_end: Called with each child that has ended, or was refused.
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class Kin:
         self.line_ms = ""
         self.on_decided: Callable[[], None] = lambda: None
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_stored: Callable[[Sibling], None] = lambda _: None
         self.on_end: Callable[[Sibling], None] = lambda _: None
         self.is_closed = False
         self._siblings = Siblings(policy)
@@ -208,6 +210,7 @@ class Kin:
         self._bound = 0
         self._detached = 0
         self._news = trio.Event()
+        self._sent = trio.Event()
 
     def place(self, child: Sibling) -> str:
         """Return where a child stands in its parent's family."""
@@ -217,8 +220,13 @@ class Kin:
         """Return what becomes of a child when the parent is lost."""
         return OnCancel.DETACH.value if child.on_cancel is OnCancel.DETACH else self.on_crash.value
 
-    def add(self, job: NewJob, on_cancel: OnCancel) -> Sibling:
+    def add(self, job: NewJob, on_cancel: OnCancel, number: int | None = None) -> Sibling:
         """Take in a child, to be stored soon.
+
+        Args:
+            job: What it is to be.
+            on_cancel: What becomes of it when the nursery is cancelled.
+            number: Where numbers are somebody else's; None for the next.
 
         Raises:
             TooManyChildrenError: There is no room for it.
@@ -230,7 +238,7 @@ class Kin:
             raise TooManyChildrenError(f"{MAX_WIDTH:,} children in one nursery")
         if self._unsent_bytes + len(job.payload) > MAX_UNSENT_BYTES:
             raise TooManyChildrenError(f"{MAX_UNSENT_BYTES >> 20} MiB of children at once: await start() for large ones")
-        child = Sibling(self, len(self.children) + 1, job, on_cancel)
+        child = Sibling(self, number or len(self.children) + 1, job, on_cancel)
         self.children.append(child)
         self.unsent.append(child)
         self._unsent_bytes += len(job.payload)
@@ -242,12 +250,28 @@ class Kin:
             self._carrier.send_soon(self)
         return child
 
+    def take_back(self, number: int, job_id: str, queue: str) -> Sibling:
+        """Take in a child that this nursery had started before it was cut off from its client."""
+        child = Sibling(self, number, NewJob(type="", queue=queue), OnCancel.CANCEL)
+        child.id = job_id
+        child.is_stored = True
+        self.children.append(child)
+        self._count(child, 1)
+        return child
+
+    async def wait_sent(self, most: int) -> None:
+        """Wait until no more than so many children are still to be stored."""
+        while len(self.unsent) > most:
+            await self._sent.wait()
+
     def note_sent(self, count: int) -> None:
         """Note that the first children in `unsent` are stored, or never will be."""
         for child in self.unsent[:count]:
             self._unsent_bytes -= len(child.job.payload)
             child.job = msgspec.structs.replace(child.job, payload=b"")
         del self.unsent[:count]
+        self._sent.set()
+        self._sent = trio.Event()
 
     def take_over(self, child: Sibling) -> Member | None:
         """Return what an earlier attempt has started in the place of a child, if it is the same; it is then this child's."""
@@ -270,6 +294,7 @@ class Kin:
         child.is_stored = True
         if child.stored is not None:
             child.stored.set()
+        self.on_stored(child)
         if child.by_nursery and child.state is None:
             self._carrier.cancel_soon(self, child)
 
@@ -289,9 +314,11 @@ class Kin:
     def _count(self, child: Sibling, step: int) -> None:
         if child.on_cancel is OnCancel.DETACH:
             self._detached += step
+            left = self._detached
         else:
             self._bound += step
-        if step < 0 and (self._bound == 0 or self._detached == 0):
+            left = self._bound
+        if left == 0:
             self._news.set()
             self._news = trio.Event()
 
