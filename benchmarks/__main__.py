@@ -29,6 +29,7 @@ Question = Literal[
     "lateness",
     "cancel",
     "fanout",
+    "nursery",
     "priorities",
     "processes",
     "backlog",

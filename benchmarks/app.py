@@ -87,6 +87,16 @@ async def report(job: gopher.JobContext, payload: None) -> None:  # noqa: ARG001
     await trio.to_thread.run_sync(lambda: print(line, flush=True))
 
 
+@registry.handler("family")
+async def family(job: gopher.JobContext, payload: int) -> None:
+    """Start and join so many children that do nothing, and say how long that took, in seconds."""
+    began_at = time.perf_counter()
+    async with job.open_nursery() as nursery:
+        for _ in range(payload):
+            nursery.start_soon("noop", {})
+    os.write(STANDARD_OUTPUT, f"joined {time.perf_counter() - began_at}\n".encode())
+
+
 @registry.handler("linger")
 async def linger(job: gopher.JobContext, payload: int) -> None:  # noqa: ARG001 - a handler's signature
     """Wait for a cancel, and say when it came."""

@@ -46,6 +46,7 @@ class Plan:
         paced_seconds: How long jobs come, or fall due, at a steady rate.
         cancels: Running jobs that are cancelled one by one.
         events: How often all watchers are told something.
+        nurseries: Parents whose children are counted.
         backlog_jobs: Waiting jobs of the long backlog.
         parked_jobs: Jobs that a limit holds back.
     """
@@ -62,6 +63,7 @@ class Plan:
     paced_seconds: float
     cancels: int
     events: int
+    nurseries: int
     backlog_jobs: int
     parked_jobs: int
 
@@ -79,6 +81,7 @@ FULL: Final = Plan(
     paced_seconds=10.0,
     cancels=300,
     events=5,
+    nurseries=10,
     backlog_jobs=1_000_000,
     parked_jobs=100_000,
 )
@@ -96,6 +99,7 @@ QUICK: Final = Plan(
     paced_seconds=3.0,
     cancels=100,
     events=2,
+    nurseries=5,
     backlog_jobs=200_000,
     parked_jobs=50_000,
 )

@@ -101,6 +101,11 @@ FIGURES: Final = (
     *_paced("cancel", "CancelJob to the handler's Cancelled, 100 running", p99=20),
     *_paced("fanout", "an event to each of 1,000 watchers", p99=250),
     Figure(
+        name="nursery_children_per_second",
+        title="a nursery of 1,000 no-op children (children/s)",
+        targets=(Target(bound=5_000),),
+    ),
+    Figure(
         name="priority_cycles_off",
         title="three priorities backlogged, off 3:2:1 (cycles)",
         digits=2,

@@ -26,6 +26,7 @@ TINY: Final = replace(
     paced_seconds=0.2,
     cancels=3,
     events=1,
+    nurseries=1,
     backlog_jobs=600,
     parked_jobs=50,
 )
@@ -35,7 +36,9 @@ def steps_of(question: str) -> list[Step]:
     return [step for step in all_steps(TINY, [question]) if step.column == GOPHER]
 
 
-@pytest.mark.parametrize("question", ["steady", "lateness", "cancel", "fanout", "priorities", "processes", "backlog", "parked"])
+@pytest.mark.parametrize(
+    "question", ["steady", "lateness", "cancel", "fanout", "nursery", "priorities", "processes", "backlog", "parked"]
+)
 async def test_question_is_answered(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every measurement gives figures, each of which has a row in the table."""
     # Without a warm-up the count begins before the worker: so few jobs may be done between two looks of the driver.
