@@ -94,7 +94,8 @@ class JobNursery(Protocol):
             type: Which handler.
             payload: See `gopher.submission.Payload`.
             on_cancel: See `OnCancel`.
-            **options: See `gopher.submission.JobOptions`; the deadline is at the latest the parent's, the priority by default too.
+            **options: See `gopher.submission.JobOptions`. Queue and priority are the parent's unless told; the deadline is at the latest
+                the parent's.
 
         Raises:
             InvalidRequestError: It names every fault.

@@ -129,9 +129,9 @@ class Nurseries:
         depth = (parent.number(b"depth") or 0) + 1
         if depth > MAX_DEPTH:
             raise NurseryTooDeepError(MAX_DEPTH)
-        if options.get("priority") is None:
-            options = {**options, "priority": parent.priority.decode()}
-        job = msgspec.structs.replace(descended(parent, new_child(job_type, payload, options)), depth=depth)
+        inherited: JobOptions = {"queue": kin.attempt.queue, "priority": parent.priority.decode()}
+        told: JobOptions = {name: value for name, value in options.items() if value is not None}  # type: ignore[assignment]  # the same keys
+        job = msgspec.structs.replace(descended(parent, new_child(job_type, payload, {**inherited, **told})), depth=depth)
         return kin.add(job, policy)
 
     async def start(self, kin: AttemptKin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:

@@ -1,0 +1,59 @@
+"""The page about structured concurrency, run as it stands: its Python snippets are one application."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import pytest
+
+import gopher
+import gopher.testing
+from gopher.runtime.apps import load_registry
+from tests.programs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAGE: Final = (ROOT / "docs" / "structured-concurrency.md").read_text(encoding="utf-8")
+RUN: Final = {
+    "album": (["a", "b"], ["a.thumb", "b.thumb"]),
+    "fastest": ([60.0, 0.01], 0.01),
+}
+"""Handler -> payload, and what it returns, as the page says it."""
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gopher.Registry:
+    """The application of the page, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "concurrency_page", raising=False)
+    snippets = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "concurrency_page.py").write_text("\n".join(snippets), encoding="utf-8")
+    return load_registry("concurrency_page:registry")
+
+
+@pytest.mark.parametrize("name", RUN)
+async def test_page_handler_returns_what_the_page_says(redis_program: str, registry: gopher.Registry, name: str) -> None:
+    """A parent ends with its children, and has their results."""
+    payload, returned = RUN[name]
+
+    async with gopher.testing.open_runtime(registry) as runtime:
+        job_id = await runtime.submit(name, payload, max_attempts=1)
+        job = (await runtime.drain())[job_id]
+
+    assert job.result is not None
+    assert msgspec.json.decode(job.result) == returned
+
+
+async def test_page_failure_of_one_child_cancels_the_other(redis_program: str, registry: gopher.Registry) -> None:
+    """The block ends long before the sibling's minute is over, and tells of the child that failed."""
+    async with gopher.testing.open_runtime(registry) as runtime:
+        job_id = await runtime.submit("checkout", [1, -1], max_attempts=1)
+        job = (await runtime.drain())[job_id]
+
+    assert job.state is gopher.JobState.COMPLETED
+    assert b"no card has a negative amount" in (job.result or b"")
