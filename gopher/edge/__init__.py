@@ -5,7 +5,9 @@ In reading order:
 - `methods`: the table of rpcs, each with the service method that answers it.
 - `interceptors`: what surrounds every handler: bytes to message, deadline, errors to statuses, a line in the log.
 - `handover`: the crossing between gRPC's thread and Trio.
+- `duplex`: the same for calls whose client streams too.
 - `grpc_server`: gRPC itself, its limits, and how it starts and stops.
+- `grpc_calls`: what gRPC's thread does with each rpc.
 - `health`: whether this server serves, over gRPC and HTTP alike.
 - `rest`: HTTP.
 """

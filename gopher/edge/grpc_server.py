@@ -5,18 +5,16 @@ first, gRPC takes no more calls, unary calls get the grace and are then cancelle
 when no unary call is left. Only when both nurseries have closed, so when every handler has ended, is gRPC's thread let go:
 `grpc.aio` itself may return from its stop before that (grpc/grpc#37239).
 
-`_Host` is the other side, asyncio's: it makes a `Call` of each rpc, and a status of each reply that is not bytes.
+`_Host` is the other side, asyncio's; `grpc_calls` is what it does with each rpc.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import grpc.aio
@@ -26,23 +24,16 @@ import uvloop
 
 from gopher.config import split_address
 from gopher.edge import reflection
-from gopher.edge.handover import Handover, StreamCall, UnaryCall
-from gopher.edge.interceptors import DEFAULT_SECONDS, LONGEST_SECONDS, expired
+from gopher.edge.grpc_calls import handlers_of
+from gopher.edge.handover import Handover
 from gopher.errors import StartError
-from gopher.telemetry import tracing
 from gopher.telemetry.histogram import Durations
-from gopher.wire.status import CODE_BY_NUMBER, DETAILS_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from google.rpc.status_pb2 import Status
-
-    from gopher.edge.handover import Reply
+    from gopher.edge.grpc_calls import Handlers
     from gopher.edge.interceptors import Method
-
-    Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
-    Handlers: TypeAlias = dict[str, grpc.RpcMethodHandler[bytes, bytes]]
 
 FLUSH_SECONDS: Final = 2.0
 """How long the last replies may take to leave; then their connections are cut."""
@@ -247,7 +238,7 @@ class _Host:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_stray)
         self._grace_seconds, self._release = loop.create_future(), asyncio.Event()
-        handlers = _handlers(Handover(self._token, loop), methods, self._durations) | reflection.handlers(reflected)
+        handlers = handlers_of(Handover(self._token, loop), methods, self._durations) | reflection.handlers(reflected)
         server = grpc.aio.server(options=self._limits.options(), maximum_concurrent_rpcs=self._limits.calls)
         server.add_generic_rpc_handlers([_Router(handlers)])
         try:
@@ -273,94 +264,6 @@ class _Router(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """Return the handler."""
         return self._handlers.get(handler_call_details.method)
-
-
-def _handlers(handover: Handover, methods: Sequence[Method], durations: Durations) -> Handlers:
-    """Return a handler a method. They take and give bytes, so that bytes which are no message are ours to refuse."""
-    return {
-        method.path: grpc.unary_stream_rpc_method_handler(_stream_handler(handover, method, durations))
-        if method.is_stream
-        else grpc.unary_unary_rpc_method_handler(_unary_handler(handover, method, durations))
-        for method in methods
-    }
-
-
-def _unary_handler(handover: Handover, method: Method, durations: Durations) -> Callable[[bytes, Context], object]:
-    accept = method.accept
-
-    async def handle(request: bytes, context: Context) -> bytes:
-        remaining_seconds = _remaining_seconds(context)
-        left_seconds = DEFAULT_SECONDS if remaining_seconds is None else min(remaining_seconds, LONGEST_SECONDS)
-        if left_seconds <= 0:
-            return _conclude(context, expired())
-        call = UnaryCall(handover, accept, request, left_seconds, _traceparent(context))
-        with _Timing(durations, method) as timing:
-            reply = await call.answer()
-            timing.end(reply)
-        return reply if isinstance(reply, bytes) else _conclude(context, reply)
-
-    return handle
-
-
-def _stream_handler(handover: Handover, method: Method, durations: Durations) -> Callable[[bytes, Context], object]:
-    accept = method.accept
-
-    async def handle(request: bytes, context: Context) -> None:
-        remaining_seconds = _remaining_seconds(context)
-        left_seconds = math.inf if remaining_seconds is None else remaining_seconds
-        call = StreamCall(handover, accept, request, left_seconds, _traceparent(context))
-        with _Timing(durations, method) as timing:
-            reply = await call.stream(context.write)
-            timing.end(reply)
-        if not isinstance(reply, bytes):
-            _conclude(context, reply)
-
-    return handle
-
-
-class _Timing:
-    """Counts how long a call takes, and with which code it ends; CANCELLED when its client does not wait for that."""
-
-    __slots__ = ("_began_at", "_code", "_durations", "_method")
-
-    def __init__(self, durations: Durations, method: Method) -> None:
-        self._durations = durations
-        self._method = method.path[1:]
-        self._code = grpc.StatusCode.CANCELLED.name
-        self._began_at = time.perf_counter()
-
-    def end(self, reply: Reply) -> None:
-        """Note how the call was answered."""
-        self._code = grpc.StatusCode.OK.name if isinstance(reply, bytes) else CODE_BY_NUMBER[reply.code].name
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._durations.observe((self._method, self._code), time.perf_counter() - self._began_at)
-
-
-def _remaining_seconds(context: Context) -> float | None:
-    """Return the time until the caller's deadline; None when it set none, which grpc's stubs do not know."""
-    return cast("float | None", context.time_remaining())
-
-
-def _traceparent(context: Context) -> str | None:
-    """Return the caller's trace context, where this process traces."""
-    if not tracing.is_on():
-        return None
-    for key, value in context.invocation_metadata() or ():
-        if key == tracing.TRACEPARENT and isinstance(value, str):
-            return value
-    return None
-
-
-def _conclude(context: Context, status: Status) -> bytes:
-    """End the rpc with a status that is not OK."""
-    context.set_code(CODE_BY_NUMBER[status.code])
-    context.set_details(status.message)
-    context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
-    return b""
 
 
 def _log_stray(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -1,7 +1,8 @@
 """What surrounds every handler, in Trio: bytes to message, deadline, errors to statuses, a line in the log.
 
-A `Method` is an rpc with its handler and all of this around it, in one of three shapes: answered by one message (`UnaryMethod`),
-by a stream (`StreamMethod`), or, together with whatever else has arrived, by a batch (`BatchedMethod`).
+A `Method` is an rpc with its handler and all of this around it, in one of four shapes: answered by one message (`UnaryMethod`),
+by a stream (`StreamMethod`), by a stream while its client streams too (`DuplexMethod`), or, together with whatever else has
+arrived, by a batch (`BatchedMethod`).
 
 A handler that raises a `GopherError` has refused the call. Anything else it raises is a defect of ours: the caller learns an error
 id, the log the rest. Every call is finished whatever happens to its handler; one whose nursery is torn down is told so.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import grpc
@@ -19,8 +21,10 @@ import structlog
 import trio
 from google.protobuf.message import DecodeError, Message
 
+from gopher.edge.duplex import DuplexCall
 from gopher.edge.handover import StreamCall
 from gopher.errors import CallExpiredError, GopherError, InvalidRequestError, invalid
+from gopher.service.requests import Requests
 from gopher.telemetry import tracing
 from gopher.wire.status import ServerStoppingError, row_of, to_status
 
@@ -51,6 +55,7 @@ class Method(ABC):
     Attributes:
         path: `/gopher.v1.JobService/SubmitJob`.
         is_stream: Whether it is answered by a stream.
+        is_duplex: Whether its client streams too.
 
     Args:
         path: As the attribute.
@@ -58,6 +63,7 @@ class Method(ABC):
     """
 
     is_stream = False
+    is_duplex = False
 
     def __init__(self, path: str, nursery: trio.Nursery) -> None:
         self.path = path
@@ -82,14 +88,14 @@ class Method(ABC):
         return to_status(GopherError(f"internal error {error_id}", error_id=error_id))
 
 
-def _parse(request_type: type[RequestT], call: Call) -> RequestT:
+def _parse(request_type: type[RequestT], request: bytes) -> RequestT:
     """Return the request.
 
     Raises:
         InvalidRequestError: MALFORMED_MESSAGE.
     """
     try:
-        return request_type.FromString(call.request)
+        return request_type.FromString(request)
     except DecodeError:
         raise invalid("request", "MALFORMED_MESSAGE", f"is not a valid {request_type.DESCRIPTOR.full_name}") from None
 
@@ -146,9 +152,9 @@ class UnaryMethod(ScopedMethod, Generic[RequestT]):
 
     async def _respond(self, call: Call) -> bytes:
         if call.traceparent is None:
-            return (await self._handler(_parse(self._request_type, call))).SerializeToString()
+            return (await self._handler(_parse(self._request_type, call.request))).SerializeToString()
         with tracing.continued(call.traceparent):
-            return (await self._handler(_parse(self._request_type, call))).SerializeToString()
+            return (await self._handler(_parse(self._request_type, call.request))).SerializeToString()
 
 
 class StreamMethod(ScopedMethod, Generic[RequestT]):
@@ -176,12 +182,52 @@ class StreamMethod(ScopedMethod, Generic[RequestT]):
 
     async def _respond(self, call: Call) -> bytes:
         assert isinstance(call, StreamCall)  # noqa: S101 - the server makes one for each method that is a stream
-
-        async def send(message: Message) -> None:
-            await call.send(message.SerializeToString())
-
-        await self._handler(_parse(self._request_type, call), send)
+        await self._handler(_parse(self._request_type, call.request), _sender(call))
         return b""
+
+
+class DuplexMethod(ScopedMethod, Generic[RequestT]):
+    """An rpc whose client sends a stream, and which is answered by another.
+
+    A request that is malformed is raised where the handler takes it, and so ends the call unless the handler catches it.
+
+    Args:
+        path: As the attribute.
+        request_type: Of each request.
+        nursery: Where its calls run.
+        handler: Takes the requests and sends the stream's messages; the call ends with it, whatever the client still sends.
+    """
+
+    is_stream = True
+    is_duplex = True
+
+    def __init__(
+        self,
+        path: str,
+        request_type: type[RequestT],
+        nursery: trio.Nursery,
+        handler: Callable[[Requests[RequestT], Send], Awaitable[None]],
+    ) -> None:
+        super().__init__(path, nursery)
+        self._parse = partial(_parse, request_type)
+        self._handler = handler
+
+    async def _respond(self, call: Call) -> bytes:
+        assert isinstance(call, DuplexCall)  # noqa: S101 - the server makes one for each method that is duplex
+        requests = Requests(call.receive, self._parse)
+        if call.traceparent is None:
+            await self._handler(requests, _sender(call))
+        else:
+            with tracing.continued(call.traceparent):
+                await self._handler(requests, _sender(call))
+        return b""
+
+
+def _sender(call: StreamCall) -> Send:
+    async def send(message: Message) -> None:
+        await call.send(message.SerializeToString())
+
+    return send
 
 
 class BatchedMethod(Method, Generic[RequestT]):
@@ -260,7 +306,7 @@ class BatchedMethod(Method, Generic[RequestT]):
                 self.finish(call, expired())
                 continue
             try:
-                requests.append(_parse(self._request_type, call))
+                requests.append(_parse(self._request_type, call.request))
             except InvalidRequestError as error:
                 self.finish(call, to_status(error))
             else:

@@ -7,6 +7,7 @@ In reading order:
 - `queues`: look at queues and steer them.
 - `schedules`: keep cron schedules and steer them.
 - `admin`: figures, workers, types, dead letters, the audit.
+- `requests`: what a client streams, one by one or as it arrives.
 - `pages`: the page tokens of the lists.
 - `readiness`: whether Redis is there and set up so that no job is lost.
 """

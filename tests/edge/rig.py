@@ -12,7 +12,7 @@ import trio
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.edge.grpc_server import GrpcServer, Limits
-from gopher.edge.interceptors import BatchedMethod, StreamMethod, UnaryMethod
+from gopher.edge.interceptors import BatchedMethod, DuplexMethod, StreamMethod, UnaryMethod
 from gopher.wire.status import from_rpc_error
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from gopher.edge.interceptors import Method
     from gopher.errors import GopherError
+    from gopher.service.requests import Requests
 
     Methods = Callable[[trio.Nursery, trio.Nursery], Sequence[Method]]
 
@@ -29,6 +30,7 @@ PATIENCE_SECONDS: Final = 30.0
 """Bounds every wait of a test; a busy machine makes it slow, not wrong."""
 PATH: Final = "/test.Service/Method"
 STREAM: Final = "/test.Service/Stream"
+DUPLEX: Final = "/test.Service/Duplex"
 ASK: Final = pb.GetJobRequest(job_id="x").SerializeToString()
 
 
@@ -50,6 +52,13 @@ def stream(
     return table
 
 
+def duplex(
+    handler: Callable[[Requests[pb.GetJobRequest], Callable[[Message], Awaitable[None]]], Awaitable[None]],
+) -> Methods:
+    """Return a table with one method whose client streams too."""
+    return lambda _calls, streams: [DuplexMethod(DUPLEX, pb.GetJobRequest, streams, handler)]
+
+
 def batched(handler: Callable[[Sequence[pb.GetJobRequest]], Awaitable[Sequence[Message | GopherError]]]) -> Methods:
     """Return a table with one batched method."""
     return lambda calls, _streams: [BatchedMethod(PATH, pb.GetJobRequest, calls, handler)]
@@ -65,7 +74,7 @@ def raw_stream(channel: grpc.Channel, path: str = STREAM) -> grpc.UnaryStreamMul
     return channel.unary_stream(path)
 
 
-def raw_stream_stream(channel: grpc.Channel, path: str) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
+def raw_stream_stream(channel: grpc.Channel, path: str = DUPLEX) -> grpc.StreamStreamMultiCallable[bytes, bytes]:
     """Return what calls a method that is a stream both ways with bytes."""
     return channel.stream_stream(path)
 

@@ -110,7 +110,7 @@ async def test_deadline_ends_the_handler() -> None:
 
 async def test_servers_own_deadline_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the caller set no deadline it learns from the server that the time was over."""
-    monkeypatch.setattr("gopher.edge.grpc_server.DEFAULT_SECONDS", 0.1)
+    monkeypatch.setattr("gopher.edge.grpc_calls.DEFAULT_SECONDS", 0.1)
     handler = Handler()
 
     async with serving(unary(handler)) as rig:

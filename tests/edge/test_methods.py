@@ -61,16 +61,16 @@ async def table() -> Sequence[Method]:
 
 
 async def test_every_rpc_of_the_protos_has_a_row_of_its_shape() -> None:
-    """No rpc is declared that is not served, none served that is not declared, and streams are streams."""
+    """No rpc is declared that is not served, none served that is not declared, and streams are streams, one way or both."""
     declared = {
-        f"/{service.full_name}/{method.name}": method.server_streaming
+        f"/{service.full_name}/{method.name}": (method.server_streaming, method.client_streaming)
         for file in FILES
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
-    declared |= {f"/{methods.HEALTH}/Check": False, f"/{methods.HEALTH}/Watch": True}
+    declared |= {f"/{methods.HEALTH}/Check": (False, False), f"/{methods.HEALTH}/Watch": (True, False)}
 
-    served = {method.path: method.is_stream for method in await table()}
+    served = {method.path: (method.is_stream, method.is_duplex) for method in await table()}
 
     assert served == declared
 
