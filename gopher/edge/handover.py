@@ -23,12 +23,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
-from google.rpc import status_pb2
 
 from gopher.wire.status import SlowReaderError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from google.rpc import status_pb2
 
 Reply: TypeAlias = "bytes | status_pb2.Status"
 """What a call ends with: the response's bytes (none for a stream), or why it failed."""
@@ -235,7 +236,7 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """A call that is answered by a stream of messages."""
 
-    __slots__ = ("_news", "_reply", "_room", "_unsent", "_unwritten")
+    __slots__ = ("_is_cut", "_news", "_reply", "_room", "_unsent", "_unwritten")
 
     def __init__(
         self,
@@ -250,7 +251,8 @@ class StreamCall(Call):
         self._news: asyncio.Future[None] | None = None
         self._unwritten: deque[bytes] = deque()
         self._reply: Reply | None = None
-        # ...and these to Trio.
+        # ...and these to Trio; whether the reader was cut off is read by the other when nothing follows any more.
+        self._is_cut = False
         self._unsent = 0
         self._room = trio.lowlevel.ParkingLot()
 
@@ -276,7 +278,7 @@ class StreamCall(Call):
 
     def _settle(self, reply: Reply) -> None:
         self._reply = reply
-        if isinstance(reply, status_pb2.Status):
+        if self._is_cut:
             # What is not written yet would only delay the reason. gRPC has no way to drop what it was given already: a reader
             # that never reads again keeps that much, and its place among the calls, until its connection ends.
             self._unwritten.clear()
@@ -297,6 +299,7 @@ class StreamCall(Call):
             with trio.move_on_after(STALL_SECONDS) as stall:
                 await self._room.park()
             if stall.cancelled_caught:
+                self._is_cut = True
                 raise SlowReaderError
         self._unsent += 1
         self._handover.to_grpc.post(lambda: self._add(message))

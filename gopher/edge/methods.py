@@ -13,7 +13,7 @@ from gopher_pb.v1 import job_stream_pb2
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
 from gopher_pb.v1 import schedule_service_pb2 as schedule_pb
 
-from gopher.edge.interceptors import BatchedMethod, StreamMethod, UnaryMethod
+from gopher.edge.interceptors import BatchedMethod, DuplexMethod, StreamMethod, UnaryMethod
 from gopher.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Services:
         return [
             submit,
             UnaryMethod(path + "SubmitJobs", job_pb.SubmitJobsRequest, calls, jobs.submit_jobs),
+            DuplexMethod(path + "SubmitJobStream", job_stream_pb2.SubmitJobStreamRequest, streams, jobs.submit_job_stream),
             UnaryMethod(path + "GetJob", job_pb.GetJobRequest, calls, jobs.get_job),
             UnaryMethod(path + "ListJobs", job_pb.ListJobsRequest, calls, jobs.list_jobs),
             UnaryMethod(path + "CancelJob", job_pb.CancelJobRequest, calls, jobs.cancel_job),

@@ -1,11 +1,13 @@
-"""JobService but for its streams: submit, get, list, cancel, retry, delete."""
+"""JobService but for what follows a job: submit one, many or a stream, get, list, cancel, retry, delete."""
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
+from gopher_pb.v1.job_stream_pb2 import SubmitJobStreamRequest, SubmitJobStreamResponse
 
 from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
 from gopher.telemetry import tracing
@@ -15,14 +17,19 @@ from gopher.wire.status import to_status
 from gopher.wire.submission import new_job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gopher.job import JobState, NewJob
     from gopher.service.pages import Pages
+    from gopher.service.requests import Requests
     from gopher.store.store import Store
     from gopher.store.submission import SubmitReceipt
 
+    SendSubmitted = Callable[[SubmitJobStreamResponse], Awaitable[None]]
+
 MAX_BATCH: Final = 1000
+MAX_STREAM_BATCH: Final = 100
+"""Jobs of a stream that are stored together at most; the store cuts its script calls at as many."""
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1000
 DEFAULT_GRACE_MS: Final = 5_000
@@ -75,6 +82,27 @@ class Jobs:
         with tracing.submit_span(request.jobs[0].type, request.jobs[0].queue, len(specs)) as trace:
             answers = await self._submit(request.namespace, specs, trace)
         return pb.SubmitJobsResponse(results=[_result(answer) for answer in answers])
+
+    async def submit_job_stream(self, requests: Requests[SubmitJobStreamRequest], send: SendSubmitted) -> None:
+        """Store jobs as they come, all that have arrived together, and answer each, in order."""
+        namespace = ""
+        sequence = 0
+        while batch := await requests.take(MAX_STREAM_BATCH):
+            namespace = namespace or check.namespace(batch[0].namespace)
+            own = _of_namespace(namespace, batch)
+            for answer in await self._submit_arrived(namespace, own):
+                sequence += 1
+                await send(_stream_answer(sequence, answer))
+            if len(own) < len(batch):
+                other = batch[len(own)].namespace[:64]
+                expected = f"must be empty or {namespace!r}, as in the first message, got {other!r}"
+                raise invalid("namespace", "CONFLICT", expected)
+
+    async def _submit_arrived(self, namespace: str, specs: Sequence[job_pb2.JobSpec]) -> Sequence[SubmitReceipt | GopherError]:
+        if not specs:
+            return []
+        with tracing.submit_span(specs[0].type, specs[0].queue, len(specs)) as trace:
+            return await self._submit(namespace, [("job.", spec) for spec in specs], trace)
 
     async def _submit(
         self, namespace: str, specs: Sequence[tuple[str, job_pb2.JobSpec]], trace: str | None
@@ -160,6 +188,22 @@ def _result(answer: SubmitReceipt | GopherError) -> pb.SubmitJobsResult:
     if isinstance(answer, GopherError):
         return pb.SubmitJobsResult(error=to_status(answer))
     return pb.SubmitJobsResult(job_id=answer.job_id, state=convert.STATE_NUMBER[answer.state], deduplicated=answer.is_duplicate)
+
+
+def _of_namespace(namespace: str, batch: Sequence[SubmitJobStreamRequest]) -> list[job_pb2.JobSpec]:
+    """Return the jobs up to the first message that names another namespace."""
+    return [request.job for request in takewhile(lambda request: request.namespace in {"", namespace}, batch)]
+
+
+def _stream_answer(sequence: int, answer: SubmitReceipt | GopherError) -> SubmitJobStreamResponse:
+    if isinstance(answer, GopherError):
+        return SubmitJobStreamResponse(sequence=sequence, error=to_status(answer))
+    return SubmitJobStreamResponse(
+        sequence=sequence,
+        job_id=answer.job_id,
+        state=convert.STATE_NUMBER[answer.state],
+        deduplicated=answer.is_duplicate,
+    )
 
 
 def _state(faults: Faults, value: int) -> JobState | None:

@@ -50,6 +50,11 @@ class JobServiceStub:
                 request_serializer=gopher_dot_v1_dot_job__service__pb2.SubmitJobsRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_job__service__pb2.SubmitJobsResponse.FromString,
                 _registered_method=True)
+        self.SubmitJobStream = channel.stream_stream(
+                '/gopher.v1.JobService/SubmitJobStream',
+                request_serializer=gopher_dot_v1_dot_job__stream__pb2.SubmitJobStreamRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_job__stream__pb2.SubmitJobStreamResponse.FromString,
+                _registered_method=True)
         self.GetJob = channel.unary_unary(
                 '/gopher.v1.JobService/GetJob',
                 request_serializer=gopher_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
@@ -114,6 +119,22 @@ class JobServiceServicer:
 
         Errors:
         INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SubmitJobStream(self, request_iterator, context):
+        """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
+        stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+        ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
+        held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
+        the request id that it had.
+
+        Errors:
+        INVALID_ARGUMENT: the stream ends, and what came before is stored and answered: BAD_NAME (namespace), CONFLICT (a message
+        names another namespace than the first), MALFORMED_MESSAGE. What SubmitJob refuses stands in the job's answer.
+        RESOURCE_EXHAUSTED: SLOW_READER, no answer was read for 10 s; BROKER_FULL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,6 +232,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     request_deserializer=gopher_dot_v1_dot_job__service__pb2.SubmitJobsRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_job__service__pb2.SubmitJobsResponse.SerializeToString,
             ),
+            'SubmitJobStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SubmitJobStream,
+                    request_deserializer=gopher_dot_v1_dot_job__stream__pb2.SubmitJobStreamRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_job__stream__pb2.SubmitJobStreamResponse.SerializeToString,
+            ),
             'GetJob': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJob,
                     request_deserializer=gopher_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
@@ -306,6 +332,33 @@ class JobService:
             '/gopher.v1.JobService/SubmitJobs',
             gopher_dot_v1_dot_job__service__pb2.SubmitJobsRequest.SerializeToString,
             gopher_dot_v1_dot_job__service__pb2.SubmitJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitJobStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gopher.v1.JobService/SubmitJobStream',
+            gopher_dot_v1_dot_job__stream__pb2.SubmitJobStreamRequest.SerializeToString,
+            gopher_dot_v1_dot_job__stream__pb2.SubmitJobStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,18 @@ class JobServiceStub:
     Errors:
       INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
     """
+    SubmitJobStream: _grpc.StreamStreamMultiCallable[_job_stream_pb2.SubmitJobStreamRequest, _job_stream_pb2.SubmitJobStreamResponse]
+    """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
+    stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+    ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
+    held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
+    the request id that it had.
+
+    Errors:
+      INVALID_ARGUMENT: the stream ends, and what came before is stored and answered: BAD_NAME (namespace), CONFLICT (a message
+        names another namespace than the first), MALFORMED_MESSAGE. What SubmitJob refuses stands in the job's answer.
+      RESOURCE_EXHAUSTED: SLOW_READER, no answer was read for 10 s; BROKER_FULL.
+    """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
     """Returns one job.
 
@@ -132,6 +144,18 @@ class JobServiceAsyncStub(JobServiceStub):
 
     Errors:
       INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
+    """
+    SubmitJobStream: _aio.StreamStreamMultiCallable[_job_stream_pb2.SubmitJobStreamRequest, _job_stream_pb2.SubmitJobStreamResponse]  # type: ignore[assignment]
+    """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
+    stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+    ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
+    held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
+    the request id that it had.
+
+    Errors:
+      INVALID_ARGUMENT: the stream ends, and what came before is stored and answered: BAD_NAME (namespace), CONFLICT (a message
+        names another namespace than the first), MALFORMED_MESSAGE. What SubmitJob refuses stands in the job's answer.
+      RESOURCE_EXHAUSTED: SLOW_READER, no answer was read for 10 s; BROKER_FULL.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
     """Returns one job.
@@ -219,6 +243,24 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors:
           INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
+        """
+
+    @_abc_1.abstractmethod
+    def SubmitJobStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_job_stream_pb2.SubmitJobStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_stream_pb2.SubmitJobStreamResponse], _abc.AsyncIterator[_job_stream_pb2.SubmitJobStreamResponse]]:
+        """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
+        stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+        ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
+        held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
+        the request id that it had.
+
+        Errors:
+          INVALID_ARGUMENT: the stream ends, and what came before is stored and answered: BAD_NAME (namespace), CONFLICT (a message
+            names another namespace than the first), MALFORMED_MESSAGE. What SubmitJob refuses stands in the job's answer.
+          RESOURCE_EXHAUSTED: SLOW_READER, no answer was read for 10 s; BROKER_FULL.
         """
 
     @_abc_1.abstractmethod
