@@ -89,6 +89,7 @@ class Server:
             limits=Limits(message_bytes=settings.max_message_bytes),
             grace_seconds=settings.grace_seconds,
             reflected=[*methods.SERVICES, methods.HEALTH] if settings.reflection else [],
+            channelz=settings.channelz,
             on_stop=self._health.stop,
             durations=rpcs,
         )

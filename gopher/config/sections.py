@@ -113,6 +113,9 @@ class ServerConfig(Section):
         "Accept jobs of a type that no worker has registered yet.",
     )
     reflection: bool = setting(False, "--reflection", "GOPHER_REFLECTION", "Serve gRPC reflection.")
+    channelz: bool = setting(
+        False, "--channelz", "GOPHER_CHANNELZ", "Serve channelz: sockets, calls and channels, as gRPC itself sees them."
+    )
     insecure: bool = setting(
         False, "--insecure", "GOPHER_INSECURE", "Allow plaintext on an address that other machines can reach."
     )

@@ -8,6 +8,7 @@ In reading order:
 - `duplex`: the same for calls whose client streams too.
 - `grpc_server`: gRPC itself, its limits, and how it starts and stops.
 - `grpc_calls`: what gRPC's thread does with each rpc.
+- `reflection`, `channelz`: what tools ask a server, served by gRPC's thread itself, behind flags.
 - `health`: whether this server serves, over gRPC and HTTP alike.
 - `rest`: HTTP.
 """

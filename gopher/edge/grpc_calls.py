@@ -48,12 +48,12 @@ def _unary_handler(handover: Handover, method: Method, durations: Durations) -> 
         remaining_seconds = _remaining_seconds(context)
         left_seconds = DEFAULT_SECONDS if remaining_seconds is None else min(remaining_seconds, LONGEST_SECONDS)
         if left_seconds <= 0:
-            return _conclude(context, expired())
+            return refuse(context, expired())
         call = UnaryCall(handover, accept, request, left_seconds, _traceparent(context))
         with _Timing(durations, method) as timing:
             reply = await call.answer()
             timing.end(reply)
-        return reply if isinstance(reply, bytes) else _conclude(context, reply)
+        return reply if isinstance(reply, bytes) else refuse(context, reply)
 
     return handle
 
@@ -69,7 +69,7 @@ def _stream_handler(handover: Handover, method: Method, durations: Durations) ->
             reply = await call.stream(context.write)
             timing.end(reply)
         if not isinstance(reply, bytes):
-            _conclude(context, reply)
+            refuse(context, reply)
 
     return handle
 
@@ -94,7 +94,7 @@ def _duplex_handler(handover: Handover, method: Method, durations: Durations) ->
             reply = await call.converse(read, context.write)
             timing.end(reply)
         if not isinstance(reply, bytes):
-            _conclude(context, reply)
+            refuse(context, reply)
 
     return handle
 
@@ -136,8 +136,8 @@ def _traceparent(context: Context) -> str | None:
     return None
 
 
-def _conclude(context: Context, status: Status) -> bytes:
-    """End the rpc with a status that is not OK."""
+def refuse(context: Context, status: Status) -> bytes:
+    """End an rpc with a status that is not OK; return what stands for its response."""
     context.set_code(CODE_BY_NUMBER[status.code])
     context.set_details(status.message)
     context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))

@@ -23,6 +23,7 @@ import trio
 import uvloop
 
 from gopher.config import split_address
+from gopher.edge import channelz as channelz_service
 from gopher.edge import reflection
 from gopher.edge.grpc_calls import handlers_of
 from gopher.edge.handover import Handover
@@ -88,6 +89,7 @@ class GrpcServer:
         limits: What clients may ask at once.
         grace_seconds: How long a stop lets unary calls finish.
         reflected: Full names of the services that reflection tells of; none: no reflection.
+        channelz: Whether to tell of sockets, calls and channels.
         on_stop: Called when the stop begins.
         durations: Where the time that calls took is counted, by method and code.
     """
@@ -100,6 +102,7 @@ class GrpcServer:
         limits: Limits,
         grace_seconds: float,
         reflected: Sequence[str] = (),
+        channelz: bool = False,
         on_stop: Callable[[], None] = lambda: None,
         durations: Durations | None = None,
     ) -> None:
@@ -107,7 +110,7 @@ class GrpcServer:
         self._methods = methods
         self._limits = limits
         self._grace_seconds = grace_seconds
-        self._reflected = reflected
+        self._tools = reflection.handlers(reflected) | (channelz_service.handlers() if channelz else {})
         self._on_stop = on_stop
         self._durations = Durations() if durations is None else durations
         self._stopping = trio.Event()
@@ -127,7 +130,7 @@ class GrpcServer:
             # While the server serves.
             async with trio.open_nursery() as streams:
                 async with trio.open_nursery() as calls:
-                    port = await grpc_host.start(self._methods(calls, streams), self._reflected)
+                    port = await grpc_host.start(self._methods(calls, streams), self._tools)
                     streams.start_soon(grpc_host.watch)
                     task_status.started(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
                     await self._stopping.wait()
@@ -177,9 +180,9 @@ class _Host:
         self._grace_seconds: asyncio.Future[float]
         self._release: asyncio.Event
 
-    async def start(self, methods: Sequence[Method], reflected: Sequence[str]) -> int:
-        """Start the thread and return the port on which gRPC listens."""
-        threading.Thread(target=self._run, args=(methods, reflected), name="grpc", daemon=True).start()
+    async def start(self, methods: Sequence[Method], tools: Handlers) -> int:
+        """Start the thread and return the port on which gRPC listens; `tools` are served in the thread itself."""
+        threading.Thread(target=self._run, args=(methods, tools), name="grpc", daemon=True).start()
         await self._started.wait()
         if self._error is not None:
             raise self._error
@@ -219,10 +222,10 @@ class _Host:
 
     # --- in gRPC's thread ---
 
-    def _run(self, methods: Sequence[Method], reflected: Sequence[str]) -> None:
+    def _run(self, methods: Sequence[Method], tools: Handlers) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._serve(methods, reflected))
+                runner.run(self._serve(methods, tools))
         except Exception as error:  # noqa: BLE001 - it is raised again where the thread was started
             self._error = error
         finally:
@@ -234,11 +237,11 @@ class _Host:
         if not self._grace_seconds.done():
             self._grace_seconds.set_result(grace_seconds)
 
-    async def _serve(self, methods: Sequence[Method], reflected: Sequence[str]) -> None:
+    async def _serve(self, methods: Sequence[Method], tools: Handlers) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_stray)
         self._grace_seconds, self._release = loop.create_future(), asyncio.Event()
-        handlers = handlers_of(Handover(self._token, loop), methods, self._durations) | reflection.handlers(reflected)
+        handlers = handlers_of(Handover(self._token, loop), methods, self._durations) | tools
         server = grpc.aio.server(options=self._limits.options(), maximum_concurrent_rpcs=self._limits.calls)
         server.add_generic_rpc_handlers([_Router(handlers)])
         try:

@@ -126,6 +126,7 @@ async def serving(
     limits: Limits | None = None,
     grace_seconds: float = PATIENCE_SECONDS,
     reflected: Sequence[str] = (),
+    channelz: bool = False,
     on_stop: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Rig]:
     """Serve the methods while the block lasts."""
@@ -135,6 +136,7 @@ async def serving(
         limits=limits or Limits(),
         grace_seconds=grace_seconds,
         reflected=reflected,
+        channelz=channelz,
         on_stop=on_stop,
     )
     stopped = trio.Event()
