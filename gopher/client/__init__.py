@@ -7,7 +7,7 @@
         print(client.result(job_id, wait=30))
 
 In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations`, `schedules` and `bulk` (the rpcs), `dialogues` (what
-takes more than one call), `channel` (errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and
+takes more than one call), `submit_stream` (what a stream of submits has under way), `channel` (errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and
 `trio_client`.
 """
 

@@ -15,6 +15,8 @@ from gopher.client.asynchronous import AsyncMethods
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+    from gopher.client.submit_stream import SubmitStream
+
 T = TypeVar("T")
 
 
@@ -56,6 +58,20 @@ class AsyncClient(AsyncMethods):
         finally:
             replies.cancel()
 
+    async def _submit_over(self, stream: SubmitStream) -> AsyncGenerator[bytes]:
+        rpc: aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(calls.SUBMIT_STREAM)
+        with self._translated(), channel.traced(calls.SUBMIT_STREAM, self._metadata) as metadata:
+            replies = rpc(_requests(stream), metadata=metadata)
+        try:
+            while True:
+                with self._translated():
+                    reply = await replies.read()
+                if not isinstance(reply, bytes):
+                    return
+                yield reply
+        finally:
+            replies.cancel()
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -73,3 +89,20 @@ class AsyncClient(AsyncMethods):
 
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+async def _requests(stream: SubmitStream) -> AsyncGenerator[bytes]:
+    """Begin a call and yield its requests; items are read in the loop."""
+    turn = stream.begin_call()
+    room = asyncio.Event()
+    stream.on_room = room.set
+    while stream.is_current(turn):
+        if (request := stream.next_request()) is not None:
+            yield request
+        elif stream.has_ended:
+            return
+        elif stream.has_room:
+            stream.read_item()
+        else:
+            room.clear()
+            await room.wait()

@@ -24,6 +24,7 @@ T_co = TypeVar("T_co", covariant=True)
 M = TypeVar("M", bound=Message)
 
 JOBS: Final = "/gopher.v1.JobService/"
+SUBMIT_STREAM: Final = JOBS + "SubmitJobStream"
 ADMIN: Final = "/gopher.v1.AdminService/"
 
 
@@ -76,7 +77,7 @@ def submit(namespace: str, spec: job_pb2.JobSpec) -> Call[Receipt]:
     """Submit one job; repeatable when it has a request id."""
     request = job_service_pb2.SubmitJobRequest(namespace=namespace, job=spec)
     repeatable = bool(spec.request_id)
-    return call_of(JOBS + "SubmitJob", request, job_service_pb2.SubmitJobResponse, _receipt, repeatable=repeatable)
+    return call_of(JOBS + "SubmitJob", request, job_service_pb2.SubmitJobResponse, receipt, repeatable=repeatable)
 
 
 def submit_many(namespace: str, specs: Sequence[job_pb2.JobSpec]) -> Call[list[Receipt | GopherError]]:
@@ -86,12 +87,15 @@ def submit_many(namespace: str, specs: Sequence[job_pb2.JobSpec]) -> Call[list[R
         JOBS + "SubmitJobs",
         request,
         job_service_pb2.SubmitJobsResponse,
-        lambda reply: [status.from_status(each.error) if each.HasField("error") else _receipt(each) for each in reply.results],
+        lambda reply: [status.from_status(each.error) if each.HasField("error") else receipt(each) for each in reply.results],
         repeatable=all(spec.request_id for spec in specs),
     )
 
 
-def _receipt(reply: job_service_pb2.SubmitJobResponse | job_service_pb2.SubmitJobsResult) -> Receipt:
+def receipt(
+    reply: job_service_pb2.SubmitJobResponse | job_service_pb2.SubmitJobsResult | job_stream_pb2.SubmitJobStreamResponse,
+) -> Receipt:
+    """Return what the server says of a job that it has accepted."""
     return Receipt(reply.job_id, convert.STATE_OF[reply.state], reply.deduplicated)
 
 

@@ -17,7 +17,7 @@ import grpc
 import msgspec
 
 from gopher.client import calls
-from gopher.client.submission import job_spec
+from gopher.client.submission import item_spec, job_spec
 from gopher.errors import (
     CallExpiredError,
     GopherError,
@@ -113,7 +113,7 @@ def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialog
     batch_bytes = 0
     for number, item in enumerate(items):
         try:
-            spec = _spec_of_item(item, f"jobs[{number}]")
+            spec = item_spec(item, f"jobs[{number}]")
         except InvalidRequestError as error:
             results.append(error)
             continue
@@ -136,12 +136,6 @@ def _send_batch(namespace: str, batch: dict[int, job_pb2.JobSpec], results: list
     for number, answer in zip(batch, answers, strict=True):
         results[number] = answer if isinstance(answer, GopherError) else answer.job_id
     batch.clear()
-
-
-def _spec_of_item(item: Mapping[str, object], field: str) -> job_pb2.JobSpec:
-    options = dict(item)
-    job_type = options.pop("type", "")
-    return job_spec(cast("str", job_type), options.pop("payload", None), options, field=field)
 
 
 # --- looking --------------------------------------------------------------------------------------------------------------------

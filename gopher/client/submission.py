@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from gopher_pb.v1 import job_pb2
 
@@ -73,6 +73,21 @@ def job_spec(job_type: str, payload: Payload, options: Mapping[str, object], *, 
         except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise invalid(path, "BAD_VALUE", f"{error}, got {value!r}") from error
     return spec
+
+
+def item_spec(item: Mapping[str, object], field: str) -> job_pb2.JobSpec:
+    """Return the message that describes an item of `submit_many`.
+
+    Args:
+        item: See `JobItem`.
+        field: Path of the job in the request, for messages.
+
+    Raises:
+        InvalidRequestError: As for `job_spec`.
+    """
+    options = dict(item)
+    job_type = options.pop("type", "")
+    return job_spec(cast("str", job_type), options.pop("payload", None), options, field=field)
 
 
 def _put(spec: job_pb2.JobSpec, name: str, value: object) -> None:

@@ -10,11 +10,12 @@ import grpc
 from gopher.client import calls, channel, dialogues, operations, schedules
 from gopher.client.sync_bulk import BulkMethods
 from gopher.client.sync_limits import LimitMethods
+from gopher.client.sync_streams import StreamMethods
 from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
     from typing import Unpack
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gopher.client import values
     from gopher.client.schedules import ScheduleOptions
     from gopher.client.submission import JobItem, SubmitOptions
+    from gopher.client.submit_stream import SubmitStream
     from gopher.job import Job, JsonValue
     from gopher.schedule import Schedule
     from gopher.submission import Payload
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(BulkMethods, LimitMethods):
+class Client(BulkMethods, LimitMethods, StreamMethods):
     """A connection to a Gopher server; opened by the first call, shared by all that follow.
 
     A call that finds no server is made again for a few seconds, if twice is as good as once; a submit is, because its request id
@@ -351,6 +353,20 @@ class Client(BulkMethods, LimitMethods):
         try:
             for reply in replies:
                 yield call.read(reply)
+        except grpc.RpcError as error:
+            raise channel.error_of(error, self.address) from error
+        finally:
+            replies.cancel()
+
+    def _submit_over(self, stream: SubmitStream) -> Generator[bytes]:
+        rpc: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(calls.SUBMIT_STREAM)
+        try:
+            with channel.traced(calls.SUBMIT_STREAM, self._metadata) as metadata:
+                replies = rpc(stream.requests(), metadata=metadata)
+        except ValueError as error:
+            raise channel.CallEndedError("the client is closed") from error
+        try:
+            yield from replies
         except grpc.RpcError as error:
             raise channel.error_of(error, self.address) from error
         finally:

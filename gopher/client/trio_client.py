@@ -16,7 +16,11 @@ from gopher.client import calls, channel
 from gopher.client.asynchronous import AsyncMethods
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
+
+    from grpc import _CallIterator as CallIterator
+
+    from gopher.client.submit_stream import SubmitStream
 
 T = TypeVar("T")
 
@@ -71,10 +75,22 @@ class TrioClient(AsyncMethods):
         except grpc.FutureCancelledError as error:
             raise channel.CallEndedError("the call was ended before its answer") from error
 
-    async def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
+    def _stream(self, call: calls.Call[T]) -> AsyncGenerator[T]:
         rpc: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
         with channel.traced(call.path, self._metadata) as metadata:
             replies = rpc(call.request, timeout=call.deadline_seconds, metadata=metadata)
+        return self._replies(replies, call.read)
+
+    def _submit_over(self, stream: SubmitStream) -> AsyncGenerator[bytes]:
+        rpc: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(calls.SUBMIT_STREAM)
+        try:
+            with channel.traced(calls.SUBMIT_STREAM, self._metadata) as metadata:
+                replies = rpc(stream.requests(), metadata=metadata)
+        except ValueError as error:
+            raise channel.CallEndedError("the client is closed") from error
+        return self._replies(replies, bytes)
+
+    async def _replies(self, replies: CallIterator[bytes], read: Callable[[bytes], T]) -> AsyncGenerator[T]:
         own_thread = trio.CapacityLimiter(1)
         try:
             while True:
@@ -82,7 +98,7 @@ class TrioClient(AsyncMethods):
                 reply = await trio.to_thread.run_sync(next, replies, None, abandon_on_cancel=True, limiter=own_thread)
                 if reply is None:
                     return
-                yield call.read(reply)
+                yield read(reply)
         except grpc.RpcError as error:
             raise channel.error_of(error, self.address) from error
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio  # noqa: TID251 - the client for asyncio is tested as its users run it
 from abc import ABC, abstractmethod
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -12,15 +13,16 @@ import trio
 from gopher.client import AsyncClient, Client, TrioClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
-    from gopher.client import AuditReport, JobEvent
+    from gopher.client import AuditReport, JobEvent, JobItem
     from gopher.client.asynchronous import AsyncMethods
+    from gopher.client.submit_stream import Answer
 
 T = TypeVar("T")
 
 
-def ignore(_: JobEvent) -> None:
+def ignore(_: object) -> None:
     pass
 
 
@@ -37,6 +39,10 @@ class Face(ABC):
     @abstractmethod
     def audit(self) -> list[AuditReport]:
         """Return all reports of an audit."""
+
+    @abstractmethod
+    def submit_stream(self, items: Iterable[JobItem], on_answer: Callable[[Answer], None] = ignore) -> list[Answer]:
+        """Return all answers of a stream of submits; `on_answer` sees each as it comes, and may raise to leave the stream."""
 
     @abstractmethod
     def close(self) -> None:
@@ -59,6 +65,13 @@ class SyncFace(Face):
 
     def audit(self) -> list[AuditReport]:
         return list(self.client.audit())
+
+    def submit_stream(self, items: Iterable[JobItem], on_answer: Callable[[Answer], None] = ignore) -> list[Answer]:
+        answers = []
+        for answer in self.client.submit_stream(items):
+            answers.append(answer)
+            on_answer(answer)
+        return answers
 
     def close(self) -> None:
         self.client.close()
@@ -89,6 +102,17 @@ class AsyncFace(Face):
     def audit(self) -> list[AuditReport]:
         async def collect() -> list[AuditReport]:
             return [report async for report in self.client.audit()]
+
+        return self.run(collect)
+
+    def submit_stream(self, items: Iterable[JobItem], on_answer: Callable[[Answer], None] = ignore) -> list[Answer]:
+        async def collect() -> list[Answer]:
+            answers = []
+            async with aclosing(self.client.submit_stream(items)) as stream:
+                async for answer in stream:
+                    answers.append(answer)
+                    on_answer(answer)
+            return answers
 
         return self.run(collect)
 
