@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from gopher_pb.v1 import job_pb2, job_stream_pb2
 
 from gopher.client import calls
-from gopher.client.dialogues import REPEATS, is_unavailable
+from gopher.client.dialogues import PATIENCE_SECONDS, REPEATS, is_unavailable
 from gopher.client.submission import item_spec
 from gopher.errors import GopherError, InvalidRequestError
 from gopher.wire import status
@@ -63,9 +64,12 @@ class SubmitStream:
     Args:
         namespace: Of all jobs.
         items: As `submit_many` takes them.
+        now: The clock, in seconds.
     """
 
-    def __init__(self, namespace: str, items: Iterable[Mapping[str, object]]) -> None:
+    def __init__(
+        self, namespace: str, items: Iterable[Mapping[str, object]], now: Callable[[], float] = time.monotonic
+    ) -> None:
         self.has_ended = False
         self.on_room: Callable[[], None] = lambda: None
         self._namespace = namespace
@@ -74,7 +78,10 @@ class SubmitStream:
         self._unsent: deque[_Item] = deque()
         self._unanswered: deque[_Item] = deque()
         self._bytes = 0
+        self._now = now
+        self._was_answered = False
         self._failures = 0
+        self._cut_at = 0.0
         self._turn = 0
         self._is_reading = False
         self._changed = threading.Condition()
@@ -172,6 +179,7 @@ class SubmitStream:
         with self._changed:
             self._bytes -= self._unanswered.popleft().size
             self._failures = 0
+            self._was_answered = True
             self._changed.notify_all()
         answers.append(status.from_status(message.error) if message.HasField("error") else calls.receipt(message))
         answers += self.refused()
@@ -203,9 +211,14 @@ class SubmitStream:
         with self._changed:
             self._turn += 1
             self._failures += 1
+            if self._failures == 1:
+                self._cut_at = self._now()
             is_cut = is_unavailable(error) or isinstance(error, status.SlowReaderError)
             is_repeatable = all(item.is_repeatable for item in self._unanswered)
-            if not (is_cut and is_repeatable and REPEATS.has_attempt_after(self._failures)):
+            # As for a watch: a server that was there before may be away for a restart.
+            is_early = self._now() - self._cut_at <= PATIENCE_SECONDS
+            has_time = is_early if self._was_answered else REPEATS.has_attempt_after(self._failures)
+            if not (is_cut and is_repeatable and has_time):
                 raise error
             self._unsent.extendleft(reversed(self._unanswered))
             self._unanswered.clear()

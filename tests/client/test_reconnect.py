@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gopher.client import Client
+from gopher.client import Client, Receipt
 from gopher.errors import StoreUnavailableError
 from gopher.job import JobState
 from tests.client.faces import FACES, Face
@@ -17,7 +17,8 @@ from tests.programs import Program
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gopher.client import JobEvent
+    from gopher.client import JobEvent, JobItem
+    from gopher.client.submit_stream import Answer
 
 PATIENCE = 60
 
@@ -123,3 +124,41 @@ def test_submit_while_the_server_restarts_is_one_job(server: RestartableServer, 
     listed = client.list(limit=None)
 
     assert sorted(job.id for job in listed) == sorted(ids)  # type: ignore[attr-defined]  # a list of Job
+
+
+def test_submit_stream_goes_on_after_a_restart(server: RestartableServer, client: Face) -> None:
+    """A stream whose items have request ids goes on where it was cut: an answer an item, in order, and one job each."""
+    count, seen = 1500, 0
+
+    def restart_once(_: Answer) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 300:
+            server.kill()
+            server.start()
+
+    items: Iterator[JobItem] = (
+        {"type": "echo", "payload": number, "delay_seconds": 3600, "request_id": f"r{number}"} for number in range(count)
+    )
+    answers = client.submit_stream(items, restart_once)
+    payload_of = {job.id: job.payload for job in client.list(limit=None)}  # type: ignore[attr-defined]  # a list of Job
+
+    assert len(payload_of) == count
+    ids = [answer.job_id for answer in answers if isinstance(answer, Receipt)]
+    assert [payload_of[each] for each in ids] == [str(number).encode() for number in range(count)]
+
+
+def test_submit_stream_without_request_ids_ends_with_the_cut(server: RestartableServer, client: Face) -> None:
+    """Where a repeat could make a second job the stream ends, and the caller has the answers that came before."""
+    answers: list[Answer] = []
+
+    def kill(answer: Answer) -> None:
+        answers.append(answer)
+        if len(answers) == 300:
+            server.kill()
+
+    items: Iterator[JobItem] = ({"type": "echo", "payload": number, "delay_seconds": 3600} for number in range(5000))
+    with pytest.raises(StoreUnavailableError):
+        client.submit_stream(items, kill)
+
+    assert 300 <= len(answers) < 5000
