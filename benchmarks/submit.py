@@ -17,6 +17,8 @@ from benchmarks.systems import System, grpc_target, open_gopher_server
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+STREAMED_IN_FLIGHT: Final = 256
+"""Items without an answer, as the clients have them."""
 BATCHES_IN_FLIGHT: Final = 4
 """Enough that the server never waits for the next batch."""
 
@@ -56,6 +58,7 @@ async def _measure_grpc(plan: Plan) -> dict[str, float]:
         return {
             "submit_unary_calls_per_second": await _load(target, "unary", IN_FLIGHT, plan.load_seconds),
             "submit_batch_jobs_per_second": BATCH * await _load(target, "batch", BATCHES_IN_FLIGHT, plan.load_seconds),
+            "submit_stream_jobs_per_second": await _load(target, "stream", STREAMED_IN_FLIGHT, plan.load_seconds),
         }
 
 

@@ -76,6 +76,7 @@ FIGURES: Final = (
         targets=(Target(bound=0.75, against=YARDSTICK),),
     ),
     Figure(name="submit_batch_jobs_per_second", title="gRPC SubmitJobs, 500 a call (jobs/s)", targets=(Target(bound=60_000),)),
+    Figure(name="submit_stream_jobs_per_second", title="gRPC SubmitJobStream, one stream (jobs/s)"),
     Figure(
         name="pickup_p50_ms",
         title="idle pick-up, p50 (ms)",
