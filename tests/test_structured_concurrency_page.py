@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Final
@@ -11,8 +12,9 @@ import pytest
 
 import gopher
 import gopher.testing
+from gopher.client import Client
 from gopher.runtime.apps import load_registry
-from tests.programs import ROOT
+from tests.programs import ROOT, Program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,22 @@ async def test_page_handler_returns_what_the_page_says(redis_program: str, regis
 
     assert job.result is not None
     assert msgspec.json.decode(job.result) == returned
+
+
+def test_page_stream_of_submits_answers_each_item(registry: gopher.Registry, redis_url: str, namespace: str) -> None:
+    """Each name becomes a job, what is refused is counted, and the same stream again is the same jobs."""
+    load = sys.modules["concurrency_page"].load
+    arguments = ["--grpc", "127.0.0.1:0", "--redis-url", redis_url, "--accept-unknown-types"]
+
+    with Program("gopher.cli.server", *arguments, environ=os.environ) as program:
+        with Client(program.wait_ready()["grpc"], namespace=namespace) as client:
+            ids, refused = load(client, ["a", "b", "x" * 300])
+            again, _ = load(client, ["a", "b"])
+        program.stop()
+
+    assert len(set(ids)) == 2
+    assert refused == 1
+    assert again == ids
 
 
 async def test_page_failure_of_one_child_cancels_the_other(redis_program: str, registry: gopher.Registry) -> None:
