@@ -24,8 +24,15 @@ async def echo(request: pb.GetJobRequest) -> pb.GetJobRequest:
 
 async def own(rig: Rig) -> channelz_pb2.Server:
     """Return this server: of all that the process may have, the one made last."""
-    reply = await rig.ask(b"", path=f"/{channelz.SERVICE}/GetServers")
-    servers = channelz_pb2.GetServersResponse.FromString(reply).server
+    servers: list[channelz_pb2.Server] = []
+    is_end = False
+    while not is_end:
+        # A page holds a hundred, and those of earlier tests may not be collected yet.
+        request = channelz_pb2.GetServersRequest(start_server_id=servers[-1].ref.server_id + 1 if servers else 0)
+        reply = await rig.ask(request.SerializeToString(), path=f"/{channelz.SERVICE}/GetServers")
+        page = channelz_pb2.GetServersResponse.FromString(reply)
+        servers += page.server
+        is_end = page.end
     return max(servers, key=lambda server: server.ref.server_id)
 
 
