@@ -18,6 +18,7 @@ from gopher.errors import (
     GopherError,
     JobAlreadyFinalError,
     JobNotFoundError,
+    ScriptReplyError,
     StoreError,
     StoreFullError,
     UnknownTypeError,
@@ -188,7 +189,7 @@ class Carrier:
                     kin.parent.namespace, target, [(each.id or "", each.job) for each in children]
                 )
                 answers.update(zip(children, submitted, strict=True))
-        except StoreFullError as error:
+        except (StoreFullError, ScriptReplyError) as error:
             answers.update((child, error) for child in ready if child not in answers)
         for child in ready:
             answer = answers.get(child)

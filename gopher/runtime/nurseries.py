@@ -191,8 +191,10 @@ class Nurseries:
 
     async def _close(self, kin: AttemptKin) -> list[GopherError]:
         kin.is_closed = True
-        errors = await kin.errors()
-        self._carrier.let_go(kin)
+        try:
+            errors = await kin.errors()
+        finally:
+            self._carrier.let_go(kin)
         await self._leave(kin, list(kin.earlier.values()))
         return errors
 

@@ -336,7 +336,7 @@ class Sizer:
         look = Look(
             at=now,
             ended=self._scopes.removed,
-            busy=len(self._scopes),
+            busy=len(self._scopes) - self._claimer.rests.count,
             jobs_wait=self._claimer.jobs_wait,
             lag_seconds=lag_seconds,
             processor_seconds=machine.processor_seconds(),
