@@ -21,6 +21,18 @@ Report: TypeAlias = Callable[[float, str], Awaitable[None]]
 Enlist: TypeAlias = Callable[[str, Payload, JobOptions], Awaitable[str]]
 
 
+class AttemptCancelled(BaseException):
+    """Ends a handler in a thread whose attempt is to end: raised by what it says through its context.
+
+    Let it pass. Like Trio's `Cancelled` it is no `Exception`, so that it ends the attempt as cancelled, or as out of time, and is no
+    failure of the handler's.
+    """
+
+
+def _never() -> bool:
+    return False
+
+
 class AttemptInfo:
     """What a handler can know of its attempt.
 
@@ -35,7 +47,19 @@ class AttemptInfo:
         deadline_ms: Moment at which the attempt is ended because the job's deadline is over, ms since the epoch; None without one.
     """
 
-    __slots__ = ("_is_draining", "_resources", "attempt", "deadline_ms", "id", "labels", "namespace", "queue", "token", "type")
+    __slots__ = (
+        "_is_cancelled",
+        "_is_draining",
+        "_resources",
+        "attempt",
+        "deadline_ms",
+        "id",
+        "labels",
+        "namespace",
+        "queue",
+        "token",
+        "type",
+    )
 
     _resources: object
     """Unset where there are none."""
@@ -52,6 +76,7 @@ class AttemptInfo:
         labels: Mapping[str, str],
         deadline_ms: int | None,
         is_draining: Callable[[], bool],
+        is_cancelled: Callable[[], bool] = _never,
     ) -> None:
         self.id = id
         self.type = type
@@ -62,6 +87,7 @@ class AttemptInfo:
         self.labels = labels
         self.deadline_ms = deadline_ms
         self._is_draining = is_draining
+        self._is_cancelled = is_cancelled
 
     @property
     def deadline(self) -> datetime | None:
@@ -72,6 +98,11 @@ class AttemptInfo:
     def shutdown_requested(self) -> bool:
         """Whether the worker drains: finish soon, or raise `Snooze(0)` to be run elsewhere."""
         return self._is_draining()
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the attempt is to end now: its job was cancelled, its time is over, or the worker has lost it."""
+        return self._is_cancelled()
 
     @property
     def resources(self) -> Any:  # type: ignore[explicit-any]  # only the author of the lifespan knows what it yields
@@ -167,6 +198,15 @@ class SyncJobContext(AttemptInfo):
     enlist: Callable[[str, Payload, JobOptions], str]
     nurse: Callable[[str, str], AbstractContextManager[SyncJobNursery]]
     """Set, all, by whoever runs the handler."""
+
+    def check_cancelled(self) -> None:
+        """Call it now and then in long work, so that a cancel ends it.
+
+        Raises:
+            AttemptCancelled: The attempt is to end; `progress` and `submit` raise it as well.
+        """
+        if self.cancel_requested:
+            raise AttemptCancelled
 
     def progress(self, fraction: float, message: str = "") -> None:
         """See `JobContext.progress`."""

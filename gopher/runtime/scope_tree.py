@@ -1,0 +1,44 @@
+"""What is below a cancel scope: the scopes and the tasks that it encloses.
+
+Trio keeps that tree and does not show it. All that Gopher needs of Trio's private names is here, and `tests/runtime/test_scope_tree.py`
+says what of the installed Trio it relies on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import trio
+    from trio._core._run import CancelStatus
+
+
+def scopes_below(scope: trio.CancelScope) -> list[trio.CancelScope]:
+    """Return the cancel scopes that are open below one, those of nurseries too, the outer ones first."""
+    return [status._scope for status in _statuses(scope) if status._scope is not scope]  # noqa: SLF001 - what this module is for
+
+
+def tasks_below(scope: trio.CancelScope) -> list[trio.lowlevel.Task]:
+    """Return the Trio tasks that run below a scope, that which has entered it among them, if it is in no other runner."""
+    return [task for status in _statuses(scope) for task in status.tasks]
+
+
+def open_shields(scope: trio.CancelScope) -> int:
+    """Take away every shield below a scope, so that its cancel reaches all there is; return how many there were.
+
+    Only in the Trio thread. Who opens another shield is reached at the next call.
+    """
+    shields = [each for each in scopes_below(scope) if each.shield]
+    for each in shields:
+        each.shield = False
+    return len(shields)
+
+
+def _statuses(scope: trio.CancelScope) -> Iterator[CancelStatus]:
+    root = scope._cancel_status  # noqa: SLF001 - likewise; None where the scope is not entered, or was left
+    waiting = [] if root is None else [root]
+    for status in waiting:
+        yield status
+        waiting.extend(status.children)
