@@ -213,7 +213,7 @@ class Scopes:
         if attempt is not None and attempt.job.token == token:
             attempt.cancel(CancelReason.REQUESTED, grace_seconds)
         else:
-            self._early[job_id, token] = grace_seconds
+            self._early[job_id, token] = min(grace_seconds, self._early.get((job_id, token), math.inf))
             if len(self._early) > _EARLY_CANCELS:
                 self._early.popitem(last=False)
 
