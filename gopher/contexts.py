@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, Unpack
 
 from gopher.nursery import JobNursery, NurseryPolicy, OnCrash, SyncJobNursery
 from gopher.submission import JobOptions, Payload
@@ -29,8 +29,11 @@ class AttemptCancelled(BaseException):
     """
 
 
-def _never() -> bool:
-    return False
+class Ending(Protocol):
+    """Whoever knows whether an attempt is to end."""
+
+    def must_end(self) -> bool:
+        """Tell whether it is to end now. Safe in any thread."""
 
 
 class AttemptInfo:
@@ -48,11 +51,11 @@ class AttemptInfo:
     """
 
     __slots__ = (
-        "_is_cancelled",
         "_is_draining",
         "_resources",
         "attempt",
         "deadline_ms",
+        "ending",
         "id",
         "labels",
         "namespace",
@@ -63,6 +66,9 @@ class AttemptInfo:
 
     _resources: object
     """Unset where there are none."""
+
+    ending: Ending
+    """Set by whoever runs the handler; unset where nobody ends it."""
 
     def __init__(
         self,
@@ -76,7 +82,6 @@ class AttemptInfo:
         labels: Mapping[str, str],
         deadline_ms: int | None,
         is_draining: Callable[[], bool],
-        is_cancelled: Callable[[], bool] = _never,
     ) -> None:
         self.id = id
         self.type = type
@@ -87,7 +92,6 @@ class AttemptInfo:
         self.labels = labels
         self.deadline_ms = deadline_ms
         self._is_draining = is_draining
-        self._is_cancelled = is_cancelled
 
     @property
     def deadline(self) -> datetime | None:
@@ -102,7 +106,8 @@ class AttemptInfo:
     @property
     def cancel_requested(self) -> bool:
         """Whether the attempt is to end now: its job was cancelled, its time is over, or the worker has lost it."""
-        return self._is_cancelled()
+        ending = getattr(self, "ending", None)
+        return ending is not None and ending.must_end()
 
     @property
     def resources(self) -> Any:  # type: ignore[explicit-any]  # only the author of the lifespan knows what it yields
@@ -131,7 +136,7 @@ class AttemptInfo:
         return other
 
 
-_KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name != "_resources")
+_KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name not in {"_resources", "ending"})
 
 
 class JobContext(AttemptInfo):

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from io import BufferedReader
 
-    from gopher.contexts import ContextT
+    from gopher.contexts import ContextT, Ending
     from gopher.handlers import HandlerSpec
     from gopher.job import NewJob
     from gopher.submission import JobOptions, Payload
@@ -115,6 +115,26 @@ class Worker:
         raise error_of(answer)
 
 
+class Sigterm:
+    """By which the worker asks this process to end."""
+
+    def __init__(self) -> None:
+        self._has_come = False
+
+    def must_end(self) -> bool:
+        """Tell whether it has come."""
+        return self._has_come
+
+    def catch(self, then: Callable[[], object]) -> None:
+        """Note it from now on, and do something about it in the main thread."""
+
+        def take(_number: int, _frame: object) -> None:
+            self._has_come = True
+            then()
+
+        signal.signal(signal.SIGTERM, take)
+
+
 def error_of(refused: Refused) -> GopherError:
     """Return the error that the worker has met; what it does not tell by class is Redis's."""
     kind = _REFUSALS.get(refused.kind, StoreError)
@@ -171,16 +191,16 @@ def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
         # The answer is awaited in a thread, so that the handler's other Trio tasks go on.
         return await trio.to_thread.run_sync(worker.submit, new_child(job_type, payload, options))
 
-    terminated = threading.Event()
+    sigterm = Sigterm()
     if spec.is_coroutine:
-        context = _context(JobContext, assignment, terminated.is_set)
+        context = _context(JobContext, assignment, sigterm)
         context.report, context.enlist, context.nurse = report_on_trio, enlist_on_trio, _no_nursery
-        return trio.run(_call_on_trio, spec, context, payload, terminated.set)
-    sync_context = _context(SyncJobContext, assignment, terminated.is_set)
+        return trio.run(_call_on_trio, spec, context, payload, sigterm)
+    sync_context = _context(SyncJobContext, assignment, sigterm)
     sync_context.report = worker.report
     sync_context.enlist = lambda *words: worker.submit(new_child(*words))
     sync_context.nurse = _no_nursery
-    _on_sigterm(terminated.set, lambda: sys.exit(_EXIT_TERMINATED))
+    sigterm.catch(lambda: sys.exit(_EXIT_TERMINATED))
     return spec.as_plain(sync_context, payload)
 
 
@@ -190,8 +210,8 @@ def _no_nursery(_policy: str, _on_crash: str) -> NoReturn:
     )
 
 
-def _context(kind: type[ContextT], assignment: Assignment, is_cancelled: Callable[[], bool]) -> ContextT:
-    return kind(
+def _context(kind: type[ContextT], assignment: Assignment, ending: Ending) -> ContextT:
+    context = kind(
         id=assignment.id,
         type=assignment.type,
         queue=assignment.queue,
@@ -202,24 +222,17 @@ def _context(kind: type[ContextT], assignment: Assignment, is_cancelled: Callabl
         deadline_ms=assignment.deadline_ms,
         # A subprocess is asked to end by SIGTERM, not by a flag.
         is_draining=lambda: False,
-        is_cancelled=is_cancelled,
     )
+    context.ending = ending
+    return context
 
 
-async def _call_on_trio(spec: HandlerSpec, context: JobContext, payload: object, note: Callable[[], None]) -> object:
+async def _call_on_trio(spec: HandlerSpec, context: JobContext, payload: object, sigterm: Sigterm) -> object:
     token = trio.lowlevel.current_trio_token()
     with trio.CancelScope() as scope:
-        _on_sigterm(note, lambda: token.run_sync_soon(scope.cancel))
+        sigterm.catch(lambda: token.run_sync_soon(scope.cancel))
         return await spec.function(context, payload)
     sys.exit(_EXIT_TERMINATED)
-
-
-def _on_sigterm(*steps: Callable[[], object]) -> None:
-    def take(_number: int, _frame: object) -> None:
-        for step in steps:
-            step()
-
-    signal.signal(signal.SIGTERM, take)
 
 
 if __name__ == "__main__":

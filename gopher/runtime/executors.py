@@ -107,6 +107,7 @@ class Executors:
         thread_context = context.copy_as(SyncJobContext)
         if self._lifespan is not None:
             thread_context.give(self._lifespan.resources)
+        thread_context.ending = attempt
         thread_context.nurse = partial(thread_block, self._nurseries, attempt)
         return await self._threads.execute(spec, context, thread_context, payload, attempt)
 
@@ -117,6 +118,7 @@ class Executors:
         from gopher.runtime.asyncio_block import asyncio_block
 
         asyncio_context = asyncio_loop.context_of(context)
+        asyncio_context.ending = attempt
         asyncio_context.nurse = partial(asyncio_block, self._nurseries, attempt)
         if loop is not None and lifespan is not None:
             return await loop.execute(spec, asyncio_context, payload, attempt, lifespan.resources)

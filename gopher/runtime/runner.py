@@ -234,8 +234,8 @@ class Runner:
             labels=job.labels,
             deadline_ms=None if job.is_plain else job.number(b"deadline_ms"),
             is_draining=self._is_draining,
-            is_cancelled=attempt.must_end,
         )
+        context.ending = attempt
         context.report = report
         context.enlist = enlist
         context.nurse = partial(trio_block, self._nurseries, attempt)
