@@ -21,6 +21,7 @@ from gopher.contexts import JobContext
 from gopher.runtime import stacks
 from gopher.runtime.failures import traceback_of
 from gopher.runtime.notices import CLEANUP_CUT, Notice
+from gopher.runtime.scope_tree import open_shields, open_shields_between, tasks_below
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -47,15 +48,18 @@ class _Tasks:
 
     Args:
         left: Gives those that have not ended, and among them the handler's own.
+        open_shields: Opens the shields of Trio code that they call.
     """
 
-    def __init__(self, left: Callable[[], Sequence[asyncio.Task[object]]]) -> None:
+    def __init__(self, left: Callable[[], Sequence[asyncio.Task[object]]], open_shields: Callable[[], object]) -> None:
         self._left = left
+        self._open_shields = open_shields
 
     def cut(self) -> Notice | None:
         """Cancel each again."""
         for task in self._left():
             task.cancel()
+        self._open_shields()
         return Notice(CLEANUP_CUT, "the grace is over: what is left of the handler's asyncio tasks was cancelled again")
 
     def frames(self) -> list[FrameType]:
@@ -79,7 +83,10 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object, attem
     async with trio_asyncio.open_loop() as loop:
         task = loop.create_task(call())
         # In the order in which they began.
-        attempt.host = _Tasks(lambda: sorted(asyncio.all_tasks(loop), key=lambda each: each is not task))
+        attempt.host = _Tasks(
+            lambda: sorted(asyncio.all_tasks(loop), key=lambda each: each is not task),
+            lambda: open_shields(_nursery_of(loop)),
+        )
         try:
             return await trio_asyncio.run_aio_future(task)
         finally:
@@ -90,7 +97,7 @@ class SharedLoop:
     """The one event loop of a worker whose asyncio handlers share resources."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: trio_asyncio.TrioEventLoop | None = None
         self._closing = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -136,11 +143,17 @@ class SharedLoop:
             finally:
                 await _end(lambda: charged - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
 
-        attempt.host = _Tasks(lambda: list(charged))
+        attempt.host = _Tasks(lambda: list(charged), lambda: self._open_shields(charged))
         try:
             return await self._call(call(), charged)
         finally:
             attempt.host = None
+
+    def _open_shields(self, charged: set[asyncio.Task[object]]) -> None:
+        assert self._loop is not None  # noqa: S101 - it runs as long as attempts do
+        scope = _nursery_of(self._loop)
+        # The Trio tasks of all attempts are in one nursery: each has the context of the asyncio task that called it.
+        open_shields_between(scope, [task for task in tasks_below(scope) if task.context.get(_charged) is charged])
 
     async def _call(self, coroutine: Coroutine[object, None, object], charged: set[asyncio.Task[object]] | None) -> object:
         assert self._loop is not None  # noqa: S101 - it is running before anything else is started
@@ -174,6 +187,12 @@ def context_of(context: JobContext) -> JobContext:
     asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
     asyncio_context.enlist = trio_asyncio.trio_as_aio(context.enlist)
     return asyncio_context
+
+
+def _nursery_of(loop: trio_asyncio.TrioEventLoop) -> trio.CancelScope:
+    """Return the scope of the nursery in which a loop runs the Trio code that its asyncio tasks call; the loop is not in it."""
+    scope: trio.CancelScope = loop._nursery.cancel_scope  # noqa: SLF001 - trio-asyncio shows it nowhere; a test pins it
+    return scope
 
 
 async def _end(left: Callable[[], set[asyncio.Task[object]]]) -> None:

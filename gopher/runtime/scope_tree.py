@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import trio
     from trio._core._run import CancelStatus
@@ -30,7 +30,22 @@ def open_shields(scope: trio.CancelScope) -> int:
 
     Only in the Trio thread. Who opens another shield is reached at the next call.
     """
-    shields = [each for each in scopes_below(scope) if each.shield]
+    return _open(scopes_below(scope))
+
+
+def open_shields_between(scope: trio.CancelScope, tasks: Iterable[trio.lowlevel.Task]) -> int:
+    """Take away the shields between a scope and tasks below it; likewise."""
+    over: dict[CancelStatus, None] = {}
+    for task in tasks:
+        status: CancelStatus | None = task._cancel_status  # noqa: SLF001 - likewise
+        while status is not None and status._scope is not scope:  # noqa: SLF001 - likewise
+            over[status] = None
+            status = status.parent
+    return _open([status._scope for status in reversed(over)])  # noqa: SLF001 - likewise
+
+
+def _open(scopes: list[trio.CancelScope]) -> int:
+    shields = [each for each in scopes if each.shield]
     for each in shields:
         each.shield = False
     return len(shields)

@@ -76,3 +76,27 @@ async def test_cancelled_is_written_after_the_task_tree_is_empty(
 
     assert (before, at_write, len(done)) == (20, [0], cleaned)
     assert job.state is JobState.CANCELLED
+
+
+async def test_drain_cuts_shielded_cleanup_and_gives_the_job_back(store: Store, redis_url: str, namespace: str) -> None:
+    """A worker that is told to go does not wait a minute for a handler's cleanup, nor does it go without its handlers."""
+    hall = Hall(store, redis_url, namespace)
+    left: list[str] = []
+
+    @hall.registry.handler("work")
+    async def work(job: JobContext, payload: object) -> None:
+        await job.progress(0, "begun")
+        try:
+            with trio.CancelScope(shield=True):  # what is to be cut
+                await trio.sleep(2 * PATIENCE_SECONDS)
+        finally:
+            left.append(job.id)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with hall.working(hall.worker(grace_seconds=0)):
+            job_id = await hall.submit()
+            await until_async(lambda: begun(hall, job_id))
+    job = await hall.job(job_id)
+
+    assert left == [job_id]
+    assert (job.state, job.attempt, job.cancel_reason) == (JobState.ENQUEUED, 0, None)

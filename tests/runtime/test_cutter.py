@@ -11,6 +11,7 @@ import pytest
 import structlog
 import trio
 import trio.testing
+import trio_asyncio
 
 from gopher.job import Move, Outcome
 from gopher.runtime.cutter import Cutter
@@ -73,7 +74,7 @@ async def test_cut_ends_shielded_cleanup_when_the_grace_is_over(bench: Bench, nu
         finally:
             try:
                 with trio.CancelScope(shield=True):  # what is to be cut
-                    steps.append("cleaning")
+                    steps.append(f"cancelled {job.cancel_requested}")
                     await trio.sleep(LONG_SECONDS)
                 steps.append("cleaned")
             finally:
@@ -82,7 +83,7 @@ async def test_cut_ends_shielded_cleanup_when_the_grace_is_over(bench: Bench, nu
     took_seconds = await cancel(bench, nursery)
 
     assert 0.2 <= took_seconds < LONG_SECONDS / 2
-    assert steps == ["cleaning", "left"]
+    assert steps == ["cancelled True", "left"]
     assert (bench.outcome.move, bench.outcome.outcome, bench.outcome.failure) == (
         Move.ACKNOWLEDGE_CANCEL,
         Outcome.CANCELLED,
@@ -249,6 +250,46 @@ async def test_cut_cancels_asyncio_tasks_again_and_again(
     assert sorted(steps) == ["begun", "beside", "handler"]
     assert bench.outcome.move is Move.ACKNOWLEDGE_CANCEL
     assert CLEANUP_CUT in notices.reasons
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["own-loop", "shared-loop"])
+async def test_cut_opens_the_shields_of_trio_code_that_asyncio_calls(
+    bench: Bench, nursery: trio.Nursery, notices: Notices, *, is_shared: bool
+) -> None:
+    """Of the attempt that is cut, and of no other that shares its loop."""
+    steps: list[str] = []
+
+    async def clean(name: str) -> None:
+        try:
+            async with trio.open_nursery() as children:
+                children.start_soon(shielded)
+                steps.append(name)
+        finally:
+            steps.append(f"left {name}")
+
+    async def shielded() -> None:
+        with trio.CancelScope(shield=True):  # what is to be cut
+            await trio.sleep(LONG_SECONDS)
+
+    @bench.registry.handler("work", asyncio=True)
+    async def work(job: JobContext, payload: str) -> None:
+        await trio_asyncio.trio_as_aio(clean)(payload)
+
+    if is_shared:
+        bench.registry.lifespan(asyncio=True)(nothing)
+    async with bench.open_lifespans():
+        first, second = bench.take(claimed_job(payload=b'"one"')), bench.take(claimed_job(payload=b'"two"'))
+        nursery.start_soon(bench.run_alone, first)
+        nursery.start_soon(bench.run_alone, second)
+        await until(lambda: len(steps) == 2)
+        first.cancel(CancelReason.REQUESTED, 0.1)
+        await until(lambda: first.is_over)
+        after_first = sorted(steps)
+        second.cancel(CancelReason.REQUESTED, 0)
+        await until(lambda: second.is_over)
+
+    assert after_first == ["left one", "one", "two"]
+    assert [settlement.move for settlement in bench.handed.settlements] == [Move.ACKNOWLEDGE_CANCEL] * 2
 
 
 async def nothing() -> AsyncIterator[None]:
