@@ -143,6 +143,10 @@ class RunningAttempt:
             if self._scope is not None:
                 self._scope.cancel(reason=reason.value)
 
+    def wait_longer(self, seconds: float) -> None:
+        """Let the handler have more than its grace, for what its end needs of others."""
+        self.is_late_at += seconds
+
     def is_stuck(self, now: float) -> bool:
         """Tell whether the handler has outlasted its cancel, or its time limit, and the grace."""
         return now > self.is_late_at and not self.is_over

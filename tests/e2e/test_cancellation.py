@@ -153,6 +153,20 @@ async def test_thread_is_awaited_or_left_behind_as_its_handler_says(stage: Stage
     assert finished == "done"
 
 
+async def test_cancel_of_a_parent_answers_when_its_children_have_ended(stage: Stage) -> None:
+    """The children have the parent's grace for their cleanup, and the parent is cancelled after them."""
+    async with TrioClient(stage.address) as client:
+        job_id = await started(client, "parent", 5)
+        await until(lambda: len(stage.lines("begun")) == 5)
+        job = await client.cancel(job_id, grace=0.5, wait=True)
+        children = [await client.get(each) for each in stage.lines("begun")]
+
+    assert job.state is JobState.CANCELLED
+    assert [(child.state, child.cancel_actor) for child in children] == [(JobState.CANCELLED, f"parent {job_id}")] * 5
+    assert sorted(stage.lines("left")[:-1]) == sorted(child.id for child in children)
+    assert stage.lines("left")[-1] == job_id
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 async def test_job_whose_cancel_is_pending_is_never_run_again(farm: Farm, tmp_path: Path, end: signal.Signals) -> None:
     """Its worker dies, or drains, while the handler still cleans up: the job is cancelled, and nobody else starts it."""

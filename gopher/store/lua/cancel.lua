@@ -24,6 +24,6 @@ end
 if job.state == 'completed' or job.state == 'failed' then
   return {'TERMINAL', job.state}
 end
-local after = cancel_job(id, job, reason, actor, grace_ms, now)
+local after = cancel_job(id, job, reason, grace_ms, now, actor)
 publish_changes(now)
 return {'OK', after}

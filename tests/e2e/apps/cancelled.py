@@ -78,8 +78,23 @@ async def slow_cleanup(job: gopher.JobContext, payload: object) -> None:
         await trio.sleep_forever()
     finally:
         record("cleaning", job.id)
-        with trio.CancelScope(shield=True):  # cleanup, and far too long
-            await trio.sleep(LONG_SECONDS)
+        try:
+            with trio.CancelScope(shield=True):  # cleanup, and far too long
+                await trio.sleep(LONG_SECONDS)
+        finally:
+            record("left", job.id)
+
+
+@registry.handler("parent")
+async def parent(job: gopher.JobContext, payload: int) -> None:
+    """Have some children that need a minute to clean up."""
+    try:
+        async with job.open_nursery() as nursery:
+            for _ in range(payload):
+                nursery.start_soon("slow-cleanup")
+            await job.progress(0.5, "all is up")
+    finally:
+        record("left", job.id)
 
 
 @registry.handler("race")

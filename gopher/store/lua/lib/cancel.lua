@@ -10,7 +10,7 @@ local function ask_again(id, grace_ms)
   return grace_ms
 end
 
-local function cancel_job(id, job, reason, actor, grace_ms, now)
+local function cancel_job(id, job, reason, grace_ms, now, actor)
   if job.state == 'processing' then
     if job.cancel_reason then
       reason, grace_ms = job.cancel_reason, ask_again(id, grace_ms)
