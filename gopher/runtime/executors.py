@@ -8,12 +8,12 @@ children get SIGTERM, and SIGKILL when the grace is over.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from gopher.contexts import JobContext, SyncJobContext
-from gopher.handlers import Executor
+from gopher.handlers import Executor, ThreadPolicy
 from gopher.runtime.middleware import call_through
 from gopher.runtime.subprocesses import Subprocesses
 from gopher.runtime.thread_block import thread_block
@@ -108,7 +108,8 @@ class Executors:
         if self._lifespan is not None:
             thread_context.give(self._lifespan.resources)
         thread_context.ending = attempt
-        thread_context.nurse = partial(thread_block, self._nurseries, attempt)
+        may_be_left = spec.on_cancel is ThreadPolicy.ABANDON
+        thread_context.nurse = _no_nursery if may_be_left else partial(thread_block, self._nurseries, attempt)
         return await self._threads.execute(spec, context, thread_context, payload, attempt)
 
     async def _on_asyncio(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> object:
@@ -123,3 +124,7 @@ class Executors:
         if loop is not None and lifespan is not None:
             return await loop.execute(spec, asyncio_context, payload, attempt, lifespan.resources)
         return await asyncio_loop.execute(spec, asyncio_context, payload, attempt)
+
+
+def _no_nursery(_policy: str, _on_crash: str) -> NoReturn:
+    raise RuntimeError("a handler with on_cancel='abandon' has no nursery of jobs: its children would be left behind with it")

@@ -185,9 +185,9 @@ class Nurseries:
             # The attempt must not outlast its lease: whoever takes the job back ends the children too.
             self._carrier.let_go(kin)
         else:
-            # Shielded: as in any nursery, no child outlasts the block. The grace of the attempt bounds it, and a little more, since
-            # the children have the same grace, and their end has to come here.
+            # The children have the same grace, and their end has to come here.
             kin.attempt.wait_longer(_CHILDREN_SECONDS)
+            # Shielded: as in any nursery, no child outlasts the block. The grace of the attempt bounds it.
             with trio.CancelScope(shield=True):
                 await kin.wait_ended(also_detached=False)
                 errors += await self._close(kin)

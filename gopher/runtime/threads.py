@@ -20,6 +20,7 @@ from gopher.contexts import AttemptCancelled
 from gopher.handlers import ThreadPolicy
 from gopher.runtime import stacks
 from gopher.runtime.notices import THREAD_ABANDONED, THREAD_AWAITED, Notice
+from gopher.runtime.scope_tree import open_shields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -123,6 +124,9 @@ class _ThreadCall:
         if self._is_abandoned:
             return None
         if self._spec.on_cancel is ThreadPolicy.WAIT:
+            if self._attempt.scope is not None:
+                # Those of Trio code that the thread has called, and waits for.
+                open_shields(self._attempt.scope)
             return Notice(THREAD_AWAITED, f"the grace is over, and the handler's thread goes on{self._where()}: it is awaited")
         if self._threads.abandoned >= MOST_ABANDONED:
             return Notice(

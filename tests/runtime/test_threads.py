@@ -207,3 +207,39 @@ def test_policy_is_refused_where_it_means_nothing(said: str, *, is_async: bool, 
     handler = on_trio if is_async else plain
     with pytest.raises(ValueError, match="on_cancel"):
         registry.handler("work", process=is_process, on_cancel=said)(handler)  # type: ignore[arg-type]  # a word that is none
+
+
+async def test_cut_opens_the_shields_of_trio_code_that_a_thread_waits_for(
+    bench: Bench, nursery: trio.Nursery, told: list[str]
+) -> None:
+    """A thread that waits in Trio is told by Trio."""
+
+    async def shielded() -> None:
+        with trio.CancelScope(shield=True):  # what is to be cut
+            await trio.sleep(2 * PATIENCE_SECONDS)
+
+    @bench.handler
+    def work(job: SyncJobContext, payload: object) -> None:
+        job.progress(0, "begun")
+        trio.from_thread.run(shielded)
+
+    attempt = await start(bench, nursery)
+    attempt.cancel(CancelReason.REQUESTED, 0)
+    await until(lambda: attempt.is_over)
+
+    assert bench.outcome.move is Move.ACKNOWLEDGE_CANCEL
+    assert told == [THREAD_AWAITED]
+
+
+async def test_a_thread_that_may_be_left_behind_opens_no_nursery(bench: Bench) -> None:
+    """Its children would outlive it unseen."""
+
+    @bench.registry.handler("work", on_cancel="abandon")
+    def work(job: SyncJobContext, payload: object) -> None:
+        with job.open_nursery():
+            pass
+
+    settlement = await bench.run()
+
+    assert settlement.outcome is Outcome.RAISED
+    assert b"has no nursery of jobs" in settlement.failure
