@@ -102,9 +102,7 @@ class Cutter:
         if processes and not state.cuts:
             # Who waits for them, as `trio.run_process` does under its own shield, is to see their end.
             state.next_cut = 0.0
-            return None
-        shields = open_shields(scope)
-        if not shields and not processes:
+        elif not open_shields(scope) and not processes:
             return None
         return Notice(
             CLEANUP_CUT, f"the grace of {attempt.grace_seconds:g} s is over: cleanup at {attempt.hangs_at or 'work'} was cut"

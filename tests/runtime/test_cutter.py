@@ -212,6 +212,7 @@ async def test_cut_kills_the_processes_that_a_handler_waits_for(bench: Bench, nu
     await until(lambda: attempt.is_over)
 
     assert bench.outcome.move is Move.ACKNOWLEDGE_CANCEL
+    assert notices.reasons == [CLEANUP_CUT]
     await until(lambda: not any(runs(pid) for pid in pids))
 
 
