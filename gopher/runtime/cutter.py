@@ -39,12 +39,12 @@ class _Late:
     """An attempt that has outlasted its grace.
 
     Attributes:
-        cuts: How often it was cut.
-        next_cut: When to cut it again, by `time.monotonic()`.
+        since: When it was first cut, by `time.monotonic()`.
+        next_cut: When to cut it again, likewise.
         told: The notices given.
     """
 
-    cuts: int = 0
+    since: float
     next_cut: float = 0.0
     told: set[str] = field(default_factory=set)
 
@@ -75,31 +75,30 @@ class Cutter:
     def tick(self) -> None:
         """Cut whoever is late, and name who is still there though it was cut before."""
         now = time.monotonic()
-        late = {attempt: self._late.get(attempt) or _Late() for attempt in self._scopes.stuck()}
+        late = {attempt: self._late.get(attempt) or _Late(now) for attempt in self._scopes.stuck()}
         self._late = late
         for attempt, state in late.items():
             if now >= state.next_cut:
                 state.next_cut = now + _AGAIN_SECONDS
-                self._cut(attempt, state)
+                self._cut(attempt, state, now)
 
-    def _cut(self, attempt: RunningAttempt, state: _Late) -> None:
+    def _cut(self, attempt: RunningAttempt, state: _Late, now: float) -> None:
         stack = self._stack_of(attempt)
         attempt.hangs_at = stacks.place_of(stack, self._module_of(attempt))
-        if state.cuts:
+        if now - state.since >= _AGAIN_SECONDS:
             self._tell_stuck(attempt, state, stack)
-        notice = self._end(attempt, state) if attempt.host is None else attempt.host.cut()
-        state.cuts += 1
+        notice = self._end(attempt, state, now) if attempt.host is None else attempt.host.cut()
         if notice is not None:
             self._tell(attempt, state, notice)
 
-    def _end(self, attempt: RunningAttempt, state: _Late) -> Notice | None:
+    def _end(self, attempt: RunningAttempt, state: _Late, now: float) -> Notice | None:
         scope = attempt.scope
         if scope is None:
             return None
         processes = _processes(scope)
         for process in processes:
             kill_tree(process.pid)
-        if processes and not state.cuts:
+        if processes and now == state.since:
             # Who waits for them, as `trio.run_process` does under its own shield, is to see their end.
             state.next_cut = 0.0
         elif not open_shields(scope) and not processes:
