@@ -1,6 +1,6 @@
 """How long from the call of CancelJob, over gRPC, to the running handler's `Cancelled`?
 
-A hundred jobs are running at any time but the last; each is cancelled by itself, after a random gap. The caller and the worker are two
+A hundred jobs are running at any time; each is cancelled by itself, after a random gap. The caller and the worker are two
 processes on one host; both read the monotonic clock.
 """
 

@@ -1,7 +1,7 @@
 """Gopher's client program that speaks gRPC: single submits for the latency, cancels, and idle watchers.
 
 `probe SAMPLES LOW HIGH` is as `benchmarks.client` has it. `cancel probe SAMPLES LOW HIGH` starts as
-many jobs, waits until as many as there are slots for are running, and prints the same of its cancels. `watch COUNT` follows one job that is not due on COUNT streams, says
+many jobs and a worker's slots full more, waits until every slot has one, and prints the same of its cancels. `watch COUNT` follows one job that is not due on COUNT streams, says
 `ready` when each has given its first message, and goes on until it is ended.
 """
 
@@ -48,12 +48,12 @@ def _submit_by(stub: job_service_pb2_grpc.JobServiceStub) -> SubmitOne:
 
 
 def _cancel_by(stub: job_service_pb2_grpc.JobServiceStub, jobs: int) -> SubmitOne:
-    """Start this many jobs, and return what cancels one of them."""
+    """Start this many jobs, and as many more as can run at once, and return what cancels one of the former."""
     ids = [
         stub.SubmitJob(
             job_service_pb2.SubmitJobRequest(job=job_pb2.JobSpec(type="linger", payload=str(number).encode()))
         ).job_id
-        for number in range(jobs)
+        for number in range(jobs + CONCURRENCY)
     ]
     for job_id in ids[:CONCURRENCY]:
         while stub.GetJob(job_service_pb2.GetJobRequest(job_id=job_id)).job.state != job_pb2.JOB_STATE_PROCESSING:

@@ -14,7 +14,7 @@ happens to a job). Callers say `from gopher.client import Client`; it pulls in g
 from __future__ import annotations
 
 from gopher.breaker import Breaker
-from gopher.contexts import JobContext, SyncJobContext
+from gopher.contexts import AttemptCancelled, JobContext, SyncJobContext
 from gopher.errors import GopherError, JobCancelledError, JobFailedError, WaitTimeoutError
 from gopher.handlers import Discard, Registry, Retry, Snooze, StatusError
 from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
@@ -24,6 +24,7 @@ from gopher.surroundings import CallNext
 
 __all__ = [
     "Attempt",
+    "AttemptCancelled",
     "Breaker",
     "CallNext",
     "Discard",

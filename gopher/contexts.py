@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, Unpack
 
 from gopher.nursery import JobNursery, NurseryPolicy, OnCrash, SyncJobNursery
 from gopher.submission import JobOptions, Payload
@@ -19,6 +19,21 @@ PROGRESS_MESSAGE_LENGTH: Final = 255
 ContextT = TypeVar("ContextT", bound="AttemptInfo")
 Report: TypeAlias = Callable[[float, str], Awaitable[None]]
 Enlist: TypeAlias = Callable[[str, Payload, JobOptions], Awaitable[str]]
+
+
+class AttemptCancelled(BaseException):
+    """Ends a handler in a thread whose attempt is to end: raised by what it says through its context.
+
+    Let it pass. Like Trio's `Cancelled` it is no `Exception`, so that it ends the attempt as cancelled, or as out of time, and is no
+    failure of the handler's.
+    """
+
+
+class Ending(Protocol):
+    """Whoever knows whether an attempt is to end."""
+
+    def must_end(self) -> bool:
+        """Tell whether it is to end now. Safe in any thread."""
 
 
 class AttemptInfo:
@@ -35,10 +50,25 @@ class AttemptInfo:
         deadline_ms: Moment at which the attempt is ended because the job's deadline is over, ms since the epoch; None without one.
     """
 
-    __slots__ = ("_is_draining", "_resources", "attempt", "deadline_ms", "id", "labels", "namespace", "queue", "token", "type")
+    __slots__ = (
+        "_is_draining",
+        "_resources",
+        "attempt",
+        "deadline_ms",
+        "ending",
+        "id",
+        "labels",
+        "namespace",
+        "queue",
+        "token",
+        "type",
+    )
 
     _resources: object
     """Unset where there are none."""
+
+    ending: Ending
+    """Set by whoever runs the handler; unset where nobody ends it."""
 
     def __init__(
         self,
@@ -74,6 +104,12 @@ class AttemptInfo:
         return self._is_draining()
 
     @property
+    def cancel_requested(self) -> bool:
+        """Whether the attempt is to end now: its job was cancelled, its time is over, or the worker has lost it."""
+        ending = getattr(self, "ending", None)
+        return ending is not None and ending.must_end()
+
+    @property
     def resources(self) -> Any:  # type: ignore[explicit-any]  # only the author of the lifespan knows what it yields
         """What the registry's lifespan yields to handlers of this kind.
 
@@ -100,7 +136,7 @@ class AttemptInfo:
         return other
 
 
-_KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name != "_resources")
+_KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name not in {"_resources", "ending"})
 
 
 class JobContext(AttemptInfo):
@@ -167,6 +203,15 @@ class SyncJobContext(AttemptInfo):
     enlist: Callable[[str, Payload, JobOptions], str]
     nurse: Callable[[str, str], AbstractContextManager[SyncJobNursery]]
     """Set, all, by whoever runs the handler."""
+
+    def check_cancelled(self) -> None:
+        """Call it now and then in long work, so that a cancel ends it.
+
+        Raises:
+            AttemptCancelled: The attempt is to end; `progress` and `submit` raise it as well.
+        """
+        if self.cancel_requested:
+            raise AttemptCancelled
 
     def progress(self, fraction: float, message: str = "") -> None:
         """See `JobContext.progress`."""

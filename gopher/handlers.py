@@ -14,7 +14,7 @@ import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Never, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, Never, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -52,6 +52,13 @@ class Executor(Enum):
     THREAD = "thread"
     PROCESS = "process"
     ASYNCIO = "asyncio"
+
+
+class ThreadPolicy(Enum):
+    """What becomes of a handler's thread that goes on when the grace of a cancel or a time-out is over."""
+
+    WAIT = "wait"
+    ABANDON = "abandon"
 
 
 class Retry(Exception):
@@ -151,6 +158,7 @@ class HandlerSpec:
         breaker: That its dependency has; None for none.
         bulkhead: Attempts that a worker runs at once; None for as many as it has slots.
         non_retryable: Errors that end the job, whatever attempts are left.
+        on_cancel: Of a thread.
     """
 
     type: str
@@ -165,6 +173,7 @@ class HandlerSpec:
     breaker: Breaker | None
     bulkhead: int | None
     non_retryable: tuple[builtins.type[BaseException], ...]
+    on_cancel: ThreadPolicy
 
     @property
     def is_coroutine(self) -> bool:
@@ -217,6 +226,7 @@ class Registry(Surroundings):
         breaker: Breaker | None = None,
         bulkhead: int | None = None,
         non_retryable: tuple[type[BaseException], ...] = (),
+        on_cancel: Literal["wait", "abandon"] = "wait",
     ) -> Callable[[FunctionT], FunctionT]:
         """Register the decorated function as the handler of a type.
 
@@ -236,6 +246,8 @@ class Registry(Surroundings):
             breaker: Holds the jobs back while the dependency fails.
             bulkhead: Attempts that one worker runs at once.
             non_retryable: Errors that end the job, whatever attempts are left.
+            on_cancel: Of a handler in a thread that goes on when the grace of a cancel or a time-out is over: `wait` for it, which
+                holds its slot and its job, or `abandon` it, which leaves it running and ends the attempt.
 
         Raises:
             ValueError: What was given cannot work; the message says why.
@@ -262,7 +274,7 @@ class Registry(Surroundings):
             self._specs[type] = HandlerSpec(
                 type=type,
                 function=cast("Coroutine", function),
-                executor=_executor(function, process=process, asyncio=asyncio),
+                executor=(executor := _executor(function, process=process, asyncio=asyncio)),
                 max_attempts=max_attempts,
                 retry_policy=policy,
                 timeout_seconds=timeout_seconds,
@@ -272,6 +284,7 @@ class Registry(Surroundings):
                 breaker=breaker,
                 bulkhead=bulkhead,
                 non_retryable=non_retryable,
+                on_cancel=_on_cancel(type, on_cancel, executor),
             )
             return function
 
@@ -327,6 +340,14 @@ def _executor(function: Function, *, process: bool, asyncio: bool) -> Executor:
     if process:
         return Executor.PROCESS
     return Executor.TRIO if is_coroutine else Executor.THREAD
+
+
+def _on_cancel(job_type: str, said: str, executor: Executor) -> ThreadPolicy:
+    if said not in {each.value for each in ThreadPolicy}:
+        raise ValueError(f"on_cancel of {job_type!r} must be 'wait' or 'abandon', not {said!r}")
+    if said == ThreadPolicy.ABANDON.value and executor is not Executor.THREAD:
+        raise ValueError(f"on_cancel='abandon' of {job_type!r} is for a plain def in a thread: all else can be ended")
+    return ThreadPolicy(said)
 
 
 def _payload_hint(function: Function) -> object:

@@ -249,6 +249,7 @@ class Job(NewJob, frozen=True, kw_only=True):
         worker: Id of the worker of the last attempt.
         lease_ms: When the lease ends; None unless processing.
         cancel_reason: Why a cancel was asked for; None when none was.
+        cancel_actor: Who asked for it, as they said; None when they did not.
         parked_by: What holds the enqueued job back, as `rate:email`, `concurrency:email:KEY`, `breaker:smtp`; None when nothing does.
         progress: 0 to 1, as the handler last said; None when it said nothing.
         progress_message: Text beside it.
@@ -271,6 +272,7 @@ class Job(NewJob, frozen=True, kw_only=True):
     worker: str | None = None
     lease_ms: int | None = None
     cancel_reason: str | None = None
+    cancel_actor: str | None = None
     parked_by: str | None = None
     progress: float | None = None
     progress_message: str | None = None

@@ -37,19 +37,22 @@ async def test_page_is_an_application_that_works(
     async with gopher.testing.open_runtime(registry) as runtime:
         greeted = await runtime.submit("greet", {"name": "world"})
         charged = await runtime.submit("charge", {"order": "7"}, max_attempts=1)
+        counted = await runtime.submit("crunch", [1, 2, 3])
+        rung = await runtime.submit("ring", "tower")
         noted = [await runtime.submit("note", word) for word in ("one", "two")]
         jobs = await runtime.drain()
 
     assert jobs[greeted].result == b'"hello world"'
+    assert (jobs[counted].result, jobs[rung].result) == (b"6", b'"tower answered"')
     failure = jobs[charged].failure
     assert failure is not None
     assert failure.reason == "CARD_EXPIRED"
     assert {jobs[job_id].state for job_id in noted} == {gopher.JobState.COMPLETED}
     assert sorted((tmp_path / "journal.txt").read_text().split()) == ["one", "two"]
     printed = capsys.readouterr().out
-    assert sorted(re.findall(r"^(\w+) took ", printed, re.MULTILINE)) == ["charge", "greet", "note", "note"]
+    assert sorted(re.findall(r"^(\w+) took ", printed, re.MULTILINE)) == ["charge", "crunch", "greet", "note", "note", "ring"]
 
 
 def test_page_names_each_handler_that_it_runs(registry: gopher.Registry) -> None:
     """A snippet that is added to the page is run by the test above."""
-    assert registry.types == ["charge", "greet", "note"]
+    assert registry.types == ["charge", "crunch", "greet", "note", "ring"]

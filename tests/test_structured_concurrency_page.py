@@ -75,3 +75,16 @@ async def test_page_failure_of_one_child_cancels_the_other(redis_program: str, r
 
     assert job.state is gopher.JobState.COMPLETED
     assert b"no card has a negative amount" in (job.result or b"")
+
+
+async def test_page_cleanup_runs_when_the_handler_is_ended(
+    redis_program: str, registry: gopher.Registry, tmp_path: Path
+) -> None:
+    """What the shield protects is done, also under a time-out."""
+    async with gopher.testing.open_runtime(registry) as runtime:
+        job_id = await runtime.submit("export", str(tmp_path / "file"), max_attempts=1, timeout_ms=100)
+        job = (await runtime.drain())[job_id]
+
+    assert job.failure is not None
+    assert job.failure.reason == "TIMED_OUT"
+    assert not (tmp_path / "file").exists()

@@ -64,7 +64,9 @@ def drain(worker: str, /, *, grace: Seconds = None, target: Target = DEFAULT_TAR
 
 
 def _remarks(worker: Worker) -> list[str]:
-    return [*(["draining"] if worker.draining else []), *(f"stuck:{job_id}" for job_id in worker.stuck_job_ids)]
+    known = {each.job_id: f"({each.type}{', ' if each.hangs_at else ''}{each.hangs_at})" for each in worker.stuck_attempts}
+    stuck = (f"stuck:{job_id}{known.get(job_id, '')}" for job_id in worker.stuck_job_ids)
+    return [*(["draining"] if worker.draining else []), *stuck]
 
 
 def types(*, target: Target = DEFAULT_TARGET) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -38,6 +41,7 @@ def cancel(
     /,
     *,
     reason: str = "",
+    actor: str | None = None,
     grace: Seconds = None,
     wait: Annotated[bool, Parameter(negative=())] = False,
     target: Target = DEFAULT_TARGET,
@@ -47,16 +51,25 @@ def cancel(
     Args:
         job_id: Which.
         reason: For people; kept with the job.
+        actor: Who asks, for people; kept with the job. Default: your user at this host.
         grace: How long the handler's cleanup may take; default: 5 s.
         wait: Answer only when the job is final.
         target: Which server, and how to answer.
     """
     with target.connect() as client:
-        job = client.cancel(job_id, reason=reason, grace=grace, wait=wait)
+        job = client.cancel(job_id, reason=reason, actor=_me() if actor is None else actor, grace=grace, wait=wait)
     if target.json:
         report.tell_job(job, as_json=True)
     else:
         output.line(job.state if job.state.is_final else f"{job.state}, cancel requested")
+
+
+def _me() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # an id with no name, as in a container
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def retry(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:

@@ -168,4 +168,7 @@ def worker_object(worker: Worker) -> dict[str, JsonValue]:
         "attempts_per_second": worker.attempts_per_second,
         "resident_bytes": worker.resident_bytes,
         "cpu_cores": worker.cpu_cores,
+        "stuck_attempts": [
+            {"job_id": each.job_id, "type": each.type, "hangs_at": each.hangs_at} for each in worker.stuck_attempts
+        ],
     }

@@ -119,9 +119,11 @@ class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncStreamMethods):
                 await events.aclose()  # noqa: ASYNC102 -- it ends the call and waits for nothing
             await self._pause(watching.pause_seconds(cut))
 
-    async def cancel(self, job_id: str, *, reason: str = "", grace: float | None = None, wait: bool = False) -> Job:
+    async def cancel(
+        self, job_id: str, *, reason: str = "", actor: str = "", grace: float | None = None, wait: bool = False
+    ) -> Job:
         """End the job as cancelled and return it; with `wait`, once it is final."""
-        call = calls.cancel(self.namespace, job_id, reason=reason, grace_seconds=grace, wait_final=wait)
+        call = calls.cancel(self.namespace, job_id, reason=reason, actor=actor, grace_seconds=grace, wait_final=wait)
         return await self._run(dialogues.ask(call))
 
     async def retry(self, job_id: str) -> Job:

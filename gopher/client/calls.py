@@ -111,10 +111,12 @@ def wait(namespace: str, job_id: str) -> Call[Job]:
     return call_of(JOBS + "WaitJob", request, job_service_pb2.WaitJobResponse, _job)
 
 
-def cancel(namespace: str, job_id: str, *, reason: str, grace_seconds: float | None, wait_final: bool) -> Call[Job]:
+def cancel(namespace: str, job_id: str, *, reason: str, actor: str, grace_seconds: float | None, wait_final: bool) -> Call[Job]:
     """Ask that the job end as cancelled."""
     grace = None if grace_seconds is None else convert.duration(round(grace_seconds * 1000))
-    request = job_service_pb2.CancelJobRequest(namespace=namespace, job_id=job_id, reason=reason, grace=grace, wait=wait_final)
+    request = job_service_pb2.CancelJobRequest(
+        namespace=namespace, job_id=job_id, reason=reason, actor=actor, grace=grace, wait=wait_final
+    )
     return call_of(JOBS + "CancelJob", request, job_service_pb2.CancelJobResponse, _job)
 
 

@@ -173,6 +173,9 @@ def _worker(worker: worker_pb2.Worker) -> values.Worker:
         attempts_per_second=worker.attempts_per_second,
         resident_bytes=worker.resident_bytes,
         cpu_cores=worker.cpu_cores,
+        stuck_attempts=tuple(
+            values.StuckAttempt(job_id=each.job_id, type=each.type, hangs_at=each.hangs_at) for each in worker.stuck_attempts
+        ),
     )
 
 

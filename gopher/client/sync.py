@@ -144,17 +144,22 @@ class Client(BulkMethods, LimitMethods, StreamMethods):
                 cut = error
             self._pause(watching.pause_seconds(cut))
 
-    def cancel(self, job_id: str, *, reason: str = "", grace: float | None = None, wait: bool = False) -> Job:
+    def cancel(self, job_id: str, *, reason: str = "", actor: str = "", grace: float | None = None, wait: bool = False) -> Job:
         """End the job as cancelled and return it.
+
+        Where a cancel is on its way already, its reason and actor stay, and the grace can only become shorter.
 
         Args:
             job_id: Which.
             reason: For people.
+            actor: Who asks, for people.
             grace: How many seconds the handler's cleanup may take; None: 5.
             wait: Return only when the job is final, as a running one is when its task tree has ended.
         """
         return self._run(
-            dialogues.ask(calls.cancel(self.namespace, job_id, reason=reason, grace_seconds=grace, wait_final=wait))
+            dialogues.ask(
+                calls.cancel(self.namespace, job_id, reason=reason, actor=actor, grace_seconds=grace, wait_final=wait)
+            )
         )
 
     def retry(self, job_id: str) -> Job:

@@ -124,6 +124,21 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StuckAttempt:
+    """An attempt whose handler was to end, has outlasted the grace, and goes on.
+
+    Attributes:
+        job_id: Of its job.
+        type: Of its job.
+        hangs_at: The innermost line of the handler's own code, `FILE:LINE in FUNCTION`; '' where it is not known.
+    """
+
+    job_id: str
+    type: str
+    hangs_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """A worker that lives.
 
@@ -136,6 +151,7 @@ class Worker:
         attempts_per_second: Attempts that ended, over the same time.
         resident_bytes: Memory of its process; 0 where its system does not tell.
         cpu_cores: Processor time of its process over the same time; 1.0 is one core.
+        stuck_attempts: More about those of `stuck_job_ids`; none of a worker of an older version.
     """
 
     id: str
@@ -154,6 +170,7 @@ class Worker:
     attempts_per_second: float
     resident_bytes: int
     cpu_cores: float
+    stuck_attempts: tuple[StuckAttempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

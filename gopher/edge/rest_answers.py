@@ -145,6 +145,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     lease_expire_time: str | None
     cancel_requested: bool
     cancel_reason: str | None
+    cancel_actor: str | None
     progress: float | None
     progress_message: str | None
     result: Raw

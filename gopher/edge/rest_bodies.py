@@ -240,6 +240,7 @@ class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to cancel."""
 
     reason: Annotated[Text, Meta(description="For people.")] = ""
+    actor: Annotated[Text, Meta(description="Who asks, for people.")] = ""
     grace_seconds: Annotated[
         Annotated[float, Meta(ge=0, le=MAX_GRACE_MS / 1000)] | None,
         Meta(description="How long the handler's cleanup may take. Null: 5 s."),

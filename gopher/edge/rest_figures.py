@@ -54,6 +54,14 @@ class WaitStatsView(Struct, frozen=True, kw_only=True):
     wait: PercentilesView
 
 
+class StuckAttemptView(Struct, frozen=True, kw_only=True):
+    """An attempt whose handler was to end, has outlasted the grace, and goes on; where, as FILE:LINE in FUNCTION, if it is known."""
+
+    job_id: str
+    type: str
+    hangs_at: str
+
+
 class WorkerView(Struct, frozen=True, kw_only=True):
     """A worker that lives; what is a share, a rate or of the processor was measured between its last two beats."""
 
@@ -73,6 +81,7 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     attempts_per_second: float
     resident_bytes: int
     cpu_cores: float
+    stuck_attempts: list[StuckAttemptView]
 
 
 class StatsView(Struct, frozen=True, kw_only=True):
@@ -171,4 +180,7 @@ def worker_view(worker: worker_pb2.Worker) -> WorkerView:
         attempts_per_second=worker.attempts_per_second,
         resident_bytes=worker.resident_bytes,
         cpu_cores=worker.cpu_cores,
+        stuck_attempts=[
+            StuckAttemptView(job_id=each.job_id, type=each.type, hangs_at=each.hangs_at) for each in worker.stuck_attempts
+        ],
     )

@@ -161,7 +161,7 @@ class JobOperations:
 
     async def _cancel(self, job_id: str, query: Query, body: CancelBody) -> JobView:
         request = pb.CancelJobRequest(
-            namespace=query.namespace, job_id=job_id, reason=body.reason, grace=body.grace(), wait=body.wait
+            namespace=query.namespace, job_id=job_id, reason=body.reason, actor=body.actor, grace=body.grace(), wait=body.wait
         )
         return job_view((await self._jobs.cancel_job(request)).job)
 

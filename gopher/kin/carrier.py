@@ -254,7 +254,7 @@ class Carrier:
         grace_ms = round(parent.grace_seconds * 1000)
         try:
             state: JobState | None = await self._store.lifecycle.cancel(
-                kin.parent.namespace, child.id, reason=reason, grace_ms=grace_ms
+                kin.parent.namespace, child.id, reason=reason, grace_ms=grace_ms, actor=f"parent {parent.id}"
             )
         except JobNotFoundError:
             state = None

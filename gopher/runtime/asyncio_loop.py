@@ -9,6 +9,7 @@ Apart, because to import trio-asyncio changes asyncio for the whole process: a l
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
@@ -17,13 +18,18 @@ import trio
 import trio_asyncio
 
 from gopher.contexts import JobContext
+from gopher.runtime import stacks
 from gopher.runtime.failures import traceback_of
+from gopher.runtime.notices import CLEANUP_CUT, Notice
+from gopher.runtime.scope_tree import open_shields, open_shields_between, tasks_below
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from types import FrameType
 
     from gopher.handlers import HandlerSpec
     from gopher.runtime.lifespans import Enter
+    from gopher.runtime.scopes import RunningAttempt
     from gopher.surroundings import OpenLifespan
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -37,7 +43,32 @@ class _TaskOptions(TypedDict, total=False):
     context: Context | None
 
 
-async def execute(spec: HandlerSpec, context: JobContext, payload: object) -> object:
+class _Tasks:
+    """The asyncio tasks of an attempt. A cancel comes once there: who outlasts the grace is cancelled again, and again.
+
+    Args:
+        left: Gives those that have not ended, and among them the handler's own.
+        open_shields: Opens the shields of Trio code that they call.
+    """
+
+    def __init__(self, left: Callable[[], Sequence[asyncio.Task[object]]], open_shields: Callable[[], object]) -> None:
+        self._left = left
+        self._open_shields = open_shields
+
+    def cut(self) -> Notice | None:
+        """Cancel each again."""
+        for task in self._left():
+            task.cancel()
+        self._open_shields()
+        return Notice(CLEANUP_CUT, "the grace is over: what is left of the handler's asyncio tasks was cancelled again")
+
+    def frames(self) -> list[FrameType]:
+        """Return the stack of one of them; the handler's own task most likely awaits it."""
+        left = self._left()
+        return stacks.frames_of_coroutine(left[-1].get_coro()) if left else []
+
+
+async def execute(spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> object:
     """Call a handler in an event loop of its own and return what it returns.
 
     A background task that fails tears down this attempt's loop and nobody else's.
@@ -47,17 +78,26 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object) -> ob
         try:
             return await spec.function(context, payload)
         finally:
-            await _end(asyncio.all_tasks() - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
+            await _end(lambda: asyncio.all_tasks() - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio: a cancel comes once
 
-    async with trio_asyncio.open_loop():
-        return await trio_asyncio.aio_as_trio(call)()
+    async with trio_asyncio.open_loop() as loop:
+        task = loop.create_task(call())
+        # In the order in which they began.
+        attempt.host = _Tasks(
+            lambda: sorted(asyncio.all_tasks(loop), key=lambda each: each is not task),
+            lambda: open_shields(_nursery_of(loop)),
+        )
+        try:
+            return await trio_asyncio.run_aio_future(task)
+        finally:
+            attempt.host = None
 
 
 class SharedLoop:
     """The one event loop of a worker whose asyncio handlers share resources."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: trio_asyncio.TrioEventLoop | None = None
         self._closing = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -87,7 +127,9 @@ class SharedLoop:
 
         return enter
 
-    async def execute(self, spec: HandlerSpec, context: JobContext, payload: object, resources: object) -> object:
+    async def execute(
+        self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt, resources: object
+    ) -> object:
         """Call a handler and return what it returns, once the asyncio tasks that it has started have ended.
 
         Nothing that it leaves behind, or lets fail in the background, ends the loop.
@@ -99,11 +141,19 @@ class SharedLoop:
             try:
                 return await spec.function(context, payload)
             finally:
-                # As a nursery would: until there is none, those included that others start at their end.
-                while left := charged - {asyncio.current_task()}:
-                    await _end(left)  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
+                await _end(lambda: charged - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
 
-        return await self._call(call(), charged)
+        attempt.host = _Tasks(lambda: list(charged), lambda: self._open_shields(charged))
+        try:
+            return await self._call(call(), charged)
+        finally:
+            attempt.host = None
+
+    def _open_shields(self, charged: set[asyncio.Task[object]]) -> None:
+        assert self._loop is not None  # noqa: S101 - it runs as long as attempts do
+        scope = _nursery_of(self._loop)
+        # The Trio tasks of all attempts are in one nursery: each has the context of the asyncio task that called it.
+        open_shields_between(scope, [task for task in tasks_below(scope) if task.context.get(_charged) is charged])
 
     async def _call(self, coroutine: Coroutine[object, None, object], charged: set[asyncio.Task[object]] | None) -> object:
         assert self._loop is not None  # noqa: S101 - it is running before anything else is started
@@ -139,8 +189,19 @@ def context_of(context: JobContext) -> JobContext:
     return asyncio_context
 
 
-async def _end(tasks: set[asyncio.Task[object]]) -> None:
-    """Cancel and await what a handler has left behind, so that its outcome is written after its last line has run."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _nursery_of(loop: trio_asyncio.TrioEventLoop) -> trio.CancelScope:
+    """Return the scope of the nursery in which a loop runs the Trio code that its asyncio tasks call; the loop is not in it."""
+    scope: trio.CancelScope = loop._nursery.cancel_scope  # noqa: SLF001 - trio-asyncio shows it nowhere; a test pins it
+    return scope
+
+
+async def _end(left: Callable[[], set[asyncio.Task[object]]]) -> None:
+    """Cancel and await what a handler has left behind, so that its outcome is written after its last line has run.
+
+    As a nursery would: until there is none, those included that others start at their end, and whoever is cancelled meanwhile.
+    """
+    while tasks := left():
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks)

@@ -1,11 +1,12 @@
 """The subprocess of a handler marked `process=True`: `python -m gopher.runtime.child APP FD`; see `subprocesses`.
 
 A coroutine handler runs on Trio and is cancelled by SIGTERM; in a plain `def`, SIGTERM raises `SystemExit`, so that its `finally`
-blocks run.
+blocks run. Either finds `job.cancel_requested` true from then on.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ from gopher.handlers import Discard, Retry, Snooze
 from gopher.runtime.apps import load_registry
 from gopher.runtime.children import new_child
 from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.process_tree import adopt_orphans, kill_descendants
 from gopher.runtime.subprocesses import (
     Accepted,
     Answer,
@@ -44,9 +46,10 @@ from gopher.runtime.subprocesses import (
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from io import BufferedReader
 
-    from gopher.contexts import ContextT
+    from gopher.contexts import ContextT, Ending
     from gopher.handlers import HandlerSpec
     from gopher.job import NewJob
     from gopher.submission import JobOptions, Payload
@@ -59,7 +62,15 @@ _answers: Final[msgspec.json.Decoder[Answer]] = msgspec.json.Decoder(Answer)
 
 
 def main(app: str, fd: int) -> None:
-    """Run one handler and say how it ended."""
+    """Run one handler, say how it ended, and leave nothing running that it has started."""
+    adopt_orphans()
+    try:
+        _serve(app, fd)
+    finally:
+        kill_descendants(os.getpid())
+
+
+def _serve(app: str, fd: int) -> None:
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
@@ -102,6 +113,26 @@ class Worker:
         if isinstance(answer, Accepted):
             return answer.job_id
         raise error_of(answer)
+
+
+class Sigterm:
+    """By which the worker asks this process to end."""
+
+    def __init__(self) -> None:
+        self._has_come = False
+
+    def must_end(self) -> bool:
+        """Tell whether it has come."""
+        return self._has_come
+
+    def catch(self, then: Callable[[], object]) -> None:
+        """Note it from now on, and do something about it in the main thread."""
+
+        def take(_number: int, _frame: object) -> None:
+            self._has_come = True
+            then()
+
+        signal.signal(signal.SIGTERM, take)
 
 
 def error_of(refused: Refused) -> GopherError:
@@ -160,15 +191,16 @@ def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
         # The answer is awaited in a thread, so that the handler's other Trio tasks go on.
         return await trio.to_thread.run_sync(worker.submit, new_child(job_type, payload, options))
 
+    sigterm = Sigterm()
     if spec.is_coroutine:
-        context = _context(JobContext, assignment)
+        context = _context(JobContext, assignment, sigterm)
         context.report, context.enlist, context.nurse = report_on_trio, enlist_on_trio, _no_nursery
-        return trio.run(_call_on_trio, spec, context, payload)
-    sync_context = _context(SyncJobContext, assignment)
+        return trio.run(_call_on_trio, spec, context, payload, sigterm)
+    sync_context = _context(SyncJobContext, assignment, sigterm)
     sync_context.report = worker.report
     sync_context.enlist = lambda *words: worker.submit(new_child(*words))
     sync_context.nurse = _no_nursery
-    signal.signal(signal.SIGTERM, _exit)
+    sigterm.catch(lambda: sys.exit(_EXIT_TERMINATED))
     return spec.as_plain(sync_context, payload)
 
 
@@ -178,8 +210,8 @@ def _no_nursery(_policy: str, _on_crash: str) -> NoReturn:
     )
 
 
-def _context(kind: type[ContextT], assignment: Assignment) -> ContextT:
-    return kind(
+def _context(kind: type[ContextT], assignment: Assignment, ending: Ending) -> ContextT:
+    context = kind(
         id=assignment.id,
         type=assignment.type,
         queue=assignment.queue,
@@ -191,17 +223,15 @@ def _context(kind: type[ContextT], assignment: Assignment) -> ContextT:
         # A subprocess is asked to end by SIGTERM, not by a flag.
         is_draining=lambda: False,
     )
+    context.ending = ending
+    return context
 
 
-async def _call_on_trio(spec: HandlerSpec, context: JobContext, payload: object) -> object:
+async def _call_on_trio(spec: HandlerSpec, context: JobContext, payload: object, sigterm: Sigterm) -> object:
     token = trio.lowlevel.current_trio_token()
     with trio.CancelScope() as scope:
-        signal.signal(signal.SIGTERM, lambda _number, _frame: token.run_sync_soon(scope.cancel))
+        sigterm.catch(lambda: token.run_sync_soon(scope.cancel))
         return await spec.function(context, payload)
-    sys.exit(_EXIT_TERMINATED)
-
-
-def _exit(_number: int, _frame: object) -> NoReturn:
     sys.exit(_EXIT_TERMINATED)
 
 

@@ -1,23 +1,23 @@
 """How a handler runs: on Trio, in a thread, in a subprocess, or on asyncio.
 
-A cancel ends each of them as far as that is possible. Trio and asyncio handlers are cancelled at their next checkpoint. A thread
-cannot be ended: the attempt waits for it, keeps its slot, and is reported as stuck meanwhile. A subprocess and all its children get
-SIGTERM, and SIGKILL when the grace is over.
+A cancel ends each of them as far as that is possible. Trio and asyncio handlers are cancelled at their next checkpoint, and what they
+shield from that when the grace is over (`cutter`). A thread is told, and awaited or left behind (`threads`). A subprocess and all its
+children get SIGTERM, and SIGKILL when the grace is over.
 """
 
 from __future__ import annotations
 
-import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
 from gopher.contexts import JobContext, SyncJobContext
-from gopher.handlers import Executor
+from gopher.handlers import Executor, ThreadPolicy
 from gopher.runtime.middleware import call_through
 from gopher.runtime.subprocesses import Subprocesses
 from gopher.runtime.thread_block import thread_block
+from gopher.runtime.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -59,8 +59,7 @@ class Executors:
         self._middleware = middleware
         self._lifespans = lifespans
         self._lifespan = lifespans.trio
-        # No bound of its own: the slots are one, and a thread that waits for children has none.
-        self._threads = trio.CapacityLimiter(math.inf)
+        self._threads = Threads()
         self._room = trio.CapacityLimiter(subprocesses)
 
     def room_for(self, spec: HandlerSpec) -> trio.CapacityLimiter | None:
@@ -108,10 +107,10 @@ class Executors:
         thread_context = context.copy_as(SyncJobContext)
         if self._lifespan is not None:
             thread_context.give(self._lifespan.resources)
-        thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
-        thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
-        thread_context.nurse = partial(thread_block, self._nurseries, attempt)
-        return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)
+        thread_context.ending = attempt
+        may_be_left = spec.on_cancel is ThreadPolicy.ABANDON
+        thread_context.nurse = _no_nursery if may_be_left else partial(thread_block, self._nurseries, attempt)
+        return await self._threads.execute(spec, context, thread_context, payload, attempt)
 
     async def _on_asyncio(self, spec: HandlerSpec, context: JobContext, payload: object, attempt: RunningAttempt) -> object:
         loop, lifespan = self._lifespans.loop, self._lifespans.asyncio
@@ -120,7 +119,12 @@ class Executors:
         from gopher.runtime.asyncio_block import asyncio_block
 
         asyncio_context = asyncio_loop.context_of(context)
+        asyncio_context.ending = attempt
         asyncio_context.nurse = partial(asyncio_block, self._nurseries, attempt)
         if loop is not None and lifespan is not None:
-            return await loop.execute(spec, asyncio_context, payload, lifespan.resources)
-        return await asyncio_loop.execute(spec, asyncio_context, payload)
+            return await loop.execute(spec, asyncio_context, payload, attempt, lifespan.resources)
+        return await asyncio_loop.execute(spec, asyncio_context, payload, attempt)
+
+
+def _no_nursery(_policy: str, _on_crash: str) -> NoReturn:
+    raise RuntimeError("a handler with on_cancel='abandon' has no nursery of jobs: its children would be left behind with it")

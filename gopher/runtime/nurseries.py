@@ -40,6 +40,8 @@ _LEAVE: Final = 1_000
 """Places a script call takes out of a family at most; chosen: some 0.3 ms."""
 _GRACE_MS: Final = 5_000
 """Chosen: as a cancel that says nothing of it."""
+_CHILDREN_SECONDS: Final = 0.5
+"""Chosen: less than what is left, when the cleanup of a drain is over, before the worker goes."""
 _GIVEN_BACK: Final = frozenset({CancelReason.SHUTDOWN, CancelReason.LEASE_LOST})
 """Why an attempt is cancelled whose job is run again."""
 
@@ -183,6 +185,8 @@ class Nurseries:
             # The attempt must not outlast its lease: whoever takes the job back ends the children too.
             self._carrier.let_go(kin)
         else:
+            # The children have the same grace, and their end has to come here.
+            kin.attempt.wait_longer(_CHILDREN_SECONDS)
             # Shielded: as in any nursery, no child outlasts the block. The grace of the attempt bounds it.
             with trio.CancelScope(shield=True):
                 await kin.wait_ended(also_detached=False)
@@ -216,7 +220,9 @@ class Nurseries:
             for member in members:
                 with suppress(JobNotFoundError, JobAlreadyFinalError):
                     reason = f"its parent {attempt.job.id} runs again without it"
-                    await self._store.lifecycle.cancel(self._namespace, member.id, reason=reason, grace_ms=_GRACE_MS)
+                    await self._store.lifecycle.cancel(
+                        self._namespace, member.id, reason=reason, grace_ms=_GRACE_MS, actor=f"parent {attempt.job.id}"
+                    )
             places = [kin.place(child) for child in kin.children if child.id is not None] + [each.place for each in members]
             for start in range(0, len(places), _LEAVE):
                 batch = places[start : start + _LEAVE]

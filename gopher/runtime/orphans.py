@@ -72,7 +72,8 @@ class Orphans(Timekeeper):
         async def end(child_id: str) -> None:
             try:
                 reason = f"its parent {step.parent_id} has gone"
-                await self._lifecycle.cancel(self._namespace, child_id, reason=reason, grace_ms=_GRACE_MS)
+                actor = f"parent {step.parent_id}"
+                await self._lifecycle.cancel(self._namespace, child_id, reason=reason, grace_ms=_GRACE_MS, actor=actor)
             except (JobNotFoundError, JobAlreadyFinalError):
                 pass
             except StoreError as error:

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 import trio
 
-from gopher.contexts import JobContext
+from gopher.contexts import AttemptCancelled, JobContext
 from gopher.errors import PayloadMismatchError, ResultInvalidError
 from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
@@ -235,6 +235,7 @@ class Runner:
             deadline_ms=None if job.is_plain else job.number(b"deadline_ms"),
             is_draining=self._is_draining,
         )
+        context.ending = attempt
         context.report = report
         context.enlist = enlist
         context.nurse = partial(trio_block, self._nurseries, attempt)
@@ -344,7 +345,8 @@ def _release(job: ClaimedJob) -> Settlement:
 def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settlement:
     job = attempt.job
     if attempt.cancel_reason is CancelReason.REQUESTED:
-        failure = b"" if error is None else encode_failure(describe(error))
+        # Who was told in a thread that it was to end has not failed.
+        failure = b"" if error is None or isinstance(error, AttemptCancelled) else encode_failure(describe(error))
         return Settlement(job.id, job.token, Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED, 0, b"", failure)
     # With the lease lost the release is refused, which is right: the job is somebody else's.
     return _release(job)

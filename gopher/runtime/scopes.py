@@ -9,12 +9,16 @@ import math
 import time
 from collections import OrderedDict
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
     from gopher.runtime.children import Brood
+    from gopher.runtime.notices import Notice
     from gopher.store.codec import ClaimedJob
 
 _EARLY_CANCELS: Final = 1_000
@@ -32,6 +36,16 @@ class CancelReason(Enum):
     SHUTDOWN = "shutdown"
 
 
+class Host(Protocol):
+    """What runs a handler elsewhere than in Trio tasks of the attempt's scope, where that alone ends it; asked in the Trio thread."""
+
+    def cut(self) -> Notice | None:
+        """End what has outlasted the grace, as far as it can be ended; called again and again until the attempt is over."""
+
+    def frames(self) -> Sequence[FrameType]:
+        """Return the stack of the handler, the innermost frame last; empty where it cannot be seen."""
+
+
 class RunningAttempt:
     """One attempt from its claim until its outcome is written.
 
@@ -46,7 +60,9 @@ class RunningAttempt:
         waited_seconds: How long it has waited, which its time limit does not count.
         brood: What the handler has submitted; None when it has submitted nothing.
         nurseries: How many nurseries of jobs the handler has opened.
-        is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
+        is_late_at: When the grace of a cancel or a time-out is over, and the job counts as stuck, by `time.monotonic()`.
+        host: What runs the handler at present; None for Trio.
+        hangs_at: Where the handler was last seen after its grace: `file:line in function`; '' where that is not known.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
         began_at: When the handler began, by `time.perf_counter()`; None until then.
         ended_at: When it ended, likewise; 0 until then.
@@ -59,6 +75,8 @@ class RunningAttempt:
         "cancel_reason",
         "ended_at",
         "grace_seconds",
+        "hangs_at",
+        "host",
         "is_late_at",
         "is_over",
         "is_waiting",
@@ -83,6 +101,8 @@ class RunningAttempt:
         self.brood: Brood | None = None
         self.nurseries = 0
         self.is_late_at = math.inf
+        self.host: Host | None = None
+        self.hangs_at = ""
         self.is_over = False
         self.began_at: float | None = None
         self.ended_at = 0.0
@@ -92,6 +112,15 @@ class RunningAttempt:
         """How long the handler has run, or ran; None when it did not begin. Safe in any thread."""
         began_at = self.began_at
         return None if began_at is None else (self.ended_at or time.perf_counter()) - began_at
+
+    @property
+    def scope(self) -> trio.CancelScope | None:
+        """Where the handler runs; None while it does not."""
+        return self._scope
+
+    def must_end(self) -> bool:
+        """Tell whether the handler is to end: cancelled, out of time, or over already. Safe in any thread."""
+        return self.cancel_reason is not None or self.is_over or time.monotonic() >= self.is_late_at - self.grace_seconds
 
     def begin(self, scope: trio.CancelScope) -> None:
         """Note that the handler runs in a scope, which ends its whole task tree."""
@@ -104,13 +133,19 @@ class RunningAttempt:
         self._scope = None
 
     def cancel(self, reason: CancelReason, grace_seconds: float = _GRACE_SECONDS) -> None:
-        """End the handler, or let it not begin; the first reason stands."""
+        """End the handler, or let it not begin; the first reason stands, and of all graces the end that comes first."""
+        is_late_at = time.monotonic() + grace_seconds
+        if is_late_at < self.is_late_at:
+            self.is_late_at = is_late_at
+            self.grace_seconds = grace_seconds
         if self.cancel_reason is None:
             self.cancel_reason = reason
-            self.grace_seconds = grace_seconds
-            self.is_late_at = min(self.is_late_at, time.monotonic() + grace_seconds)
             if self._scope is not None:
                 self._scope.cancel(reason=reason.value)
+
+    def wait_longer(self, seconds: float) -> None:
+        """Let the handler have more than its grace, for what its end needs of others."""
+        self.is_late_at += seconds
 
     def is_stuck(self, now: float) -> bool:
         """Tell whether the handler has outlasted its cancel, or its time limit, and the grace."""
@@ -182,7 +217,7 @@ class Scopes:
         if attempt is not None and attempt.job.token == token:
             attempt.cancel(CancelReason.REQUESTED, grace_seconds)
         else:
-            self._early[job_id, token] = grace_seconds
+            self._early[job_id, token] = min(grace_seconds, self._early.get((job_id, token), math.inf))
             if len(self._early) > _EARLY_CANCELS:
                 self._early.popitem(last=False)
 
@@ -196,10 +231,10 @@ class Scopes:
         for attempt in self.snapshot():
             attempt.cancel(reason, grace_seconds)
 
-    def stuck(self) -> list[str]:
-        """Return the ids of the jobs whose handler has outlasted its cancel. Safe in any thread."""
+    def stuck(self) -> list[RunningAttempt]:
+        """Return the attempts whose handler has outlasted its cancel, or its time, and the grace. Safe in any thread."""
         now = time.monotonic()
-        return [attempt.job.id for attempt in self.snapshot() if attempt.is_stuck(now)]
+        return [attempt for attempt in self.snapshot() if attempt.is_stuck(now)]
 
     def release_waiting(self) -> None:
         """Let the attempts that wait to begin not begin: their jobs are given back."""

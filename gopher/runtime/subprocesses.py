@@ -3,7 +3,8 @@
 The worker starts `python -m gopher.runtime.child APP FD` in a process group of its own, on a leash. They talk over a socket pair, a
 JSON document a line: the worker says which job; the child says progress, and what it submits, any number of times, then its outcome,
 and ends. Each submit is answered. What the child prints goes to the worker's standard error. However the attempt ends, nothing is left
-of its process group afterwards.
+of its process group afterwards. What has left the group is found by its parents, and ends as well, unless the child itself was killed
+by somebody else or has gone by `os._exit`: then nobody knows whose it was.
 """
 
 from __future__ import annotations
@@ -24,14 +25,20 @@ from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Failure, NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` and `Raised` at run time
 from gopher.leash import leashed
 from gopher.runtime.failures import ChildError
+from gopher.runtime.notices import CLEANUP_CUT, Notice
+from gopher.runtime.process_tree import kill_tree
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from gopher.contexts import JobContext
     from gopher.runtime.children import Children
     from gopher.runtime.scopes import RunningAttempt
 
 _NO_SIGNAL: Final = 0  # of kill(2)
+_SPARE_SECONDS: Final = 1.0
+"""Chosen: a cancelled child is killed by the worker's cutter when the grace is over; so much later without one."""
 _LINE_BYTES: Final = 1024 * 1024
 """Chosen: what a line may hold beside a result. The longest is a submitted job: its payload takes a third more in base64."""
 
@@ -166,15 +173,17 @@ class Subprocesses:
             with theirs:
                 process = _spawn(self._app, theirs.fileno())
             self._running.add(process)
+            attempt.host = _Process(process)
             try:
                 report = await self._talk(trio.SocketStream(channel), process, context, attempt)
                 await _end(process, _NO_SIGNAL, attempt.grace_seconds)
             except BaseException:
                 # Nobody listens any more: what the child still says must not hold it up.
                 channel.close()
-                await _end(process, signal.SIGTERM, attempt.grace_seconds)  # noqa: ASYNC102 - it shields itself
+                await _end(process, signal.SIGTERM, attempt.grace_seconds + _SPARE_SECONDS)  # noqa: ASYNC102 - it shields itself
                 raise
             finally:
+                attempt.host = None
                 self._running.discard(process)
         return _value(report)
 
@@ -221,7 +230,25 @@ class Subprocesses:
     def kill(self) -> None:
         """End every process that still runs, at once: the worker goes."""
         for process in self._running:
-            _signal_group(process, signal.SIGKILL)
+            kill_tree(process.pid)
+
+
+class _Process:
+    """The subprocess of one attempt."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def cut(self) -> Notice | None:
+        """Kill it, with all that it has started."""
+        if self._process.returncode is not None:
+            return None
+        kill_tree(self._process.pid)
+        return Notice(CLEANUP_CUT, "the grace is over: the handler's process was killed, with all that it has started")
+
+    def frames(self) -> list[FrameType]:
+        """Return nothing: it stands in another process."""
+        return []
 
 
 def _spawn(app: str, fd: int) -> subprocess.Popen[bytes]:
@@ -279,14 +306,19 @@ def _value(report: Returned | Raised) -> msgspec.Raw:
 
 
 async def _end(process: subprocess.Popen[bytes], number: int, grace_seconds: float) -> None:
-    """Give the whole group a signal, and SIGKILL when its leader has ended or the grace is over; the leader is reaped."""
+    """Give the whole group a signal, and SIGKILL when its leader has ended or the grace is over; the leader is reaped.
+
+    A leader that ends by itself has killed what has left the group.
+    """
     # Shielded, since it runs while the attempt is being cancelled; the grace and SIGKILL bound it.
     with trio.CancelScope(shield=True):
         _signal_group(process, number)
-        with trio.move_on_after(grace_seconds):
+        with trio.move_on_after(grace_seconds) as grace:
+            await _reap(process)
+        if grace.cancelled_caught:
+            kill_tree(process.pid)
             await _reap(process)
         _signal_group(process, signal.SIGKILL)
-        await _reap(process)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

@@ -5,6 +5,7 @@ While it serves:
     listener, promoter, scheduler, reaper     for each queue, hear and keep time
     claimer -> runner -> settler -> relay     take jobs, run them, write their outcomes, hand on what they submitted
     keeper (an OS thread)                     keeps the leases
+    cutter                                    ends what outlasts its grace
     recorder                                  brings what was measured to Redis
 
 Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
@@ -27,6 +28,7 @@ from gopher.kin.carrier import Carrier
 from gopher.runtime import machine
 from gopher.runtime.children import Children
 from gopher.runtime.claimer import Claimer, QueueSource
+from gopher.runtime.cutter import Cutter
 from gopher.runtime.executors import Executors
 from gopher.runtime.gates import Gates
 from gopher.runtime.keeper import Keeper
@@ -47,7 +49,7 @@ from gopher.runtime.sizing import Sizer, Sizing
 from gopher.runtime.slots import Slots
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Settlement
-from gopher.store.registry import WorkerDescription
+from gopher.store.registry import StuckAttempt, WorkerDescription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +255,7 @@ class Supervisor:
                 await self._serve_queue(services, queue, weight)
             if not self._sizing.is_fixed:
                 await services.start(Sizer(self._sizing, self._claimer, self._scopes).run)
+            await services.start(Cutter(self._scopes, self._registry, self._notice).run)
             async with trio.open_nursery() as attempts:
                 async with trio.open_nursery() as claiming:
                     await claiming.start(self._claimer.run, Slots(self._runner, attempts))
@@ -356,8 +359,14 @@ class Supervisor:
         if not kept:
             self._scopes.lose_lease(attempt)
 
+    def _notice(self, attempt: RunningAttempt, reason: str, message: str) -> None:
+        """Tell the watchers of a job about its attempt; never blocks, never raises."""
+        job = attempt.job
+        _log.warning("attempt.notice", job_id=job.id, type=job.type, attempt=job.attempt, reason=reason, message=message)
+
     def _describe(self) -> WorkerDescription:
         self._usage.look()
+        stuck = [StuckAttempt(attempt.job.id, attempt.job.type, attempt.hangs_at) for attempt in self._scopes.stuck()]
         return WorkerDescription(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -368,7 +377,8 @@ class Supervisor:
             busy=len(self._scopes) - self._claimer.rests.count,
             started_ms=self._started_ms,
             draining=self._draining.is_set(),
-            stuck=self._scopes.stuck(),
+            stuck=[each.job_id for each in stuck],
+            stuck_attempts=stuck,
             utilisation=self._usage.utilisation,
             attempts_per_second=self._usage.attempts_per_second,
             resident_bytes=resident_bytes(),

@@ -155,11 +155,12 @@ class Jobs:
         namespace = check.namespace(request.namespace)
         faults = Faults()
         reason = check.text(faults, "reason", request.reason) or ""
+        actor = check.text(faults, "actor", request.actor) or ""
         grace_ms = DEFAULT_GRACE_MS
         if request.HasField("grace"):
             grace_ms = check.duration_ms(faults, "grace", request.grace, 0, MAX_GRACE_MS)
         faults.refuse()
-        await self._store.lifecycle.cancel(namespace, request.job_id, reason=reason, grace_ms=grace_ms)
+        await self._store.lifecycle.cancel(namespace, request.job_id, reason=reason, grace_ms=grace_ms, actor=actor)
         look = self._store.wait if request.wait else self._store.query.get
         return pb.CancelJobResponse(job=convert.job_to_message(await look(namespace, request.job_id)))
 

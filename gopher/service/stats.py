@@ -117,6 +117,9 @@ def worker_message(worker: WorkerInfo) -> worker_pb2.Worker:
         attempts_per_second=said.attempts_per_second,
         resident_bytes=said.resident_bytes,
         cpu_cores=said.cpu_cores,
+        stuck_attempts=[
+            worker_pb2.StuckAttempt(job_id=each.job_id, type=each.type, hangs_at=each.hangs_at) for each in said.stuck_attempts
+        ],
     )
 
 

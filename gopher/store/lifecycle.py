@@ -265,8 +265,10 @@ class Lifecycle:
         reply = await self._report(self._link, [keys.settings(namespace, queue)], [job_id, token, progress, text])
         return bool(reply[0] == b"OK")
 
-    async def cancel(self, namespace: str, job_id: str, *, reason: str, grace_ms: int) -> JobState:
+    async def cancel(self, namespace: str, job_id: str, *, reason: str, grace_ms: int, actor: str = "") -> JobState:
         """End a waiting job, or ask the worker of a processing one to end it.
+
+        Where it was asked already, reason and actor stay as they are, and the grace can only become shorter.
 
         Returns:
             The state after: `cancelled`, or `processing` with the mark set.
@@ -276,7 +278,7 @@ class Lifecycle:
             JobAlreadyFinalError: It is completed or failed.
         """
         settings = await self._settings_of(namespace, job_id)
-        reply = await self._cancel(self._link, [settings], [job_id, reason, grace_ms])
+        reply = await self._cancel(self._link, [settings], [job_id, reason, grace_ms, actor])
         match reply[0]:
             case b"OK":
                 return JobState(reply[1].decode())

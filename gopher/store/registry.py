@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from gopher.store.link import Link
 
 
+class StuckAttempt(msgspec.Struct, frozen=True):
+    """An attempt that has outlasted its end and the grace.
+
+    Attributes:
+        job_id: Of its job.
+        type: Of its job.
+        hangs_at: The innermost line of the handler's own code, `file:line in function`; '' where it is not known.
+    """
+
+    job_id: str
+    type: str
+    hangs_at: str
+
+
 class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of itself with every beat.
 
@@ -35,6 +49,7 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
         attempts_per_second: Attempts that ended since the beat before.
         resident_bytes: Memory of its process; 0 where the system does not tell.
         cpu_cores: Processor time its process took since the beat before; 1.0 is one core.
+        stuck_attempts: More about those that are stuck.
     """
 
     host: str
@@ -52,6 +67,7 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
     attempts_per_second: float = 0.0
     resident_bytes: int = 0
     cpu_cores: float = 0.0
+    stuck_attempts: list[StuckAttempt] = []
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):

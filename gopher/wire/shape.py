@@ -103,6 +103,7 @@ def _progress_of(job: Job) -> dict[str, JsonValue]:
         "lease_expire_time": moment(job.lease_ms),
         "cancel_requested": job.cancel_reason is not None,
         "cancel_reason": job.cancel_reason,
+        "cancel_actor": job.cancel_actor,
         "progress": job.progress,
         "progress_message": job.progress_message,
         "result": None if job.result is None else _decoded(job.result),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from typing import Final
 
 import pytest
 
+from gopher.cli.admin import _remarks
 from gopher.cli.main import main
 from gopher.cli.stats import _length
+from gopher.client.values import StuckAttempt, Worker
 from gopher.job import Job, JobState
 from gopher.wire.shape import job_object
 from tests.waiting import PATIENCE_SECONDS
@@ -115,11 +118,13 @@ def test_cancelled_job_exits_9(run: Run) -> None:
     job_id = run("submit", "echo", "--delay", "1h")[1]
 
     cancelled = run("cancel", job_id, "--reason", "not wanted", "--wait")
-    again = run("cancel", job_id, "--json")
+    again = run("cancel", job_id, "--json", "--actor", "the second")
     watched = run("watch", job_id)
 
     assert cancelled == (0, "cancelled", "")
-    assert json.loads(again[1])["cancel_reason"] == "not wanted"
+    told = json.loads(again[1])
+    assert told["cancel_reason"] == "not wanted"
+    assert told["cancel_actor"].endswith(f"@{socket.gethostname()}")
     assert watched[0] == 9
     assert "was cancelled: not wanted" in watched[2]
 
@@ -279,3 +284,14 @@ def test_refusal_is_one_line_with_its_code(run: Run, argv: list[str], code: int,
     assert (found, out) == (code, "")
     assert err.count("\n") == 0
     assert said in err
+
+
+def test_workers_names_what_is_stuck_and_where() -> None:
+    """Job, type and line, as far as the worker tells them."""
+    worker = Worker(
+        id="w", host="h", pid=7, version="1", queues={}, types=(), slot_count=1, busy_slot_count=1, start_ms=0, heartbeat_ms=0,
+        draining=True, stuck_job_ids=("j1", "j2", "j3"), utilisation=0, attempts_per_second=0, resident_bytes=0, cpu_cores=0,
+        stuck_attempts=(StuckAttempt(job_id="j1", type="email", hangs_at="app.py:7 in work"), StuckAttempt(job_id="j2", type="email", hangs_at="")),
+    )  # fmt: skip
+
+    assert _remarks(worker) == ["draining", "stuck:j1(email, app.py:7 in work)", "stuck:j2(email)", "stuck:j3"]

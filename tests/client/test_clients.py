@@ -174,13 +174,15 @@ def test_cancel_ends_a_running_job(face: Face) -> None:
             other.start()
 
     with Client(face.client.address) as client:  # type: ignore[attr-defined]  # each face has its client
-        other = threading.Thread(target=lambda: cancelled.append(client.cancel(job_id, reason="enough", grace=2.0, wait=True)))
+        other = threading.Thread(
+            target=lambda: cancelled.append(client.cancel(job_id, reason="enough", actor="ann", grace=2.0, wait=True))
+        )
         events = face.watch(job_id, cancel_once_it_runs)
         other.join(PATIENCE)
 
     assert events[-1].state is JobState.CANCELLED
     assert isinstance(cancelled[1], Job)
-    assert (cancelled[1].state, cancelled[1].cancel_reason) == (JobState.CANCELLED, "enough")
+    assert (cancelled[1].state, cancelled[1].cancel_reason, cancelled[1].cancel_actor) == (JobState.CANCELLED, "enough", "ann")
     with pytest.raises(JobCancelledError, match="enough"):
         face.result(job_id, wait=PATIENCE)
 

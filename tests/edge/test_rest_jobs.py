@@ -214,11 +214,11 @@ async def test_cancel_tells_why_and_a_second_one_is_no_error(rest: Rest) -> None
     done_id = await rest.submit(queue="done")
     await rest.settle(await rest.claim("done"), Move.COMPLETE, queue="done")
 
-    first = await rest.post(f"{V1}/{job_id}/cancel", {"reason": "no longer wanted", "grace_seconds": 0})
+    first = await rest.post(f"{V1}/{job_id}/cancel", {"reason": "no longer wanted", "actor": "ann", "grace_seconds": 0})
     second = await rest.post(f"{V1}/{job_id}/cancel")
     refused = await rest.post(f"{V1}/{done_id}/cancel", {})
 
-    assert (first["state"], first["cancel_reason"]) == ("cancelled", "no longer wanted")
+    assert (first["state"], first["cancel_reason"], first["cancel_actor"]) == ("cancelled", "no longer wanted", "ann")
     assert second.status == 200
     assert (refused.status, refused.reason) == (400, "TERMINAL")
 

@@ -99,6 +99,43 @@ def family(job: gopher.SyncJobContext, payload: str) -> str:
     return "never"
 
 
+DAEMON: Final = """
+import os, signal, time
+os.setsid()
+if os.fork():
+    os._exit(0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@registry.handler("daemon", process=True)
+def daemon(job: gopher.SyncJobContext, payload: str) -> str:
+    """Start a process that leaves the group, and its parent, and heeds no SIGTERM; then return, or stay until the end."""
+    if payload == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    starter = subprocess.Popen([sys.executable, "-c", DAEMON], stdout=subprocess.PIPE)
+    assert starter.stdout is not None
+    job.progress(0.5, f"{os.getpid()} {int(starter.stdout.readline())}")
+    if payload != "return":
+        threading.Event().wait()
+    return "done"
+
+
+@registry.handler("flag", process=True)
+def flag(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> bool:
+    """Return whether a cancel was asked for, before it and after it."""
+    before = job.cancel_requested
+    job.progress(0.5, "begun")
+    try:
+        threading.Event().wait()
+    except SystemExit as ended:
+        sys.stderr.write(f"flag {before} {job.cancel_requested} {ended.code}\n")
+        raise
+    return before
+
+
 @registry.handler("sleep-trio", process=True)
 async def sleep_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> None:
     """Sleep until cancelled, and tell of it."""

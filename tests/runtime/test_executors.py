@@ -67,7 +67,7 @@ async def test_cancel_waits_for_a_thread_handler(bench: Bench, nursery: trio.Nur
     await until(lambda: bool(bench.reports))
 
     attempt.cancel(CancelReason.REQUESTED, grace_seconds=0)
-    await until(lambda: bench.scopes.stuck() == [attempt.job.id])
+    await until(lambda: bench.scopes.stuck() == [attempt])
     held, outcomes = len(bench.scopes), len(bench.handed.settlements)
     gate.set()
     await until(lambda: attempt.is_over)

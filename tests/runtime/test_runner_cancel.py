@@ -247,7 +247,7 @@ async def test_runner_reports_a_handler_that_outlasts_its_timeout_as_stuck(
     finish.set()
     await trio.testing.wait_all_tasks_blocked()
 
-    assert (in_time, too_late) == ([], [attempt.job.id])
+    assert (in_time, too_late) == ([], [attempt])
     assert bench.scopes.stuck() == []
 
 

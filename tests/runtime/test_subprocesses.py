@@ -198,3 +198,31 @@ async def test_waits_for_subprocesses_do_not_queue(bench: Bench, nursery: trio.N
     settlement = await run(bench, bench.take(claimed_job("echo")))
 
     assert settlement.move is Move.COMPLETE
+
+
+@pytest.mark.parametrize("end", ["return", "hearing", "deaf"])
+async def test_subprocess_leaves_no_daemon_behind(bench: Bench, nursery: trio.Nursery, end: str) -> None:
+    """A child that has left the process group, and its parent, ends all the same: on return, on SIGTERM and on SIGKILL."""
+    attempt = bench.take(claimed_job("daemon", msgspec.json.encode(end)))
+    nursery.start_soon(bench.run, attempt)
+    pids = await family_of(bench)
+
+    attempt.cancel(CancelReason.REQUESTED, grace_seconds=0.2)
+    await until(lambda: attempt.is_over)
+
+    await until(lambda: not any(runs(pid) for pid in pids))
+
+
+async def test_sigterm_shows_in_the_context_of_a_plain_handler(
+    bench: Bench, nursery: trio.Nursery, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a plain def a cancel is a SystemExit in its main thread; others look at `job.cancel_requested`."""
+    attempt = bench.take(claimed_job("flag"))
+    nursery.start_soon(bench.run, attempt)
+    await until(lambda: bool(bench.reports))
+
+    attempt.cancel(CancelReason.REQUESTED)
+    await until(lambda: attempt.is_over)
+
+    assert "flag False True 143" in capfd.readouterr().err
+    assert bench.outcome.move is Move.ACKNOWLEDGE_CANCEL

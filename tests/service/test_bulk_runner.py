@@ -81,7 +81,7 @@ async def test_cancel_ends_waiting_jobs_of_every_queue_and_marks_running_ones(ri
     assert counts(ended) == (BulkState.COMPLETED, 4, 4, 0, 0)
     assert counts(again) == (BulkState.COMPLETED, 0, 0, 0, 0)
     job = await rig.store.query.get(rig.namespace, running.id)
-    assert (job.state, job.cancel_reason) == (JobState.PROCESSING, "not wanted")
+    assert (job.state, job.cancel_reason, job.cancel_actor) == (JobState.PROCESSING, "not wanted", f"bulk {ended.id}")
     assert await states(rig, [each for each in ids if each != running.id]) == [JobState.CANCELLED] * 3
 
 

@@ -21,7 +21,7 @@ from gopher.errors import (
     UniqueKeyHeldError,
     UnknownTypeError,
 )
-from gopher.job import Move
+from gopher.job import JobState, Move
 from gopher.telemetry import tracing
 from gopher.wire.status import from_status
 from tests.waiting import until_async
@@ -270,16 +270,18 @@ async def test_page_token_serves_only_the_list_it_was_made_for(rig: Rig, namespa
 
 
 async def test_cancel_ends_a_waiting_job_and_may_be_repeated(rig: Rig) -> None:
-    """The answer holds the job, with the reason; a second cancel is OK."""
+    """The answer holds the job, with who asked and why; a second cancel is OK, and changes neither."""
     job_id = await rig.submit()
-    request = pb.CancelJobRequest(namespace=rig.namespace, job_id=job_id, reason="no longer wanted")
+    request = pb.CancelJobRequest(namespace=rig.namespace, job_id=job_id, reason="no longer wanted", actor="ann@desk")
 
     first = (await rig.jobs.cancel_job(request)).job
+    request.actor, request.reason = "bob@desk", "me neither"
     second = (await rig.jobs.cancel_job(request)).job
 
     assert first.state == second.state == job_pb2.JOB_STATE_CANCELLED
     assert first.cancel_requested
-    assert first.cancel_reason == "no longer wanted"
+    assert (first.cancel_reason, first.cancel_actor) == ("no longer wanted", "ann@desk")
+    assert second == first
 
 
 async def test_cancel_of_a_completed_job_is_refused(rig: Rig) -> None:
@@ -318,19 +320,31 @@ async def test_cancel_that_waits_answers_at_the_jobs_end(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "field"), [({"reason": "x" * 256}, "reason"), ({"reason": "a\nb"}, "reason"), ({"grace": 301}, "grace")]
+    ("fields", "field"),
+    [
+        ({"reason": "x" * 256}, "reason"),
+        ({"reason": "a\nb"}, "reason"),
+        ({"actor": "x" * 256}, "actor"),
+        ({"actor": "\x1b[2J"}, "actor"),
+        ({"grace": 301}, "grace"),
+        ({"grace": -1}, "grace"),
+    ],
 )
 async def test_faulty_cancel_is_refused(rig: Rig, fields: dict[str, object], field: str) -> None:
-    """A reason that is too long or steers a terminal, a grace over five minutes."""
-    request = pb.CancelJobRequest(namespace=rig.namespace, job_id=UNKNOWN, reason=str(fields.get("reason", "")))
+    """A reason or an actor that is too long or steers a terminal, a grace over five minutes or below nothing; the job goes on."""
+    job_id = await rig.submit()
+    request = pb.CancelJobRequest(
+        namespace=rig.namespace, job_id=job_id, reason=str(fields.get("reason", "")), actor=str(fields.get("actor", ""))
+    )
     if "grace" in fields:
-        request.grace.FromSeconds(301)
+        request.grace.FromSeconds(int(str(fields["grace"])))
 
     with pytest.raises(InvalidRequestError) as caught:
         await rig.jobs.cancel_job(request)
 
     assert caught.value.violations[0].field == field
     assert caught.value.violations[0].reason == "OUT_OF_RANGE"
+    assert (await rig.store.query.get(rig.namespace, job_id)).state is JobState.ENQUEUED
 
 
 async def test_retry_gives_a_failed_job_new_attempts(rig: Rig) -> None:

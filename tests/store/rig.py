@@ -205,8 +205,10 @@ class Rig:
         reply: list[bytes | int] = await self._bulk(self.store.link, [self.settings], args)
         return reply
 
-    async def cancel(self, job_id: str) -> JobState:
-        return await self.store.lifecycle.cancel(self.namespace, job_id, reason="not wanted", grace_ms=5000)
+    async def cancel(
+        self, job_id: str, *, reason: str = "not wanted", actor: str = "ann@desk", grace_ms: int = 5000
+    ) -> JobState:
+        return await self.store.lifecycle.cancel(self.namespace, job_id, reason=reason, grace_ms=grace_ms, actor=actor)
 
     async def requeue(self, job_id: str) -> None:
         (refusal,) = await self.store.lifecycle.requeue(self.namespace, [job_id])

@@ -35,7 +35,7 @@ async def delete(rig: Rig, job_id: str) -> None:
 
 @pytest.mark.parametrize("state", WAITING)
 async def test_cancel_of_a_waiting_job_ends_it_for_good(rig: Rig, state: JobState) -> None:
-    """A cancelled job is never started afterwards, keeps the reason, and frees its unique key."""
+    """A cancelled job is never started afterwards, keeps who asked and why, and frees its unique key."""
     job_id = await rig.job_in(state, unique_key="k")
 
     after = await rig.cancel(job_id)
@@ -43,7 +43,8 @@ async def test_cancel_of_a_waiting_job_ends_it_for_good(rig: Rig, state: JobStat
     await rig.promote()
 
     job = await rig.get(job_id)
-    assert (after, job.state, job.cancel_reason) == (JobState.CANCELLED, JobState.CANCELLED, "not wanted")
+    assert after is job.state is JobState.CANCELLED
+    assert (job.cancel_reason, job.cancel_actor) == ("not wanted", "ann@desk")
     assert await rig.claim() == []
     assert isinstance(await rig.try_submit(unique_key="k"), SubmitReceipt)
 
@@ -61,7 +62,26 @@ async def test_cancel_of_a_processing_job_marks_it_and_tells_its_worker(rig: Rig
     assert after is JobState.PROCESSING
     assert heard == [f"cancel {job_id} {job.token} 5000 not wanted".encode()]
     assert replies == [[b"CANCEL", job_id.encode(), 5000, b"not wanted"]]
-    assert (await rig.get(job_id)).cancel_reason == "not wanted"
+    marked = await rig.get(job_id)
+    assert (marked.cancel_reason, marked.cancel_actor) == ("not wanted", "ann@desk")
+
+
+@pytest.mark.parametrize(("second_ms", "grace_ms"), [(100, 100), (5000, 5000), (60_000, 5000)])
+async def test_second_cancel_of_a_processing_job_can_only_shorten_the_grace(rig: Rig, second_ms: int, grace_ms: int) -> None:
+    """Reason and actor are the first one's; the worker is told again, with the shorter grace of the two."""
+    job_id = await rig.submit()
+    (job,) = await rig.claim()
+    await rig.cancel(job_id)
+    heard: list[bytes] = []
+    await rig.store.link.subscribe(keys.control(rig.namespace, rig.queue).encode(), heard.append)
+
+    after = await rig.cancel(job_id, reason="quick", actor="bob@desk", grace_ms=second_ms)
+
+    marked = await rig.get(job_id)
+    assert after is JobState.PROCESSING
+    assert (marked.cancel_reason, marked.cancel_actor) == ("not wanted", "ann@desk")
+    assert heard == [f"cancel {job_id} {job.token} {grace_ms} not wanted".encode()]
+    assert await rig.extend([(job_id, job.token)]) == [[b"CANCEL", job_id.encode(), grace_ms, b"not wanted"]]
 
 
 async def test_cancel_of_a_cancelled_job_is_answered_as_the_first(rig: Rig) -> None:
@@ -101,7 +121,7 @@ async def test_requeue_starts_a_new_generation(rig: Rig, state: JobState) -> Non
     job = await rig.get(job_id)
     assert (job.state, job.generation, job.enqueued_ms) == (JobState.ENQUEUED, 1, rig.now_ms)
     assert (job.payload, job.attempts, job.attempt) == (b"[1]", before.attempts, before.attempt)
-    assert [job.failure, job.cancel_reason, job.finished_ms, job.deadline_ms] == [None] * 4
+    assert [job.failure, job.cancel_reason, job.cancel_actor, job.finished_ms, job.deadline_ms] == [None] * 5
     (claimed,) = await rig.claim()
     assert (claimed.id, claimed.attempt, claimed.number(b"spent")) == (job_id, before.attempt + 1, before.attempt)
 

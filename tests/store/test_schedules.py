@@ -161,6 +161,7 @@ async def test_overlap_policy_decides_while_a_job_runs(
     schedule, job = await get(timed), await timed.get(running.id)
     assert (schedule.fired_total, schedule.skipped_total, job.state) == (fired, skipped, first)
     assert (job.cancel_reason is not None) == (overlap is OverlapPolicy.CANCEL_PREVIOUS)
+    assert (job.cancel_actor is not None) == (overlap is OverlapPolicy.CANCEL_PREVIOUS)
     jobs, _ = await timed.store.query.list_jobs(timed.namespace, state=JobState.CANCELLED, size=9)
     assert len(jobs) == (1 if overlap is OverlapPolicy.CANCEL_PREVIOUS else 0)
     assert await timed.audit() == []

@@ -162,12 +162,13 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended.
+        """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended. What the handler's cleanup needs
+        beyond the grace is cut. Where a cancel is on its way already, its reason and actor stay, and the grace can only become shorter.
 
         Errors:
         NOT_FOUND: JOB_NOT_FOUND.
         FAILED_PRECONDITION: TERMINAL, the job is already completed or failed. Cancelling a cancelled job is OK.
-        INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (grace).
+        INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (reason, actor, grace).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,12 +81,13 @@ class JobServiceStub:
       INVALID_ARGUMENT: BAD_ENUM, OUT_OF_RANGE (page_size), BAD_PAGE_TOKEN, BAD_NAME.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
-    """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended.
+    """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended. What the handler's cleanup needs
+    beyond the grace is cut. Where a cancel is on its way already, its reason and actor stay, and the grace can only become shorter.
 
     Errors:
       NOT_FOUND: JOB_NOT_FOUND.
       FAILED_PRECONDITION: TERMINAL, the job is already completed or failed. Cancelling a cancelled job is OK.
-      INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (grace).
+      INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (reason, actor, grace).
     """
     RetryJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]
     """Gives a failed or cancelled job new attempts, or starts a retrying or scheduled one now.
@@ -171,12 +172,13 @@ class JobServiceAsyncStub(JobServiceStub):
       INVALID_ARGUMENT: BAD_ENUM, OUT_OF_RANGE (page_size), BAD_PAGE_TOKEN, BAD_NAME.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended.
+    """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended. What the handler's cleanup needs
+    beyond the grace is cut. Where a cancel is on its way already, its reason and actor stay, and the grace can only become shorter.
 
     Errors:
       NOT_FOUND: JOB_NOT_FOUND.
       FAILED_PRECONDITION: TERMINAL, the job is already completed or failed. Cancelling a cancelled job is OK.
-      INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (grace).
+      INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (reason, actor, grace).
     """
     RetryJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.RetryJobRequest, _job_service_pb2.RetryJobResponse]  # type: ignore[assignment]
     """Gives a failed or cancelled job new attempts, or starts a retrying or scheduled one now.
@@ -294,12 +296,13 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
-        """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended.
+        """Ends a job as cancelled: a waiting job at once, a processing one as soon as its task tree has ended. What the handler's cleanup needs
+        beyond the grace is cut. Where a cancel is on its way already, its reason and actor stay, and the grace can only become shorter.
 
         Errors:
           NOT_FOUND: JOB_NOT_FOUND.
           FAILED_PRECONDITION: TERMINAL, the job is already completed or failed. Cancelling a cancelled job is OK.
-          INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (grace).
+          INVALID_ARGUMENT: BAD_ID, OUT_OF_RANGE (reason, actor, grace).
         """
 
     @_abc_1.abstractmethod

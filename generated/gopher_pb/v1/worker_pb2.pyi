@@ -20,6 +20,35 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class StuckAttempt(_message.Message):
+    """An attempt whose handler was to end, has outlasted the grace, and goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    HANGS_AT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    type: _builtins.str
+    """Of the job."""
+    hangs_at: _builtins.str
+    """The innermost line of the handler's own code, `FILE:LINE in FUNCTION`; empty where it is not known."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        hangs_at: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hangs_at", b"hangs_at", "job_id", b"job_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StuckAttempt: _TypeAlias = StuckAttempt  # noqa: Y015
+
+@_typing.final
 class Worker(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,6 +88,7 @@ class Worker(_message.Message):
     ATTEMPTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     CPU_CORES_FIELD_NUMBER: _builtins.int
+    STUCK_ATTEMPTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     host: _builtins.str
     pid: _builtins.int
@@ -88,6 +118,10 @@ class Worker(_message.Message):
     def stuck_job_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Jobs whose handler outlasts its cancel."""
 
+    @_builtins.property
+    def stuck_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StuckAttempt]:
+        """More about those of stuck_job_ids; none of a worker of an older version."""
+
     def __init__(
         self,
         *,
@@ -107,10 +141,11 @@ class Worker(_message.Message):
         attempts_per_second: _builtins.float = ...,
         resident_bytes: _builtins.int = ...,
         cpu_cores: _builtins.float = ...,
+        stuck_attempts: _abc.Iterable[Global___StuckAttempt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_attempts", b"stuck_attempts", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

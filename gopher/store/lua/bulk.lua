@@ -33,7 +33,7 @@ for i = 10, #ARGV do
   if not job or job.state ~= state or (state == 'processing' and (kind ~= 'cancel' or job.cancel_reason)) then
     skipped = skipped + 1
   elseif kind == 'cancel' then
-    cancel_job(id, job, reason, grace_ms, now)
+    cancel_job(id, job, reason, grace_ms, now, 'bulk ' .. ARGV[1])
     done = done + 1
   elseif kind == 'delete' then
     delete_job(id, job)

@@ -4,13 +4,14 @@
 -- ARGV[1] id of the job
 -- ARGV[2] reason, for people
 -- ARGV[3] grace of the handler's cleanup, ms
+-- ARGV[4] who asks, for people
 -- Returns: {OK, state after}, {NOT_FOUND} or {TERMINAL, state}
 -- Moves: scheduled | enqueued | retrying -> cancelled; processing -> processing
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
 -- include: lib/cancel.lua
-local id, reason, grace_ms = ARGV[1], ARGV[2], ARGV[3]
+local id, reason, grace_ms, actor = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = now_ms()
 local job = read_job(id)
 
@@ -23,6 +24,6 @@ end
 if job.state == 'completed' or job.state == 'failed' then
   return {'TERMINAL', job.state}
 end
-local after = cancel_job(id, job, reason, grace_ms, now)
+local after = cancel_job(id, job, reason, grace_ms, now, actor)
 publish_changes(now)
 return {'OK', after}

@@ -80,7 +80,7 @@ local vanished = redis.call('zrangebyscore', attached_key, '-inf', '(' .. string
 for _, id in ipairs(vanished) do
   local job = read_job(id)
   if job and not FINAL[job.state] and not job.cancel_reason then
-    cancel_job(id, job, 'its client has vanished', VANISHED_GRACE_MS, now)
+    cancel_job(id, job, 'its client has vanished', VANISHED_GRACE_MS, now, 'gopher')
   elseif not job and redis.call('exists', family_key(id)) == 1 then
     orphan(id, now)
   end

@@ -20,7 +20,8 @@ local function requeue_job(id, now)
   redis.call('zadd', enqueued_key(job.priority), now, id)
   if REQUEUED[job.state] then
     -- The deadline of the first generation does not bind the next: the operator wants it run.
-    redis.call('hdel', job_key(id), 'finished_ms', 'failure', 'cancel_reason', 'cancel_grace_ms', 'deadline_ms')
+    redis.call('hdel', job_key(id), 'finished_ms', 'failure', 'cancel_reason', 'cancel_actor', 'cancel_grace_ms',
+      'deadline_ms')
     redis.call('hset', job_key(id), 'spent', job.attempt, 'crashes', 0)
     redis.call('hincrby', job_key(id), 'generation', 1)
   end

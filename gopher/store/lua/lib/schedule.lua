@@ -64,7 +64,7 @@ local function fire(name, overlap, last_job, id, labels, now)
     return {'SKIPPED', last_job}
   end
   if open then
-    cancel_job(last_job, open, 'schedule ' .. name .. ' fired again', CANCEL_GRACE_MS, now)
+    cancel_job(last_job, open, 'schedule ' .. name .. ' fired again', CANCEL_GRACE_MS, now, 'schedule ' .. name)
   end
   make_job(name, id, labels, now)
   return {'FIRED', id}
