@@ -108,7 +108,7 @@ class Executors:
         thread_context = context.copy_as(SyncJobContext)
         if self._lifespan is not None:
             thread_context.give(self._lifespan.resources)
-        thread_context.report = lambda fraction, message: trio.from_thread.run(context.report, fraction, message)
+        thread_context.say = lambda *words: trio.from_thread.run(context.say, *words)
         thread_context.enlist = lambda *words: trio.from_thread.run(context.enlist, *words)
         thread_context.nurse = partial(thread_block, self._nurseries, attempt)
         return await trio.to_thread.run_sync(spec.as_plain, thread_context, payload, limiter=self._threads)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gopher.runtime.children import Brood
     from gopher.store.codec import ClaimedJob
 
@@ -32,6 +34,23 @@ class CancelReason(Enum):
     SHUTDOWN = "shutdown"
 
 
+class Speech:
+    """What an attempt has said so far.
+
+    Attributes:
+        said: How many sayings.
+        unwritten: How many of them are not in the job's history yet.
+        when_written: Called once all are; None when nobody waits for that.
+    """
+
+    __slots__ = ("said", "unwritten", "when_written")
+
+    def __init__(self) -> None:
+        self.said = 0
+        self.unwritten = 0
+        self.when_written: Callable[[], None] | None = None
+
+
 class RunningAttempt:
     """One attempt from its claim until its outcome is written.
 
@@ -48,6 +67,7 @@ class RunningAttempt:
         nurseries: How many nurseries of jobs the handler has opened.
         is_late_at: From when on the job counts as stuck, by `time.monotonic()`.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
+        speech: What it has said to the job's watchers; None when it has said nothing.
         began_at: When the handler began, by `time.perf_counter()`; None until then.
         ended_at: When it ended, likewise; 0 until then.
     """
@@ -67,6 +87,7 @@ class RunningAttempt:
         "may_begin",
         "nurseries",
         "queue",
+        "speech",
         "waited_seconds",
     )
 
@@ -84,6 +105,7 @@ class RunningAttempt:
         self.nurseries = 0
         self.is_late_at = math.inf
         self.is_over = False
+        self.speech: Speech | None = None
         self.began_at: float | None = None
         self.ended_at = 0.0
 
@@ -102,6 +124,15 @@ class RunningAttempt:
         self.ended_at = time.perf_counter()
         self.is_over = True
         self._scope = None
+
+    def note_said(self) -> None:
+        """Note that a saying is written; whoever waits for the last one is told."""
+        speech = self.speech
+        if speech is not None:
+            speech.unwritten -= 1
+            if not speech.unwritten and speech.when_written is not None:
+                tell, speech.when_written = speech.when_written, None
+                tell()
 
     def cancel(self, reason: CancelReason, grace_seconds: float = _GRACE_SECONDS) -> None:
         """End the handler, or let it not begin; the first reason stands."""

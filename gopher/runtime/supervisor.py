@@ -4,6 +4,7 @@ While it serves:
 
     listener, promoter, scheduler, reaper     for each queue, hear and keep time
     claimer -> runner -> settler -> relay     take jobs, run them, write their outcomes, hand on what they submitted
+    reporter                                  writes what running attempts say to the watchers of their jobs
     keeper (an OS thread)                     keeps the leases
     recorder                                  brings what was measured to Redis
 
@@ -39,6 +40,7 @@ from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
 from gopher.runtime.recorder import Recorder
 from gopher.runtime.relay import Relay
+from gopher.runtime.reporter import Reporter
 from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import CancelReason, Scopes
@@ -52,6 +54,7 @@ from gopher.store.registry import WorkerDescription
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gopher.event import EventKind
     from gopher.handlers import Registry
     from gopher.runtime.scopes import RunningAttempt
     from gopher.store.store import Store
@@ -131,6 +134,7 @@ class Supervisor:
         self._grace = trio.CancelScope()
         self._abandon = abandon
         self._settlers: dict[str, Settler] = {}
+        self._reporters: dict[str, Reporter] = {}
         self._relays: list[Relay] = []
         children = Children(store.outbox, namespace=plan.namespace)
         self._sizing = Sizing(*plan.slots, cpus=machine.cpu_share())
@@ -173,7 +177,7 @@ class Supervisor:
             self._executors,
             namespace=plan.namespace,
             max_result_bytes=plan.max_result_bytes,
-            report=self._report,
+            say=self._say,
             children=children,
             nurseries=nurseries,
             is_draining=self._draining.is_set,
@@ -293,6 +297,8 @@ class Supervisor:
             meter=meter,
         )
         self._settlers[queue] = settler
+        reporter = Reporter(self._store.histories, self._scopes, namespace=plan.namespace, queue=queue)
+        self._reporters[queue] = reporter
         recorder = Recorder(self._store.figures, meter, namespace=plan.namespace, queue=queue, worker=self.worker_id)
         self._recorders.append(recorder)
         self._usage.add_meter(meter)
@@ -316,6 +322,7 @@ class Supervisor:
         self._claimer.add_source(QueueSource(queue, weight, settler, meter))
         await services.start(relay.run)
         await services.start(settler.run)
+        await services.start(reporter.run)
         await services.start(promoter.run)
         await services.start(scheduler.run)
         await services.start(reaper.run)
@@ -350,11 +357,14 @@ class Supervisor:
     def _note_room(self, queue: str) -> None:
         self._claimer.wake(queue)
 
-    async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
+    async def _say(self, attempt: RunningAttempt, kind: EventKind, progress: float | str, detail: bytes) -> None:
+        await self._reporters[attempt.queue].say(attempt, kind, progress, detail)
+
+    def _notice(self, attempt: RunningAttempt, reason: str, message: str) -> None:
+        """Tell of an attempt, in the log and to its watchers; never blocks, never raises."""
         job = attempt.job
-        kept = await self._store.lifecycle.report(self._plan.namespace, attempt.queue, job.id, job.token, fraction, message)
-        if not kept:
-            self._scopes.lose_lease(attempt)
+        _log.warning("attempt.notice", job_id=job.id, type=job.type, reason=reason, message=message)
+        self._reporters[attempt.queue].note_nowait(attempt, reason, message)
 
     def _describe(self) -> WorkerDescription:
         self._usage.look()

@@ -83,6 +83,7 @@ TABLE: Final = (
     Row(errors.NotFoundError, grpc.StatusCode.NOT_FOUND, 3),
     Row(errors.AlreadyExistsError, grpc.StatusCode.ALREADY_EXISTS, 4),
     Row(errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION, 4),
+    Row(errors.CursorTooOldError, grpc.StatusCode.OUT_OF_RANGE, 2),
     Row(
         errors.StoreUnavailableError,
         grpc.StatusCode.UNAVAILABLE,

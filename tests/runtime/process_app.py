@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 import gopher
+from gopher.event import EventKind
 
 registry = gopher.Registry()
 
@@ -77,7 +78,7 @@ def large(job: gopher.SyncJobContext, payload: int) -> str:
 def flood(job: gopher.SyncJobContext, payload: int) -> None:
     """Tell the worker more, in one line, than it will hear, and never end by itself."""
     for _ in range(payload):
-        job.report(0.5, "x" * 10_000_000)
+        job.say(EventKind.LOG, "", b"x" * 10_000_000)
 
 
 @registry.handler("family", process=True)

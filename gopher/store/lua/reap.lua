@@ -40,7 +40,7 @@ local function take_back(id, job)
       orphan(id, now)
     end
     enqueued = true
-    note_change(id, 'enqueued', job.attempt)
+    note_change(id, 'enqueued', job.attempt, job.history)
   end
   if job.held and let_go(id, job.held, now) then
     is_awaited = true
@@ -53,11 +53,15 @@ for _, id in ipairs(ended) do
   local job = read_job(id)
   if job and job.state == 'processing' then
     take_back(id, job)
-  elseif job and FINAL[job.state] then
-    -- A settle that was cut short has left it here only.
-    redis.call('zadd', base .. job.state, 'nx', retention_end(job.state, now, job.retention_ms), id)
+  elseif job then
+    -- A settle that was cut short has left it here, and perhaps told nobody.
+    if FINAL[job.state] then
+      redis.call('zadd', base .. job.state, 'nx', retention_end(job.state, now, job.retention_ms), id)
+    end
+    retell(id, job)
   end
 end
+publish_changes(now)
 if #ended > 0 then
   redis.call('zrem', processing_key, unpack(ended))
   reply[2] = #ended
@@ -66,8 +70,9 @@ for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
   local over = redis.call('zrangebyscore', base .. state, '-inf', now, 'limit', 0, limit)
   for _, id in ipairs(over) do
     -- A job that a script cut short has left in an old index is not removed, only the index entry.
-    if redis.call('hget', job_key(id), 'state') == state then
-      redis.call('unlink', job_key(id))
+    local job = redis.call('hmget', job_key(id), 'state', 'history')
+    if job[1] == state then
+      unlink_job(id, job[2])
     end
   end
   if #over > 0 then
@@ -91,5 +96,4 @@ end
 if enqueued or is_awaited then
   wake_workers()
 end
-publish_changes(now)
 return reply

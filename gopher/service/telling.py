@@ -1,0 +1,86 @@
+"""Events as watchers are told them: an event of a history as a message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gopher_pb.v1 import job_event_pb2
+
+from gopher.event import EventKind
+from gopher.job import JobState
+from gopher.wire import convert
+from gopher.wire.events import KIND_NUMBER
+
+if TYPE_CHECKING:
+    from gopher.store.history import HistoryEvent
+
+
+def event_message(job_id: str, event: HistoryEvent, cursor: str) -> job_event_pb2.JobEvent:
+    """Return what a watcher is told of an event."""
+    message = job_event_pb2.JobEvent(
+        job_id=job_id,
+        state=convert.STATE_NUMBER[event.state],
+        attempt=event.attempt,
+        event_time=convert.timestamp(event.at_ms),
+        cancel_requested=event.is_cancel_requested,
+        progress=event.progress,
+        kind=KIND_NUMBER[event.kind],
+        sequence=event.sequence,
+        cursor=cursor,
+    )
+    _add_detail(message, event.kind, event.detail)
+    return message
+
+
+def _add_detail(message: job_event_pb2.JobEvent, kind: EventKind, detail: bytes) -> None:
+    word, _, rest = detail.partition(b" ")
+    match kind:
+        case EventKind.PROGRESS:
+            message.progress_message = detail.decode()
+        case EventKind.LOG:
+            message.log.level, message.log.message = word.decode(), rest.decode()
+        case EventKind.OUTPUT:
+            message.output.content_type, message.output.data = word.decode(), rest
+        case EventKind.CHILD:
+            child_type, state = rest.decode().split(" ")
+            message.child.job_id, message.child.type = word.decode(), child_type
+            message.child.state = convert.STATE_NUMBER[JobState(state)]
+        case EventKind.NOTICE:
+            message.notice.reason, message.notice.message = word.decode(), rest.decode()
+        case _:
+            pass  # the rest is told by the head alone
+
+
+def heartbeat(last: job_event_pb2.JobEvent) -> job_event_pb2.JobEvent:
+    """Return a sign of life after an event: where the job stands has not changed, nor has the cursor."""
+    return job_event_pb2.JobEvent(
+        job_id=last.job_id,
+        state=last.state,
+        attempt=last.attempt,
+        event_time=last.event_time,
+        cancel_requested=last.cancel_requested,
+        progress=last.progress,
+        kind=job_event_pb2.JOB_EVENT_KIND_HEARTBEAT,
+        cursor=last.cursor,
+    )
+
+
+def truncated(following: job_event_pb2.JobEvent, dropped: int, cursor: str) -> job_event_pb2.JobEvent:
+    """Return the news that events are kept no more.
+
+    Args:
+        following: The first one that is kept.
+        dropped: How many are missing before it.
+        cursor: Of the event just before it.
+    """
+    return job_event_pb2.JobEvent(
+        job_id=following.job_id,
+        state=following.state,
+        attempt=following.attempt,
+        event_time=following.event_time,
+        cancel_requested=following.cancel_requested,
+        progress=following.progress,
+        kind=job_event_pb2.JOB_EVENT_KIND_TRUNCATED,
+        cursor=cursor,
+        truncation=job_event_pb2.Truncation(oldest_sequence=following.sequence, dropped_count=dropped),
+    )
