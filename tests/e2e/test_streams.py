@@ -10,6 +10,7 @@ from gopher.client.trio_client import TrioClient
 from gopher.event import EventKind
 from gopher.job import JobState
 from tests.e2e.cutting_proxy import CuttingProxy
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from gopher.client import JobEvent
@@ -23,7 +24,7 @@ PATIENCE_SECONDS: Final = 180.0
 async def watched(client: TrioClient, job_id: str, events: list[JobEvent]) -> None:
     """Take all that a watch tells."""
     async for event in client.watch(job_id):
-        events.append(event)
+        events.append(event)  # noqa: PERF401 - they are looked at as they come
 
 
 def emitted(events: list[JobEvent]) -> list[object]:
@@ -66,8 +67,7 @@ async def test_stream_survives_the_death_of_its_server(farm: Farm) -> None:
             watching.start_soon(watched, client, job_id, events)
             await farm.worker()
             for number in (500, 1_500):
-                while len(events) < number:
-                    await trio.sleep(0.01)
+                await until(lambda: len(events) >= number, within_seconds=PATIENCE_SECONDS)  # noqa: B023 - awaited at once
                 server.kill()
                 await server.start()
     await client.aclose()
