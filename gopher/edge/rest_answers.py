@@ -207,6 +207,7 @@ class JobChange(Struct, frozen=True, kw_only=True):
 
     kind: EventKind
     sequence: int
+    cursor: str
     job_id: str
     state: JobState
     attempt: int
@@ -323,6 +324,7 @@ def job_change(event: job_event_pb2.JobEvent) -> JobChange:
     shape = {
         "kind": KIND_OF[event.kind].value,
         "sequence": event.sequence,
+        "cursor": event.cursor,
         "job_id": event.job_id,
         "state": convert.STATE_OF[event.state].value,
         "attempt": event.attempt,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from gopher_pb.v1 import job_event_pb2
 
 from gopher.event import EventKind
-from gopher.job import JobState
 from gopher.wire import convert
-from gopher.wire.events import KIND_NUMBER
+from gopher.wire.events import KIND_NUMBER, add_detail
 
 if TYPE_CHECKING:
     from gopher.store.history import HistoryEvent
@@ -28,27 +27,10 @@ def event_message(job_id: str, event: HistoryEvent, cursor: str) -> job_event_pb
         sequence=event.sequence,
         cursor=cursor,
     )
-    _add_detail(message, event.kind, event.detail)
+    if event.kind is EventKind.PROGRESS:
+        message.progress_message = event.detail.decode()
+    add_detail(message, event.told)
     return message
-
-
-def _add_detail(message: job_event_pb2.JobEvent, kind: EventKind, detail: bytes) -> None:
-    word, _, rest = detail.partition(b" ")
-    match kind:
-        case EventKind.PROGRESS:
-            message.progress_message = detail.decode()
-        case EventKind.LOG:
-            message.log.level, message.log.message = word.decode(), rest.decode()
-        case EventKind.OUTPUT:
-            message.output.content_type, message.output.data = word.decode(), rest
-        case EventKind.CHILD:
-            child_type, state = rest.decode().split(" ")
-            message.child.job_id, message.child.type = word.decode(), child_type
-            message.child.state = convert.STATE_NUMBER[JobState(state)]
-        case EventKind.NOTICE:
-            message.notice.reason, message.notice.message = word.decode(), rest.decode()
-        case _:
-            pass  # the rest is told by the head alone
 
 
 def heartbeat(last: job_event_pb2.JobEvent) -> job_event_pb2.JobEvent:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gopher.errors import JobNotFoundError
-from gopher.event import EventKind
+from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk
 from gopher.job import JobState
 from gopher.store import keys
 from gopher.store.scripts import Script
@@ -20,6 +20,7 @@ from gopher.store.scripts import Script
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gopher.event import EventDetail
     from gopher.store.codec import Field
     from gopher.store.link import Link
     from gopher.store.resp import Reply
@@ -50,6 +51,23 @@ class HistoryEvent(NamedTuple):
     is_cancel_requested: bool
     progress: float
     detail: bytes
+
+    @property
+    def told(self) -> EventDetail | None:
+        """What is told beside it, as `Saying.detail` packs it; None for states, progress and the mark of a cancel."""
+        word, _, rest = self.detail.partition(b" ")
+        match self.kind:
+            case EventKind.LOG:
+                return LogLine(word.decode(), rest.decode())
+            case EventKind.OUTPUT:
+                return OutputChunk(rest, word.decode())
+            case EventKind.CHILD:
+                child_type, state = rest.decode().split(" ")
+                return ChildChange(word.decode(), child_type, JobState(state))
+            case EventKind.NOTICE:
+                return Notice(word.decode(), rest.decode())
+            case _:
+                return None
 
 
 class Saying(NamedTuple):

@@ -35,6 +35,24 @@ def detail_of(event: job_event_pb2.JobEvent) -> EventDetail | None:
             return None
 
 
+def add_detail(event: job_event_pb2.JobEvent, detail: EventDetail | None) -> None:
+    """Put what comes with an event into its message."""
+    match detail:
+        case LogLine(level, message):
+            event.log.level, event.log.message = level, message
+        case OutputChunk(data, content_type):
+            event.output.data, event.output.content_type = data, content_type
+        case ChildChange(job_id, job_type, state):
+            event.child.job_id, event.child.type = job_id, job_type
+            event.child.state = convert.STATE_NUMBER[state]
+        case Notice(reason, message):
+            event.notice.reason, event.notice.message = reason, message
+        case Truncation(oldest, dropped):
+            event.truncation.oldest_sequence, event.truncation.dropped_count = oldest, dropped
+        case None:
+            pass
+
+
 def details_object(detail: EventDetail | None) -> dict[str, JsonValue]:
     """Return what comes with an event as parts of a JSON object, of which at most one is not null."""
     parts: dict[str, JsonValue] = dict.fromkeys(("log", "output", "child", "notice", "truncation"))

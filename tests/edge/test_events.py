@@ -135,6 +135,7 @@ async def test_stream_tells_what_a_handler_gives(rest: Rest) -> None:
         events = [(await reader.event()).data for _ in range(5)]
 
     assert [event["kind"] for event in events] == ["state", "state", "log", "output", "output"]
+    assert all(event["cursor"] for event in events)
     assert events[2]["log"] == {"level": "warning", "message": "careful"}
     assert events[3]["output"] == {"content_type": "application/json", "data": {"n": [1]}, "data_base64": None}
     assert events[4]["output"] == {"content_type": "application/octet-stream", "data": None, "data_base64": "/w=="}

@@ -32,6 +32,8 @@ def echo(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> gopher.JsonVa
     """Return the payload and tell of it."""
     print("a handler's own line")  # noqa: T201 - where it goes is tested
     job.progress(0.5, "half")
+    job.log("echoed")
+    job.emit(b"\xff")
     return [job.id, job.attempt, payload]
 
 
@@ -39,6 +41,8 @@ def echo(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> gopher.JsonVa
 async def echo_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> gopher.JsonValue:
     """Do the same on Trio."""
     await job.progress(0.5, "half")
+    await job.log("echoed")
+    await job.emit(b"\xff")
     return [job.id, job.attempt, payload]
 
 
