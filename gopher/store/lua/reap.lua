@@ -61,10 +61,25 @@ for _, id in ipairs(ended) do
     retell(id, job)
   end
 end
+-- What was attached to a client that has vanished; before it is let go of, so that one cut short is ended twice rather than never.
+local vanished = redis.call('zrangebyscore', attached_key, '-inf', '(' .. string.format('%d', now), 'limit', 0, limit)
+for _, id in ipairs(vanished) do
+  local job = read_job(id)
+  if job and not FINAL[job.state] and not job.cancel_reason then
+    cancel_job(id, job, 'its client has vanished', VANISHED_GRACE_MS, now)
+  elseif job then
+    retell(id, job)
+  elseif redis.call('exists', family_key(id)) == 1 then
+    orphan(id, now)
+  end
+end
 publish_changes(now)
 if #ended > 0 then
   redis.call('zrem', processing_key, unpack(ended))
   reply[2] = #ended
+end
+if #vanished > 0 then
+  redis.call('zrem', attached_key, unpack(vanished))
 end
 for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
   local over = redis.call('zrangebyscore', base .. state, '-inf', now, 'limit', 0, limit)
@@ -79,19 +94,6 @@ for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
     redis.call('zrem', base .. state, unpack(over))
     reply[3] = reply[3] + #over
   end
-end
--- What was attached to a client that has vanished; before it is let go of, so that one cut short is ended twice rather than never.
-local vanished = redis.call('zrangebyscore', attached_key, '-inf', '(' .. string.format('%d', now), 'limit', 0, limit)
-for _, id in ipairs(vanished) do
-  local job = read_job(id)
-  if job and not FINAL[job.state] and not job.cancel_reason then
-    cancel_job(id, job, 'its client has vanished', VANISHED_GRACE_MS, now)
-  elseif not job and redis.call('exists', family_key(id)) == 1 then
-    orphan(id, now)
-  end
-end
-if #vanished > 0 then
-  redis.call('zrem', attached_key, unpack(vanished))
 end
 if enqueued or is_awaited then
   wake_workers()
