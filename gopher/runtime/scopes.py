@@ -125,6 +125,11 @@ class RunningAttempt:
         self.is_over = True
         self._scope = None
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether the job has a history: somebody has watched it, or it has said something."""
+        return self.speech is not None or self.job.number(b"history") is not None
+
     def note_said(self) -> None:
         """Note that a saying is written; whoever waits for the last one is told."""
         speech = self.speech
@@ -216,6 +221,12 @@ class Scopes:
             self._early[job_id, token] = grace_seconds
             if len(self._early) > _EARLY_CANCELS:
                 self._early.popitem(last=False)
+
+    def note_watched(self, job_id: str) -> None:
+        """Note that somebody watches a job, if it runs here."""
+        attempt = self._running.get(job_id)
+        if attempt is not None:
+            attempt.speech = attempt.speech or Speech()
 
     def lose_lease(self, attempt: RunningAttempt) -> None:
         """End an attempt that may be running elsewhere by now."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
-from gopher.job import Move, Outcome
+from gopher.job import JobState, Move, Outcome
 from gopher.kin.carrier import Carrier
 from gopher.runtime import machine
 from gopher.runtime.children import Children
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
     from gopher.event import EventKind
     from gopher.handlers import Registry
+    from gopher.kin.kin import Sibling
     from gopher.runtime.scopes import RunningAttempt
     from gopher.store.store import Store
 
@@ -161,7 +162,12 @@ class Supervisor:
         )
         self._carrier = Carrier(store)
         nurseries = Nurseries(
-            store, self._carrier, namespace=plan.namespace, rests=self._claimer.rests, on_lost=self._scopes.lose_lease
+            store,
+            self._carrier,
+            namespace=plan.namespace,
+            rests=self._claimer.rests,
+            on_lost=self._scopes.lose_lease,
+            on_change=self._tell_of_child,
         )
         self._executors = Executors(
             app=plan.app,
@@ -359,6 +365,13 @@ class Supervisor:
 
     async def _say(self, attempt: RunningAttempt, kind: EventKind, progress: float | str, detail: bytes) -> None:
         await self._reporters[attempt.queue].say(attempt, kind, progress, detail)
+
+    def _tell_of_child(self, attempt: RunningAttempt, child: Sibling) -> None:
+        # Whom nobody watches pays nothing for his children.
+        if attempt.is_heard and child.id is not None:
+            waits = child.job.delay_ms is not None or child.job.run_ms is not None
+            state = child.state or (JobState.SCHEDULED if waits else JobState.ENQUEUED)
+            self._reporters[attempt.queue].child_nowait(attempt, child.id, child.type, state)
 
     def _notice(self, attempt: RunningAttempt, reason: str, message: str) -> None:
         """Tell of an attempt, in the log and to its watchers; never blocks, never raises."""

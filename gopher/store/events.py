@@ -159,8 +159,8 @@ class Control:
     async def listen(self, namespace: str, queue: str, receive: Callable[[str, list[str]], None]) -> None:
         """Have every message of a queue handed to `receive`, as its word and what follows, until the link closes.
 
-        The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason;
-        `drain` with the id of a worker and grace in ms, -1 for its own.
+        The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason; `watched`
+        with the id of a job that runs, once it has a history; `drain` with the id of a worker and grace in ms, -1 for its own.
         """
 
         def parse(message: bytes) -> None:
