@@ -126,20 +126,6 @@ class BulkOperationNotFoundError(NotFoundError):
         super().__init__(f"bulk operation {operation_id!r} does not exist or has been forgotten", operation_id=operation_id)
 
 
-class CursorTooOldError(RequestError):
-    """The history does not hold what follows the cursor: its oldest events are kept no more, or Redis has lost its newest."""
-
-    reason = "CURSOR_TOO_OLD"
-
-    def __init__(self, about: str, oldest_sequence: int, oldest_cursor: str) -> None:
-        super().__init__(
-            f"what follows the cursor is kept no more; the oldest event of {about} is {oldest_sequence}: go on from there, by "
-            "oldest_cursor, or start again without a cursor",
-            oldest_sequence=str(oldest_sequence),
-            oldest_cursor=oldest_cursor,
-        )
-
-
 class AlreadyExistsError(RequestError):
     """Something else holds what the request would create."""
 

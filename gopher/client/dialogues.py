@@ -20,7 +20,6 @@ from gopher.client import calls
 from gopher.client.submission import item_spec, job_spec
 from gopher.errors import (
     CallExpiredError,
-    CursorTooOldError,
     GopherError,
     InvalidRequestError,
     JobCancelledError,
@@ -263,7 +262,7 @@ class Watching:
 
         None otherwise, and for the cursor that the reader himself has given: he is told by the error.
         """
-        if not isinstance(error, CursorTooOldError) or self._last is None:
+        if not isinstance(error, status.CursorTooOldError) or self._last is None:
             return None
         oldest = int(error.metadata["oldest_sequence"])
         self._cursor = error.metadata["oldest_cursor"]

@@ -27,8 +27,8 @@ from gopher.edge.rest_bodies import Query
 from gopher.edge.rest_calls import GET, Operation, parameter
 from gopher.edge.rest_errors import HttpError
 from gopher.edge.rest_parsing import decode_query
-from gopher.errors import CursorTooOldError, InvalidRequestError
-from gopher.wire.status import ServerStoppingError
+from gopher.errors import InvalidRequestError
+from gopher.wire.status import CursorTooOldError, ServerStoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

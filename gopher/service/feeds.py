@@ -16,10 +16,11 @@ import trio
 
 from gopher_pb.v1 import job_stream_pb2
 
-from gopher.errors import CursorTooOldError, GopherError, JobNotFoundError
+from gopher.errors import GopherError, JobNotFoundError
 from gopher.service.cursors import Seal
 from gopher.service.telling import event_message
 from gopher.wire import convert
+from gopher.wire.status import CursorTooOldError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -14,7 +14,6 @@ from gopher.client.dialogues import Dialogue, Pause, SubmitManyError, Watching
 from gopher.client.values import JobEvent
 from gopher.errors import (
     CallExpiredError,
-    CursorTooOldError,
     GopherError,
     JobCancelledError,
     JobFailedError,
@@ -386,7 +385,7 @@ def test_watching_has_ended_with_the_final_event(cursor: str | None, last: JobEv
 def test_watching_tells_what_was_lost_while_it_was_cut() -> None:
     """Events that are kept no more when the stream is taken up again are told as such, and the rest follows."""
     watching = Watching("ns", "j1", None, clock(*range(10)))
-    error = CursorTooOldError("j1", 10, "c9")
+    error = status.CursorTooOldError("j1", 10, "c9")
     at_the_start = watching.skipped(error)
     watching.is_news(EVENT)
 

@@ -10,10 +10,11 @@ import trio.testing
 
 from gopher_pb.v1 import job_event_pb2, job_pb2
 
-from gopher.errors import CursorTooOldError, InvalidRequestError
+from gopher.errors import InvalidRequestError
 from gopher.job import Move
 from gopher.service import watch
 from gopher.store.history import MAX_EVENTS, Histories, HistoryEvent
+from gopher.wire.status import CursorTooOldError
 from tests.service.watcher import PATIENCE_SECONDS, Watcher, say, watch_until, watched
 
 if TYPE_CHECKING:

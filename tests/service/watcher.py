@@ -8,10 +8,11 @@ import trio
 
 from gopher_pb.v1 import job_event_pb2, job_pb2, job_stream_pb2
 
-from gopher.errors import CursorTooOldError, JobNotFoundError
+from gopher.errors import JobNotFoundError
 from gopher.event import EventKind
 from gopher.store.history import Saying
 from gopher.wire.events import KIND_OF
+from gopher.wire.status import CursorTooOldError
 
 if TYPE_CHECKING:
     from gopher.store.codec import ClaimedJob
