@@ -7,6 +7,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, Unpack
 
+import msgspec
+
+from gopher.event import EventKind
+from gopher.job import BYTES_CONTENT_TYPE, JSON_CONTENT_TYPE, JsonValue
 from gopher.nursery import JobNursery, NurseryPolicy, OnCrash, SyncJobNursery
 from gopher.submission import JobOptions, Payload
 
@@ -15,9 +19,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 PROGRESS_MESSAGE_LENGTH: Final = 255
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+MAX_LOG_BYTES: Final = 4 * 1024
+"""A line of a job's log; a longer one is cut."""
+MAX_OUTPUT_BYTES: Final = 64 * 1024
+"""A chunk of a job's output; a larger one is refused."""
 
 ContextT = TypeVar("ContextT", bound="AttemptInfo")
-Report: TypeAlias = Callable[[float, str], Awaitable[None]]
+Saying: TypeAlias = tuple[EventKind, float | str, bytes]
+"""What a handler says: its kind, of progress how far, and what is told beside it, as `gopher.store.history.Saying` has it."""
+Say: TypeAlias = Callable[[EventKind, float | str, bytes], Awaitable[None]]
 Enlist: TypeAlias = Callable[[str, Payload, JobOptions], Awaitable[str]]
 
 
@@ -142,9 +153,9 @@ _KNOWN: Final = tuple(name for name in AttemptInfo.__slots__ if name not in {"_r
 class JobContext(AttemptInfo):
     """One attempt, as a coroutine handler sees it."""
 
-    __slots__ = ("enlist", "nurse", "report")
+    __slots__ = ("enlist", "nurse", "say")
 
-    report: Report
+    say: Say
     enlist: Enlist
     nurse: Callable[[str, str], AbstractAsyncContextManager[JobNursery]]
     """Set, all, by whoever runs the handler."""
@@ -159,7 +170,30 @@ class JobContext(AttemptInfo):
         Raises:
             ValueError: The fraction is not a number.
         """
-        await self.report(*_progress(fraction, message))
+        await self.say(*_progress(fraction, message))
+
+    async def log(self, message: str, level: str = "info") -> None:
+        """Say a line to the job's watchers, who read it in order with all else; returns once it is kept.
+
+        Args:
+            message: For people; cut after 4 KiB.
+            level: debug, info, warning or error.
+
+        Raises:
+            ValueError: The level is none of these.
+        """
+        await self.say(*_log(message, level))
+
+    async def emit(self, data: JsonValue | bytes) -> None:
+        """Give a chunk of output to the job's watchers; returns once it is kept.
+
+        Args:
+            data: Bytes, which stay bytes, or anything that JSON can hold; at most 64 KiB.
+
+        Raises:
+            ValueError: It is larger, or not JSON.
+        """
+        await self.say(*_output(data))
 
     async def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
         """Submit a child: a job that comes to be when this attempt completes its job, and not otherwise; return its id.
@@ -197,9 +231,9 @@ class JobContext(AttemptInfo):
 class SyncJobContext(AttemptInfo):
     """One attempt, as a handler in a thread, or a plain `def` in a subprocess, sees it."""
 
-    __slots__ = ("enlist", "nurse", "report")
+    __slots__ = ("enlist", "nurse", "say")
 
-    report: Callable[[float, str], None]
+    say: Callable[[EventKind, float | str, bytes], None]
     enlist: Callable[[str, Payload, JobOptions], str]
     nurse: Callable[[str, str], AbstractContextManager[SyncJobNursery]]
     """Set, all, by whoever runs the handler."""
@@ -215,7 +249,15 @@ class SyncJobContext(AttemptInfo):
 
     def progress(self, fraction: float, message: str = "") -> None:
         """See `JobContext.progress`."""
-        self.report(*_progress(fraction, message))
+        self.say(*_progress(fraction, message))
+
+    def log(self, message: str, level: str = "info") -> None:
+        """See `JobContext.log`."""
+        self.say(*_log(message, level))
+
+    def emit(self, data: JsonValue | bytes) -> None:
+        """See `JobContext.emit`."""
+        self.say(*_output(data))
 
     def submit(self, type: str, payload: Payload = None, **options: Unpack[JobOptions]) -> str:  # noqa: A002 - as above
         """See `JobContext.submit`."""
@@ -232,7 +274,32 @@ class SyncJobContext(AttemptInfo):
         return self.nurse(policy, on_crash)
 
 
-def _progress(fraction: float, message: str) -> tuple[float, str]:
+def _progress(fraction: float, message: str) -> Saying:
     if math.isnan(fraction):
         raise ValueError("the fraction of a progress must be 0 to 1, not nan")
-    return min(max(fraction, 0.0), 1.0), message[:PROGRESS_MESSAGE_LENGTH]
+    return EventKind.PROGRESS, min(max(fraction, 0.0), 1.0), _text(message[:PROGRESS_MESSAGE_LENGTH])
+
+
+def _log(message: str, level: str) -> Saying:
+    if level not in LOG_LEVELS:
+        raise ValueError(f"the level of a log line must be {', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}, not {level!r}")
+    # A character that the end would cut in two goes.
+    line = _text(message)[:MAX_LOG_BYTES].decode("utf-8", "ignore").encode()
+    return EventKind.LOG, "", b"%b %b" % (level.encode(), line)
+
+
+def _output(data: JsonValue | bytes) -> Saying:
+    if isinstance(data, bytes):
+        kind, chunk = BYTES_CONTENT_TYPE, data
+    else:
+        try:
+            kind, chunk = JSON_CONTENT_TYPE, msgspec.json.encode(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"a chunk of output must be bytes or what JSON can hold: {error}") from error
+    if len(chunk) > MAX_OUTPUT_BYTES:
+        raise ValueError(f"a chunk of output holds at most {MAX_OUTPUT_BYTES} bytes, not {len(chunk)}: give it in pieces")
+    return EventKind.OUTPUT, "", b"%b %b" % (kind.encode(), chunk)
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "replace")

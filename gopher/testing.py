@@ -24,17 +24,21 @@ import msgspec
 import trio
 
 from gopher.errors import GopherError, JobNotFoundError
+from gopher.event import EventKind
 from gopher.job import DEFAULT_NAMESPACE, Job, NewJob, Priority
 from gopher.runtime.apps import load_registry
 from gopher.runtime.machine import usable_cpus
-from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.runtime.plan import WorkerPlan
+from gopher.runtime.supervisor import Supervisor
 from gopher.store.embedded import open_embedded_redis
+from gopher.store.history import MAX_EVENTS
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from gopher.event import EventDetail
     from gopher.handlers import Registry
     from gopher.store.lifecycle import Settlement
 
@@ -105,6 +109,14 @@ class Runtime:
             with suppress(JobNotFoundError):
                 found.append(await self.job(child_id))
         return found
+
+    async def said(self, job_id: str) -> list[EventDetail]:
+        """Return what the handler of a job has said to its watchers: log lines and output, in order."""
+        return [
+            event.told
+            for event in await self._store.histories.read(DEFAULT_NAMESPACE, self._queue, job_id, after=0, count=MAX_EVENTS)
+            if event.told is not None and event.kind in {EventKind.LOG, EventKind.OUTPUT}
+        ]
 
     async def drain(self) -> dict[str, Job]:
         """Wait until every job submitted, and all that their handlers submit, is final and return them, by id.

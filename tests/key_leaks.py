@@ -1,6 +1,7 @@
 """Tells which keys of a namespace would stay for ever: a second opinion on the store, which reads Redis by itself.
 
-A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or an index
+A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or the history
+of a job whose record says that it has one, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
 of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run. An outbox is a leak: somebody must have
 delivered what it held. Bulk operations stand under a tag of their own,
@@ -60,9 +61,8 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     kind, _, rest = name.partition(":")
     if name in PERMANENT_OF_QUEUE:
         return None
-    if kind == "job":
-        index = _index_of(connection, base, rest)
-        return None if connection.zscore(base + index, rest) is not None else f"the job is not in {index}"
+    if kind in {"job", "history"}:
+        return _fault_of_job_key(connection, base, kind, rest)
     if name in INDEXES:
         strays = [job_id for job_id in _members(connection, key) if _index_of(connection, base, job_id) != name]
         return f"holds {strays}, which stand elsewhere or nowhere" if strays else None
@@ -81,6 +81,13 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
         return None if index in INDEXES - FINAL else "is held by a job that is final or gone"
     # One that has come to its end since it was found has none either, and is no leak.
     return None if connection.ttl(key) != -1 else "no TTL, and not known as permanent"
+
+
+def _fault_of_job_key(connection: redis.Redis, base: str, kind: str, job_id: str) -> str | None:
+    if kind == "history":
+        return None if connection.hget(f"{base}job:{job_id}", "history") else "the job is gone, or knows nothing of it"
+    index = _index_of(connection, base, job_id)
+    return None if connection.zscore(base + index, job_id) is not None else f"the job is not in {index}"
 
 
 def _fault_of_parked(connection: redis.Redis, base: str, name: str, rest: str) -> str | None:

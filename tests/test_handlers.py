@@ -11,8 +11,9 @@ import pytest
 import trio
 
 import gopher  # noqa: TC001 - an annotation here is resolved when the handler is registered
-from gopher.contexts import JobContext, SyncJobContext
+from gopher.contexts import JobContext, Saying, SyncJobContext
 from gopher.errors import PayloadMismatchError
+from gopher.event import EventKind
 from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Executor, Registry, Retry, Snooze
 from gopher.job import JSON_CONTENT_TYPE, JsonValue
 
@@ -280,29 +281,88 @@ def test_copy_of_a_context_knows_the_same() -> None:
 @pytest.mark.parametrize(("fraction", "told"), [(-1, 0.0), (0.5, 0.5), (2, 1.0), (math.inf, 1.0)])
 def test_progress_is_bent_into_its_bounds(fraction: float, told: float) -> None:
     """A fraction outside of 0 to 1 counts as the nearer end, and a message is cut."""
-    reports: list[tuple[float, str]] = []
-    context = context_of(SyncJobContext)
-    assert isinstance(context, SyncJobContext)
-    context.report = lambda *report: reports.append(report)
+    context, said = speaker()
 
     context.progress(fraction, "x" * 300)
 
-    assert reports == [(told, "x" * 255)]
+    assert said == [(EventKind.PROGRESS, told, b"x" * 255)]
+
+
+def speaker() -> tuple[SyncJobContext, list[Saying]]:
+    """Return a context, and where what it says ends up."""
+    said: list[Saying] = []
+    context = context_of(SyncJobContext)
+    assert isinstance(context, SyncJobContext)
+    context.say = lambda *saying: said.append(saying)
+    return context, said
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("hello", b"hello"), ("", b""), ("é" * 3000, "é".encode() * 2048), ("xé" * 2000, ("xé" * 1365 + "x").encode())],
+)
+def test_log_line_is_cut_at_the_end_of_a_character(message: str, line: bytes) -> None:
+    """At most 4 KiB are kept, and what is kept is UTF-8."""
+    context, said = speaker()
+
+    context.log(message, level="warning")
+
+    assert said == [(EventKind.LOG, "", b"warning " + line)]
+
+
+def test_log_refuses_a_level_that_is_none() -> None:
+    """The message names those there are."""
+    context, said = speaker()
+
+    with pytest.raises(ValueError, match="debug, info, warning or error, not 'loud'"):
+        context.log("x", level="loud")
+
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        (b"\x00\xff", b"application/octet-stream \x00\xff"),
+        ("text", b'application/json "text"'),
+        ({"n": 2**60, "empty": []}, b'application/json {"n":1152921504606846976,"empty":[]}'),
+        (None, b"application/json null"),
+        (b"x" * 65_536, b"application/octet-stream " + b"x" * 65_536),
+    ],
+)
+def test_output_is_bytes_or_json(data: JsonValue | bytes, kept: bytes) -> None:
+    """Bytes stay as they are; all else is encoded."""
+    context, said = speaker()
+
+    context.emit(data)
+
+    assert said == [(EventKind.OUTPUT, "", kept)]
+
+
+@pytest.mark.parametrize(("data", "why"), [(b"x" * 65_537, "at most 65536 bytes, not 65537"), (object(), "JSON can hold")])
+def test_output_that_cannot_be_kept_is_refused(data: object, why: str) -> None:
+    """It is the handler's error, told before anything is said."""
+    context, said = speaker()
+
+    with pytest.raises(ValueError, match=why):
+        context.emit(data)  # type: ignore[arg-type] # on purpose
+
+    assert said == []
 
 
 async def test_progress_that_is_no_number_is_refused() -> None:
     """What could not be shown is the handler's error."""
-    reports: list[tuple[float, str]] = []
+    said: list[Saying] = []
 
-    async def keep(fraction: float, message: str) -> None:
+    async def keep(kind: EventKind, progress: float | str, detail: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        reports.append((fraction, message))
+        said.append((kind, progress, detail))
 
     context = context_of()
     assert isinstance(context, JobContext)
-    context.report = keep
+    context.say = keep
 
     with pytest.raises(ValueError, match="not nan"):
         await context.progress(math.nan)
 
-    assert reports == []
+    assert said == []

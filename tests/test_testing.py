@@ -11,6 +11,7 @@ import trio
 import gopher
 import gopher.testing
 from gopher.errors import StartError, UniqueKeyHeldError
+from gopher.event import LogLine, OutputChunk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -158,3 +159,29 @@ def test_run_job_tells_of_a_lifespan_that_fails(redis_program: str) -> None:
 
     with pytest.raises(StartError, match="OSError: no database"):
         gopher.testing.run_job(broken, "double", 1)
+
+
+async def test_said_tells_what_a_handler_has_said(redis_program: str) -> None:
+    """Log lines and output, in order, whichever attempt has said them; nothing of a handler that was silent."""
+    talkative = gopher.Registry()
+
+    @talkative.handler("talk", max_attempts=2)
+    async def talk(job: gopher.JobContext, payload: str) -> None:
+        await job.log(payload, level="debug")
+        await job.emit({"attempt": job.attempt})
+        if job.attempt == 1:
+            raise ValueError(payload)
+
+    @talkative.handler("still")
+    async def still(job: gopher.JobContext, payload: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with gopher.testing.open_runtime(talkative) as runtime:
+        told, silent = await runtime.submit("talk", "hello"), await runtime.submit("still", "hush")
+        await runtime.drain()
+        said, nothing = await runtime.said(told), await runtime.said(silent)
+
+    line = LogLine("debug", "hello")
+    chunks = [OutputChunk(b'{"attempt":%d}' % attempt, "application/json") for attempt in (1, 2)]
+    assert said == [line, chunks[0], line, chunks[1]]
+    assert nothing == []

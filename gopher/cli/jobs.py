@@ -25,15 +25,16 @@ def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
         report.tell_job(client.get(job_id), as_json=target.json)
 
 
-def watch(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> int:
-    """Show each change of a job until its end; exit 8 if it failed, 9 if it was cancelled.
+def watch(job_id: str, /, *, cursor: str | None = None, target: Target = DEFAULT_TARGET) -> int:
+    """Show all that happens to a job until its end, with what its handler says; exit 8 if it failed, 9 if it was cancelled.
 
     Args:
         job_id: Which.
+        cursor: Of the last event that is known, as --json shows it: what follows is shown.
         target: Which server, and how to answer.
     """
     with target.connect() as client:
-        return report.follow(client.watch(job_id), as_json=target.json)
+        return report.follow(client.watch(job_id, cursor), as_json=target.json)
 
 
 def cancel(

@@ -9,13 +9,16 @@ import msgspec
 from gopher.cli import output
 from gopher.client.dialogues import result_of
 from gopher.errors import JobCancelledError, JobFailedError
+from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
 from gopher.job import JobState
+from gopher.wire.events import details_object
 from gopher.wire.shape import job_object, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gopher.client import JobEvent
+    from gopher.event import EventDetail
     from gopher.job import Job, JsonValue
 
 NOTHING: Final = "-"
@@ -77,13 +80,34 @@ def tell_event(event: JobEvent, *, as_json: bool) -> None:
     parts += [f"attempt {event.attempt}"] if event.attempt else []
     parts += [f"{event.progress:.0%}"] if event.progress else []
     parts += [event.progress_message] if event.progress_message else []
-    parts += ["cancel requested"] if event.cancel_requested and not event.is_final else []
+    parts += ["cancel requested"] if event.cancel_requested and not event.state.is_final else []
+    parts += _detail_words(event.detail)
     output.line(output.one_line("  ".join(parts)))
+
+
+def _detail_words(detail: EventDetail | None) -> list[str]:
+    match detail:
+        case LogLine(level, message):
+            return [level, message]
+        case OutputChunk():
+            value = detail.value
+            return ["output", f"{len(value)} bytes" if isinstance(value, bytes) else _text(value)]
+        case ChildChange(job_id, job_type, state):
+            return [f"child {job_id} {job_type} {state}"]
+        case Notice(reason, message):
+            return [f"{reason}: {message}"]
+        case Truncation(_, dropped):
+            return [f"{dropped} events are kept no more"]
+        case None:
+            return []
 
 
 def _event_object(event: JobEvent) -> dict[str, JsonValue]:
     return {
         "job_id": event.job_id,
+        "kind": event.kind.value,
+        "sequence": event.sequence,
+        "cursor": event.cursor,
         "state": event.state.value,
         "attempt": event.attempt,
         "event_time": moment(event.event_ms),
@@ -91,6 +115,7 @@ def _event_object(event: JobEvent) -> dict[str, JsonValue]:
         "progress": event.progress,
         "progress_message": event.progress_message,
         "job": None if event.job is None else job_object(event.job),
+        **details_object(event.detail),
     }
 
 
@@ -128,8 +153,10 @@ def follow_with_bar(events: Iterable[JobEvent]) -> None:
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("submitted", total=1.0)
+        message = ""
         for event in events:
-            said = f"{event.state} {event.progress_message}".strip()
+            message = event.progress_message if event.kind is EventKind.PROGRESS else message
+            said = f"{event.state} {message}".strip()
             progress.update(bar, completed=event.progress, description=output.one_line(said))
 
 

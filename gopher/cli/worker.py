@@ -16,9 +16,10 @@ from gopher.cli import options, output
 from gopher.errors import StartError, StoreError
 from gopher.runtime.apps import EXIT_BAD_APP, load_registry
 from gopher.runtime.machine import usable_cpus
+from gopher.runtime.plan import WorkerPlan
 from gopher.runtime.processes import CHILD_VARIABLE, EXIT_DISMISSED, Processes
 from gopher.runtime.signals import watch_signals
-from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.runtime.supervisor import Supervisor
 from gopher.store.store import Store
 from gopher.telemetry import log, tracing
 

@@ -36,6 +36,7 @@ from gopher.client.values import (
     WaitStats,
     Worker,
 )
+from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
 from gopher.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -49,10 +50,15 @@ __all__ = [
     "BulkFilter",
     "BulkOperation",
     "CallEndedError",
+    "ChildChange",
     "Client",
+    "EventKind",
     "JobEvent",
     "JobItem",
     "JobType",
+    "LogLine",
+    "Notice",
+    "OutputChunk",
     "Percentiles",
     "Queue",
     "Receipt",
@@ -64,6 +70,7 @@ __all__ = [
     "SubmitManyError",
     "SubmitOptions",
     "TrioClient",
+    "Truncation",
     "TypeStats",
     "WaitStats",
     "Worker",

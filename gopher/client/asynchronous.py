@@ -101,9 +101,9 @@ class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncStreamMethods):
         """Return what the handler returned, once the job is completed."""
         return await self._run(dialogues.result(self.namespace, job_id, wait))
 
-    async def watch(self, job_id: str) -> AsyncGenerator[values.JobEvent]:
-        """Yield the job as it stands, then its changes, until it is final."""
-        watching = dialogues.Watching(self.namespace, job_id)
+    async def watch(self, job_id: str, cursor: str | None = None) -> AsyncGenerator[values.JobEvent]:
+        """Yield all that has happened to the job and what happens, from the oldest event or behind the cursor, until it is final."""
+        watching = dialogues.Watching(self.namespace, job_id, cursor)
         while True:
             cut: GopherError | None = None
             events = self._stream(watching.call)
@@ -111,13 +111,16 @@ class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncStreamMethods):
                 async for event in events:
                     if watching.is_news(event):
                         yield event
-                    if event.is_final:
-                        return
+                if watching.has_ended:
+                    return
             except GopherError as error:
                 cut = error
             finally:
                 await events.aclose()  # noqa: ASYNC102 -- it ends the call and waits for nothing
-            await self._pause(watching.pause_seconds(cut))
+            if cut is not None and (skipped := watching.skipped(cut)) is not None:
+                yield skipped
+            else:
+                await self._pause(watching.pause_seconds(cut))
 
     async def cancel(
         self, job_id: str, *, reason: str = "", actor: str = "", grace: float | None = None, wait: bool = False

@@ -18,6 +18,7 @@ from gopher.client import values
 from gopher.errors import GopherError, invalid
 from gopher.job import Job, JobState
 from gopher.wire import convert, status
+from gopher.wire.events import KIND_OF, detail_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -212,15 +213,18 @@ def requeue_failed(namespace: str, queue: str | None, job_type: str | None, job_
     )
 
 
-def watch(namespace: str, job_id: str) -> Call[values.JobEvent]:
+def watch(namespace: str, job_id: str, cursor: str) -> Call[values.JobEvent]:
     """Follow a job; a stream."""
-    request = job_stream_pb2.WatchJobRequest(namespace=namespace, job_id=job_id)
+    request = job_stream_pb2.WatchJobRequest(namespace=namespace, job_id=job_id, cursor=cursor)
     return call_of(JOBS + "WatchJob", request, job_stream_pb2.WatchJobResponse, lambda reply: _event(reply.event))
 
 
 def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
     return values.JobEvent(
         job_id=event.job_id,
+        kind=KIND_OF[event.kind],
+        sequence=event.sequence,
+        cursor=event.cursor,
         state=convert.STATE_OF[event.state],
         attempt=event.attempt,
         event_ms=convert.to_ms(event.event_time),
@@ -228,6 +232,7 @@ def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
         progress=event.progress,
         progress_message=event.progress_message,
         job=convert.job_from_message(event.job) if event.HasField("job") else None,
+        detail=detail_of(event),
     )
 
 

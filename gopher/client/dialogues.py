@@ -27,6 +27,7 @@ from gopher.errors import (
     RequestError,
     WaitTimeoutError,
 )
+from gopher.event import EventKind, Truncation
 from gopher.job import Job, JobState, JsonValue
 from gopher.retry import RetryPolicy
 from gopher.wire import status
@@ -214,24 +215,61 @@ def result_of(job: Job) -> JsonValue:
 
 
 class Watching:
-    """How far a watch has come: what is new to its reader, and whether a stream that broke is worth another call.
+    """How far a watch has come: what its next stream asks for, and whether one that broke is worth another.
 
-    The first message of each stream tells the job as it stands. After a reconnect that is either what was missed, or nothing new.
+    Args:
+        namespace: Of the job.
+        job_id: Which.
+        cursor: Of the last event that the reader knows; None for none.
+        now: The clock, in seconds.
     """
 
-    def __init__(self, namespace: str, job_id: str, now: Callable[[], float] = time.monotonic) -> None:
-        self.call = calls.watch(namespace, job_id)
+    def __init__(
+        self, namespace: str, job_id: str, cursor: str | None = None, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._namespace = namespace
+        self._job_id = job_id
+        self._cursor = cursor or ""
         self._now = now
         self._last: JobEvent | None = None
+        self._place = 0
         self._failures = 0
         self._heard_at = now()
 
+    @property
+    def call(self) -> calls.Call[JobEvent]:
+        """The next stream: it goes on behind what is known."""
+        return calls.watch(self._namespace, self._job_id, self._cursor)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a stream that ended with OK has told all: the end, or nothing, where the reader knew the end already."""
+        return bool(self._cursor) if self._last is None else self._last.state.is_final
+
     def is_news(self, event: JobEvent) -> bool:
-        """Note the event and tell whether it says more than the one before."""
+        """Note the event and tell whether the reader is told it, as all are but signs of life."""
         self._failures = 0
         self._heard_at = self._now()
-        known, self._last = self._last, event
-        return known is None or replace(event, job=None, event_ms=0) != replace(known, job=None, event_ms=0)
+        self._cursor = event.cursor or self._cursor
+        if event.kind is EventKind.HEARTBEAT:
+            return False
+        self._last = event
+        self._place = event.sequence or self._place
+        return True
+
+    def skipped(self, error: GopherError) -> JobEvent | None:
+        """Return the news that events were lost while the stream was cut, where that is what another stream was refused for.
+
+        None otherwise, and for the cursor that the reader himself has given: he is told by the error.
+        """
+        if not isinstance(error, status.CursorTooOldError) or self._last is None:
+            return None
+        oldest = int(error.metadata["oldest_sequence"])
+        self._cursor = error.metadata["oldest_cursor"]
+        detail = Truncation(oldest, max(0, oldest - 1 - self._place))
+        return replace(
+            self._last, kind=EventKind.TRUNCATED, sequence=0, cursor=self._cursor, progress_message="", job=None, detail=detail
+        )
 
     def pause_seconds(self, error: GopherError | None) -> float:
         """Return how long to wait before the next stream, after one that ended early.

@@ -126,23 +126,33 @@ class Client(BulkMethods, LimitMethods, StreamMethods):
         """
         return self._run(dialogues.result(self.namespace, job_id, wait))
 
-    def watch(self, job_id: str) -> Iterator[values.JobEvent]:
-        """Yield the job as it stands, then its changes, until it is final.
+    def watch(self, job_id: str, cursor: str | None = None) -> Iterator[values.JobEvent]:
+        """Yield all that has happened to the job and what happens, from the oldest event that is kept, until it is final.
 
-        When the server goes away, the watch finds it again; the next event then tells what was missed.
+        When the server goes away, the watch goes on where it was, there or at another one: nothing is missed, nothing told twice.
+
+        Args:
+            job_id: Which.
+            cursor: Of the last event that is known, to go on behind it; None: from the oldest.
+
+        Raises:
+            CursorTooOldError: Events behind the cursor are kept no more; the metadata hold `oldest_cursor`.
         """
-        watching = dialogues.Watching(self.namespace, job_id)
+        watching = dialogues.Watching(self.namespace, job_id, cursor)
         while True:
             cut: GopherError | None = None
             try:
                 for event in self._stream(watching.call):
                     if watching.is_news(event):
                         yield event
-                    if event.is_final:
-                        return
+                if watching.has_ended:
+                    return
             except GopherError as error:
                 cut = error
-            self._pause(watching.pause_seconds(cut))
+            if cut is not None and (skipped := watching.skipped(cut)) is not None:
+                yield skipped
+            else:
+                self._pause(watching.pause_seconds(cut))
 
     def cancel(self, job_id: str, *, reason: str = "", actor: str = "", grace: float | None = None, wait: bool = False) -> Job:
         """End the job as cancelled and return it.

@@ -5,30 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gopher.breaker import BreakerState, Forced
+    from gopher.event import EventDetail
     from gopher.job import Job, JobState
     from gopher.limits import Limits, PriorityRatio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """One change of a job.
+    """One thing that happened to a job.
 
     Attributes:
         job_id: Whose.
-        state: Where the job stands now.
-        attempt: Number of the last attempt; 0 before the first.
-        event_ms: When it changed, ms since the epoch by the clock of Redis.
-        cancel_requested: Whether a cancel is on its way.
+        kind: What it tells.
+        sequence: Its place in the job's history, from 1 with no gap; 0 where it is no part of it.
+        cursor: To go on behind it with another `watch`.
+        state: Where the job stood after it.
+        attempt: Number of the last attempt then; 0 before the first.
+        event_ms: Its moment, ms since the epoch by the clock of Redis.
+        cancel_requested: Whether a cancel was on its way.
         progress: 0 to 1, as the handler last said.
-        progress_message: Text beside it.
-        job: The whole job: in the first event, after each reconnect and in the last one; None in between.
+        progress_message: Text beside it; in the event that tells it.
+        job: The whole job: in the first event and in the last one; None in between, and in all that follow a cursor but the last.
+        detail: What comes with its kind: a LogLine, OutputChunk, ChildChange, Notice or Truncation; None for the others.
     """
 
     job_id: str
+    kind: EventKind
+    sequence: int
+    cursor: str
     state: JobState
     attempt: int
     event_ms: int
@@ -36,11 +46,37 @@ class JobEvent:
     progress: float
     progress_message: str
     job: Job | None
+    detail: EventDetail | None
 
     @property
     def is_final(self) -> bool:
-        """Whether no event follows."""
-        return self.state.is_final
+        """Whether no event follows, as long as nobody requeues the job."""
+        return self.kind is EventKind.STATE and self.state.is_final and self.job is not None and self.job.state.is_final
+
+    @property
+    def log(self) -> LogLine | None:
+        """The line, of an event that tells one."""
+        return self.detail if isinstance(self.detail, LogLine) else None
+
+    @property
+    def output(self) -> OutputChunk | None:
+        """The chunk, of an event that gives one."""
+        return self.detail if isinstance(self.detail, OutputChunk) else None
+
+    @property
+    def child(self) -> ChildChange | None:
+        """The child, of an event that tells of one."""
+        return self.detail if isinstance(self.detail, ChildChange) else None
+
+    @property
+    def notice(self) -> Notice | None:
+        """The notice, of an event that is one."""
+        return self.detail if isinstance(self.detail, Notice) else None
+
+    @property
+    def truncation(self) -> Truncation | None:
+        """What is kept no more, of an event that tells so."""
+        return self.detail if isinstance(self.detail, Truncation) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

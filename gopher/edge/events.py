@@ -1,9 +1,9 @@
 """The events of a job as a stream that a browser's `EventSource` reads (SSE).
 
-The first event holds the whole job as it stands, the last one too; each in between tells of one change. Nothing is replayed: a
-client that comes back is told the whole job, which holds what it missed, and its `Last-Event-ID` is looked at for one thing only.
-When that is the job's end, and the job has not moved since, there is nothing to tell: the answer is 204, at which an `EventSource`
-stops to come back. An id is made of the event's moment, attempt and state, so it is the same whichever server sends it.
+The first event holds the whole job as it stands, the last one too; each in between tells of one thing that happened. The id of an
+event is its cursor: a client that comes back says it as `Last-Event-ID`, to whichever server, and is told what follows, with no gap
+and nothing twice. When nothing follows, since it knows the job's end, the answer is 204, at which an `EventSource` stops to come back.
+An id that is none of this job's, or older than what is kept, is no matter: the client is told all that is kept.
 
 While nothing changes a comment is sent now and then, so that no proxy takes the stream for dead and a reader that has gone is
 noticed. An error in mid-stream is told as an event of the type `cut`.
@@ -19,7 +19,7 @@ import msgspec
 import trio
 from starlette.responses import Response
 
-from gopher_pb.v1 import job_stream_pb2
+from gopher_pb.v1 import job_event_pb2, job_stream_pb2
 
 from gopher.edge import rest_errors
 from gopher.edge.rest_answers import JobChange, Refusal, job_change
@@ -27,7 +27,8 @@ from gopher.edge.rest_bodies import Query
 from gopher.edge.rest_calls import GET, Operation, parameter
 from gopher.edge.rest_errors import HttpError
 from gopher.edge.rest_parsing import decode_query
-from gopher.wire.status import ServerStoppingError
+from gopher.errors import InvalidRequestError
+from gopher.wire.status import CursorTooOldError, ServerStoppingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,18 +96,30 @@ class Events(Operation):
 
     async def serve(self, wanted: job_stream_pb2.WatchJobRequest, last_id: str, receive: Receive, send: Send) -> None:
         """Stream the events of a job until it is final, the client goes, or the server stops."""
-        writer = _Writer(send, last_id)
+        writer = _Writer(send)
         # While the client listens.
         async with self._places, trio.open_nursery() as nursery:
             nursery.start_soon(_until_gone, receive, writer, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, writer)
             nursery.start_soon(self._until_stop, writer, nursery.cancel_scope)
             try:
-                await self._watch.watch_job(wanted, writer.tell)
+                await self._tell(wanted, writer, last_id)
             except* Exception as group:  # noqa: BLE001 - the interceptor: nothing a handler raises may end the server
                 await writer.cut(rest_errors.known(group, self.path))
             await writer.end()
             nursery.cancel_scope.cancel()
+
+    async def _tell(self, wanted: job_stream_pb2.WatchJobRequest, writer: _Writer, last_id: str) -> None:
+        """Tell what follows the id, or all."""
+        try:
+            resumed = job_stream_pb2.WatchJobRequest(namespace=wanted.namespace, job_id=wanted.job_id, cursor=last_id)
+            await self._watch.watch_job(resumed, writer.tell)
+        except (InvalidRequestError, CursorTooOldError):
+            if not last_id or writer.has_begun:
+                raise
+            await self._watch.watch_job(wanted, writer.tell)
+        if not writer.has_begun:
+            await writer.send_away()
 
     async def _keep_alive(self, writer: _Writer) -> None:
         while True:
@@ -138,34 +151,34 @@ class _Writer:
     """Writes one stream. Until the first event is known nothing is written, so that a refusal still is an answer with its status.
 
     Attributes:
+        has_begun: Whether the answer's status is written.
         has_ended: Whether nothing more is written.
 
     Args:
         send: Of ASGI.
-        last_id: The client's `Last-Event-ID`.
     """
 
-    def __init__(self, send: Send, last_id: str) -> None:
+    def __init__(self, send: Send) -> None:
         self._send = send
-        self._last_id = last_id
         self._lock = trio.Lock()
-        self._has_begun = False
+        self.has_begun = False
         self.has_ended = False
 
     async def tell(self, message: job_stream_pb2.WatchJobResponse) -> None:
-        """Write an event."""
-        change = job_change(message.event)
-        event_id = f"{message.event.event_time.ToMilliseconds()}-{change.attempt}-{change.state}"
-        if not self._has_begun:
-            if change.state.is_final and event_id == self._last_id:
-                await self._answer(Response(status_code=HTTPStatus.NO_CONTENT))
-                return
+        """Write an event; a heartbeat is none here, where comments fill the silence."""
+        event = message.event
+        if not self.has_begun:
             await self._begin()
-        await self.say(f"id: {event_id}\n".encode() + _data(change))
+        if event.kind != job_event_pb2.JOB_EVENT_KIND_HEARTBEAT:
+            await self.say(f"id: {event.cursor}\n".encode() + _data(job_change(event)))
+
+    async def send_away(self) -> None:
+        """Answer that nothing follows."""
+        await self._answer(Response(status_code=HTTPStatus.NO_CONTENT))
 
     async def cut(self, error: GopherError) -> None:
         """Say why the stream ends before the job does."""
-        if self._has_begun:
+        if self.has_begun:
             await self.say(b"event: cut\n" + _data(Refusal(rest_errors.fault_of(error))))
         else:
             await self._answer(rest_errors.refusal(error))
@@ -173,13 +186,13 @@ class _Writer:
     async def say(self, text: bytes) -> None:
         """Write a part of the stream, if it has begun and not ended."""
         async with self._lock:
-            if self._has_begun and not self.has_ended:
+            if self.has_begun and not self.has_ended:
                 await self._send({"type": "http.response.body", "body": text, "more_body": True})
 
     async def end(self) -> None:
         """End the stream."""
         async with self._lock:
-            if self._has_begun and not self.has_ended:
+            if self.has_begun and not self.has_ended:
                 self.has_ended = True
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -191,14 +204,14 @@ class _Writer:
             (b"x-content-type-options", b"nosniff"),
         ]
         async with self._lock:
-            self._has_begun = True
+            self.has_begun = True
             await self._send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
 
     async def _answer(self, response: Response) -> None:
         """Answer as a whole: there is no stream."""
         async with self._lock:
             if not self.has_ended:
-                self._has_begun = self.has_ended = True
+                self.has_begun = self.has_ended = True
                 await self._send(
                     {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
                 )

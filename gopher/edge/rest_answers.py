@@ -8,9 +8,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gopher.bulk import BulkKind, BulkState  # noqa: TC001 - msgspec reads the declarations at run time
+from gopher.event import EventKind  # noqa: TC001 - likewise
 from gopher.job import JobState, Outcome, Priority
 from gopher.wire import convert
 from gopher.wire.bulk import operation_from_message, operation_object
+from gopher.wire.events import KIND_OF, detail_of, details_object
 from gopher.wire.limits import ratio_from_message
 from gopher.wire.shape import job_object, moment
 
@@ -161,9 +163,52 @@ class JobPage(Struct, frozen=True):
     next_page_token: str | None
 
 
-class JobChange(Struct, frozen=True, kw_only=True):
-    """One event of a job; `job` is the whole job in the first and in the last, null in between."""
+class LogView(Struct, frozen=True):
+    """A line of a handler's log; the level is debug, info, warning or error."""
 
+    level: str
+    message: str
+
+
+class OutputView(Struct, frozen=True):
+    """A chunk of a handler's output: JSON stands decoded in `data`, any other in `data_base64`."""
+
+    content_type: str
+    data: Raw
+    data_base64: str | None
+
+
+class ChildView(Struct, frozen=True):
+    """A child that was started, or has ended."""
+
+    job_id: str
+    type: str
+    state: JobState
+
+
+class NoticeView(Struct, frozen=True):
+    """What Gopher tells of an attempt."""
+
+    reason: str
+    message: str
+
+
+class TruncationView(Struct, frozen=True):
+    """What a job's history no longer holds."""
+
+    oldest_sequence: int
+    dropped_count: int
+
+
+class JobChange(Struct, frozen=True, kw_only=True):
+    """One event of a job; `job` is the whole job in the first and in the last, null in between.
+
+    `sequence` is its place in the job's history, 0 where it is no part of it; one of the last five tells what comes with its kind.
+    """
+
+    kind: EventKind
+    sequence: int
+    cursor: str
     job_id: str
     state: JobState
     attempt: int
@@ -172,6 +217,11 @@ class JobChange(Struct, frozen=True, kw_only=True):
     progress: float
     progress_message: str
     job: JobView | None
+    log: LogView | None
+    output: OutputView | None
+    child: ChildView | None
+    notice: NoticeView | None
+    truncation: TruncationView | None
 
 
 class QueueView(Struct, frozen=True, kw_only=True):
@@ -268,16 +318,24 @@ def job_page(reply: pb.ListJobsResponse | admin_service_pb2.ListFailedJobsRespon
 
 def job_change(event: job_event_pb2.JobEvent) -> JobChange:
     """Return one event of a job."""
-    return JobChange(
-        job_id=event.job_id,
-        state=convert.STATE_OF[event.state],
-        attempt=event.attempt,
-        event_time=moment(convert.to_ms(event.event_time)),
-        cancel_requested=event.cancel_requested,
-        progress=event.progress,
-        progress_message=event.progress_message,
-        job=job_view(event.job) if event.HasField("job") else None,
-    )
+    details = details_object(detail_of(event))
+    output = details["output"]
+    # Whatever the handler gave stands in the answer as it is.
+    raw = {"output": output | {"data": Raw(msgspec.json.encode(output["data"]))}} if isinstance(output, dict) else {}
+    shape = {
+        "kind": KIND_OF[event.kind].value,
+        "sequence": event.sequence,
+        "cursor": event.cursor,
+        "job_id": event.job_id,
+        "state": convert.STATE_OF[event.state].value,
+        "attempt": event.attempt,
+        "event_time": moment(convert.to_ms(event.event_time)),
+        "cancel_requested": event.cancel_requested,
+        "progress": event.progress,
+        "progress_message": event.progress_message,
+        "job": job_view(event.job) if event.HasField("job") else None,
+    }
+    return msgspec.convert(shape | details | raw, JobChange)
 
 
 def queue_view(queue: queue_service_pb2.Queue) -> QueueView:

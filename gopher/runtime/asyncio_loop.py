@@ -184,7 +184,7 @@ def _log_unhandled(_loop: asyncio.AbstractEventLoop, told: dict[str, object]) ->
 def context_of(context: JobContext) -> JobContext:
     """Return a context whose methods are awaited on asyncio; `nurse` is still to be set."""
     asyncio_context = context.copy_as(JobContext)
-    asyncio_context.report = trio_asyncio.trio_as_aio(context.report)
+    asyncio_context.say = trio_asyncio.trio_as_aio(context.say)
     asyncio_context.enlist = trio_asyncio.trio_as_aio(context.enlist)
     return asyncio_context
 

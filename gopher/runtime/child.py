@@ -36,10 +36,10 @@ from gopher.runtime.subprocesses import (
     Accepted,
     Answer,
     Assignment,
-    Progress,
     Raised,
     Refused,
     Returned,
+    Said,
     Submission,
     encode_line,
 )
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from gopher.contexts import ContextT, Ending
+    from gopher.event import EventKind
     from gopher.handlers import HandlerSpec
     from gopher.job import NewJob
     from gopher.submission import JobOptions, Payload
@@ -92,10 +93,10 @@ class Worker:
         self._lines = lines
         self._lock = threading.Lock()
 
-    def report(self, fraction: float, message: str) -> None:
-        """Say how far the handler has come."""
+    def say(self, kind: EventKind, progress: float | str, detail: bytes) -> None:
+        """Hand over what the handler says to the job's watchers; the worker keeps it before all that comes later."""
         with self._lock:
-            self._channel.sendall(encode_line(Progress(fraction, message)) + b"\n")
+            self._channel.sendall(encode_line(Said(kind, progress, detail)) + b"\n")
 
     def submit(self, job: NewJob) -> str:
         """Hand over what the handler submits and return its id.
@@ -183,9 +184,9 @@ def _raised(error: BaseException, non_retryable: tuple[type[BaseException], ...]
 def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
     payload = spec.read_payload(assignment.payload, assignment.content_type)
 
-    async def report_on_trio(fraction: float, message: str) -> None:
+    async def say_on_trio(kind: EventKind, progress: float | str, detail: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        worker.report(fraction, message)
+        worker.say(kind, progress, detail)
 
     async def enlist_on_trio(job_type: str, payload: Payload, options: JobOptions) -> str:
         # The answer is awaited in a thread, so that the handler's other Trio tasks go on.
@@ -194,10 +195,10 @@ def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
     sigterm = Sigterm()
     if spec.is_coroutine:
         context = _context(JobContext, assignment, sigterm)
-        context.report, context.enlist, context.nurse = report_on_trio, enlist_on_trio, _no_nursery
+        context.say, context.enlist, context.nurse = say_on_trio, enlist_on_trio, _no_nursery
         return trio.run(_call_on_trio, spec, context, payload, sigterm)
     sync_context = _context(SyncJobContext, assignment, sigterm)
-    sync_context.report = worker.report
+    sync_context.say = worker.say
     sync_context.enlist = lambda *words: worker.submit(new_child(*words))
     sync_context.nurse = _no_nursery
     sigterm.catch(lambda: sys.exit(_EXIT_TERMINATED))

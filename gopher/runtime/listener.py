@@ -27,7 +27,7 @@ class Listener:
         claimer: Is woken.
         promoter: Is woken.
         scheduler: Is woken.
-        scopes: Ends jobs.
+        scopes: Ends jobs, and is told which are watched.
         orphans: Is woken.
         drain: Called with the id of a worker that is to drain, and the grace in seconds, None for its own.
     """
@@ -59,6 +59,8 @@ class Listener:
                 self.orphans.wake()
             case "cancel", [job_id, token, grace_ms, *_]:
                 self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
+            case "watched", [job_id]:
+                self.scopes.note_watched(job_id)
             case "drain", [worker, grace_ms, *_]:
                 self.drain(worker, None if int(grace_ms) < 0 else int(grace_ms) / 1000)
             case _:

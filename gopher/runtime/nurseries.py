@@ -91,16 +91,25 @@ class Nurseries:
         namespace: Of the attempts, and of their children.
         rests: Where attempts wait without a slot.
         on_lost: Told of an attempt whose lease is lost.
+        on_change: Told of an attempt's child that was stored, or has ended; must neither block nor raise.
     """
 
     def __init__(
-        self, store: Store, carrier: Carrier, *, namespace: str, rests: Rests, on_lost: Callable[[RunningAttempt], None]
+        self,
+        store: Store,
+        carrier: Carrier,
+        *,
+        namespace: str,
+        rests: Rests,
+        on_lost: Callable[[RunningAttempt], None],
+        on_change: Callable[[RunningAttempt, Sibling], None],
     ) -> None:
         self._store = store
         self._carrier = carrier
         self._namespace = namespace
         self._rests = rests
         self._on_lost = on_lost
+        self._on_change = on_change
 
     async def open(self, attempt: RunningAttempt, policy: str, on_crash: str) -> AttemptKin:
         """Open a nursery of an attempt.
@@ -121,6 +130,7 @@ class Nurseries:
         kin = AttemptKin(self._carrier, parent, number, policy=kind, on_crash=crash, earlier=earlier)
         kin.attempt = attempt
         kin.on_lost = partial(self._on_lost, attempt)
+        kin.on_stored = kin.on_end = partial(self._on_change, attempt)
         self._carrier.take(kin)
         return kin
 

@@ -36,6 +36,7 @@ from gopher.telemetry import log, tracing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gopher.event import EventKind
     from gopher.handlers import HandlerSpec, Registry
     from gopher.runtime.children import Children
     from gopher.runtime.executors import Executors
@@ -60,11 +61,11 @@ _CODE_DEADLINE_EXCEEDED: Final = 4
 _CODE_ABORTED: Final = 10
 
 
-class Reporter(Protocol):
-    """Keeps a running attempt's progress; `Supervisor` and the test kit implement it."""
+class Say(Protocol):
+    """Keeps what a running attempt says; `Supervisor` and the test kit implement it."""
 
-    async def __call__(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
-        """Keep the progress of an attempt."""
+    async def __call__(self, attempt: RunningAttempt, kind: EventKind, progress: float | str, detail: bytes) -> None:
+        """Keep it, as `gopher.store.history.Saying` has it."""
 
 
 class Runner:
@@ -75,7 +76,7 @@ class Runner:
         executors: Where they run.
         namespace: Of the jobs.
         max_result_bytes: A larger result fails the job.
-        report: Keeps progress.
+        say: Keeps what handlers say to the watchers of their jobs.
         children: Takes in what handlers submit.
         nurseries: Opens those of handlers.
         is_draining: Tells handlers whether the worker drains.
@@ -89,7 +90,7 @@ class Runner:
         *,
         namespace: str,
         max_result_bytes: int,
-        report: Reporter,
+        say: Say,
         children: Children,
         nurseries: Nurseries,
         is_draining: Callable[[], bool],
@@ -100,7 +101,7 @@ class Runner:
         self._executors = executors
         self._namespace = namespace
         self._max_result_bytes = max_result_bytes
-        self._report = report
+        self._say = say
         self._children = children
         self._nurseries = nurseries
         self._is_draining = is_draining
@@ -218,8 +219,8 @@ class Runner:
     def _context(self, attempt: RunningAttempt) -> JobContext:
         job = attempt.job
 
-        async def report(fraction: float, message: str) -> None:
-            await self._report(attempt, fraction, message)
+        async def say(kind: EventKind, progress: float | str, detail: bytes) -> None:
+            await self._say(attempt, kind, progress, detail)
 
         async def enlist(job_type: str, payload: Payload, options: JobOptions) -> str:
             return await self._children.submit(attempt, job_type, payload, options)
@@ -236,7 +237,7 @@ class Runner:
             is_draining=self._is_draining,
         )
         context.ending = attempt
-        context.report = report
+        context.say = say
         context.enlist = enlist
         context.nurse = partial(trio_block, self._nurseries, attempt)
         return context

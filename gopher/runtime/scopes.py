@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from gopher.runtime.children import Brood
@@ -46,6 +46,23 @@ class Host(Protocol):
         """Return the stack of the handler, the innermost frame last; empty where it cannot be seen."""
 
 
+class Speech:
+    """What an attempt has said so far.
+
+    Attributes:
+        said: How many sayings.
+        unwritten: How many of them are not in the job's history yet.
+        when_written: Called once all are; None when nobody waits for that.
+    """
+
+    __slots__ = ("said", "unwritten", "when_written")
+
+    def __init__(self) -> None:
+        self.said = 0
+        self.unwritten = 0
+        self.when_written: Callable[[], None] | None = None
+
+
 class RunningAttempt:
     """One attempt from its claim until its outcome is written.
 
@@ -64,6 +81,7 @@ class RunningAttempt:
         host: What runs the handler at present; None for Trio.
         hangs_at: Where the handler was last seen after its grace: `file:line in function`; '' where that is not known.
         is_over: Whether the handler has ended, and only its outcome is still to be written.
+        speech: What it has said to the job's watchers; None when it has said nothing.
         began_at: When the handler began, by `time.perf_counter()`; None until then.
         ended_at: When it ended, likewise; 0 until then.
     """
@@ -85,6 +103,7 @@ class RunningAttempt:
         "may_begin",
         "nurseries",
         "queue",
+        "speech",
         "waited_seconds",
     )
 
@@ -104,6 +123,7 @@ class RunningAttempt:
         self.host: Host | None = None
         self.hangs_at = ""
         self.is_over = False
+        self.speech: Speech | None = None
         self.began_at: float | None = None
         self.ended_at = 0.0
 
@@ -131,6 +151,20 @@ class RunningAttempt:
         self.ended_at = time.perf_counter()
         self.is_over = True
         self._scope = None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the job has a history: somebody has watched it, or it has said something."""
+        return self.speech is not None or self.job.number(b"history") is not None
+
+    def note_said(self) -> None:
+        """Note that a saying is written; whoever waits for the last one is told."""
+        speech = self.speech
+        if speech is not None:
+            speech.unwritten -= 1
+            if not speech.unwritten and speech.when_written is not None:
+                tell, speech.when_written = speech.when_written, None
+                tell()
 
     def cancel(self, reason: CancelReason, grace_seconds: float = _GRACE_SECONDS) -> None:
         """End the handler, or let it not begin; the first reason stands, and of all graces the end that comes first."""
@@ -220,6 +254,12 @@ class Scopes:
             self._early[job_id, token] = min(grace_seconds, self._early.get((job_id, token), math.inf))
             if len(self._early) > _EARLY_CANCELS:
                 self._early.popitem(last=False)
+
+    def note_watched(self, job_id: str) -> None:
+        """Note that somebody watches a job, if it runs here."""
+        attempt = self._running.get(job_id)
+        if attempt is not None:
+            attempt.speech = attempt.speech or Speech()
 
     def lose_lease(self, attempt: RunningAttempt) -> None:
         """End an attempt that may be running elsewhere by now."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -85,7 +86,11 @@ class Settler:
         return len(self._waiting)
 
     def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
-        """Have an outcome written soon."""
+        """Have an outcome written soon, behind all that the attempt has said."""
+        speech = attempt.speech
+        if speech is not None and speech.unwritten:
+            speech.when_written = partial(self.put_nowait, attempt, settlement)
+            return
         self._waiting.append((attempt, settlement))
         if len(self._waiting) == 1:
             self._has_work.set()

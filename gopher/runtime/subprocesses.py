@@ -1,10 +1,10 @@
 """Handlers marked `process=True`: one subprocess an attempt, which a cancel ends with all its children.
 
 The worker starts `python -m gopher.runtime.child APP FD` in a process group of its own, on a leash. They talk over a socket pair, a
-JSON document a line: the worker says which job; the child says progress, and what it submits, any number of times, then its outcome,
-and ends. Each submit is answered. What the child prints goes to the worker's standard error. However the attempt ends, nothing is left
-of its process group afterwards. What has left the group is found by its parents, and ends as well, unless the child itself was killed
-by somebody else or has gone by `os._exit`: then nobody knows whose it was.
+JSON document a line: the worker says which job; the child says what its watchers are to hear, and what it submits, any number of
+times, then its outcome, and ends. Each submit is answered. What the child prints goes to the worker's standard error. However the
+attempt ends, nothing is left of its process group afterwards. What has left the group is found by its parents, and ends as well,
+unless the child itself was killed by somebody else or has gone by `os._exit`: then nobody knows whose it was.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import msgspec
 import trio
 
 from gopher.errors import GopherError, HandlerError, PayloadMismatchError, ResultInvalidError
+from gopher.event import EventKind  # noqa: TC001 - msgspec reads the fields of these structs at run time
 from gopher.handlers import Discard, Retry, Snooze
-from gopher.job import Failure, NewJob  # noqa: TC001 - msgspec reads the fields of `Submission` and `Raised` at run time
+from gopher.job import Failure, NewJob  # noqa: TC001 - msgspec reads the fields of these structs at run time
 from gopher.leash import leashed
 from gopher.runtime.failures import ChildError
 from gopher.runtime.notices import CLEANUP_CUT, Notice
@@ -73,11 +74,12 @@ class Assignment(msgspec.Struct):
         return self
 
 
-class Progress(msgspec.Struct, tag="progress"):
-    """The handler has come so far."""
+class Said(msgspec.Struct, tag="said"):
+    """What the handler says to the job's watchers, as `gopher.contexts.Saying` has it."""
 
-    fraction: float
-    message: str
+    kind: EventKind
+    progress: float | str
+    detail: bytes
 
 
 class Submission(msgspec.Struct, tag="submission"):
@@ -112,7 +114,7 @@ class Raised(msgspec.Struct, tag="raised"):
     is_retryable: bool = True
 
 
-Report: TypeAlias = Progress | Submission | Returned | Raised
+Report: TypeAlias = Said | Submission | Returned | Raised
 
 
 class Accepted(msgspec.Struct, tag="accepted"):
@@ -153,7 +155,7 @@ class Subprocesses:
         """Run a handler in a subprocess.
 
         Args:
-            context: Takes the progress.
+            context: Takes what the handler says.
             attempt: Which job; its grace is what a cancel gives the subprocess between SIGTERM and SIGKILL.
 
         Returns:
@@ -209,8 +211,8 @@ class Subprocesses:
                 *ends, rest = chunk.split(b"\n")
                 for end in ends:
                     match _reports.decode(buffer + end):
-                        case Progress(fraction, message):
-                            await context.report(fraction, message)
+                        case Said(kind, progress, detail):
+                            await context.say(kind, progress, detail)
                         case Submission(job):
                             await stream.send_all(encode_line(await self._answer(attempt, job)) + b"\n")
                         case outcome:

@@ -4,6 +4,7 @@ While it serves:
 
     listener, promoter, scheduler, reaper     for each queue, hear and keep time
     claimer -> runner -> settler -> relay     take jobs, run them, write their outcomes, hand on what they submitted
+    reporter                                  writes what running attempts say to the watchers of their jobs
     keeper (an OS thread)                     keeps the leases
     cutter                                    ends what outlasts its grace
     recorder                                  brings what was measured to Redis
@@ -17,13 +18,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from gopher.job import Move, Outcome
+from gopher.job import JobState, Move, Outcome
 from gopher.kin.carrier import Carrier
 from gopher.runtime import machine
 from gopher.runtime.children import Children
@@ -41,6 +41,7 @@ from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
 from gopher.runtime.recorder import Recorder
 from gopher.runtime.relay import Relay
+from gopher.runtime.reporter import Reporter
 from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import CancelReason, Scopes
@@ -54,7 +55,10 @@ from gopher.store.registry import StuckAttempt, WorkerDescription
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gopher.event import EventKind
     from gopher.handlers import Registry
+    from gopher.kin.kin import Sibling
+    from gopher.runtime.plan import WorkerPlan
     from gopher.runtime.scopes import RunningAttempt
     from gopher.store.store import Store
 
@@ -68,37 +72,6 @@ _WRITE_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 0.3
 """Chosen: what a lifespan may take to close at the least; all that is left of the drain's time is its own."""
 _LONGEST_SWEEP_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPlan:
-    """What a worker is to do.
-
-    Attributes:
-        app: `module:registry`.
-        namespace: Of the queues.
-        queues: Name -> weight.
-        slots: Attempts that run at most at once, at the least and at the most; the worker finds the number between them.
-        subprocesses: Subprocesses that run at most at once.
-        lease_seconds: Lease.
-        poll_seconds: Safety net of all that waits to be told.
-        grace_seconds: How long a drain lets attempts finish.
-        max_attempts: Of jobs for which neither submitter nor handler says.
-        max_result_bytes: A larger result fails the job.
-        version: Of Gopher.
-    """
-
-    app: str
-    namespace: str
-    queues: dict[str, int]
-    slots: tuple[int, int]
-    subprocesses: int
-    lease_seconds: float
-    poll_seconds: float
-    grace_seconds: float
-    max_attempts: int
-    max_result_bytes: int
-    version: str
 
 
 class Supervisor:
@@ -133,6 +106,7 @@ class Supervisor:
         self._grace = trio.CancelScope()
         self._abandon = abandon
         self._settlers: dict[str, Settler] = {}
+        self._reporters: dict[str, Reporter] = {}
         self._relays: list[Relay] = []
         children = Children(store.outbox, namespace=plan.namespace)
         self._sizing = Sizing(*plan.slots, cpus=machine.cpu_share())
@@ -159,7 +133,12 @@ class Supervisor:
         )
         self._carrier = Carrier(store)
         nurseries = Nurseries(
-            store, self._carrier, namespace=plan.namespace, rests=self._claimer.rests, on_lost=self._scopes.lose_lease
+            store,
+            self._carrier,
+            namespace=plan.namespace,
+            rests=self._claimer.rests,
+            on_lost=self._scopes.lose_lease,
+            on_change=self._tell_of_child,
         )
         self._executors = Executors(
             app=plan.app,
@@ -175,7 +154,7 @@ class Supervisor:
             self._executors,
             namespace=plan.namespace,
             max_result_bytes=plan.max_result_bytes,
-            report=self._report,
+            say=self._say,
             children=children,
             nurseries=nurseries,
             is_draining=self._draining.is_set,
@@ -296,6 +275,8 @@ class Supervisor:
             meter=meter,
         )
         self._settlers[queue] = settler
+        reporter = Reporter(self._store.histories, self._scopes, namespace=plan.namespace, queue=queue)
+        self._reporters[queue] = reporter
         recorder = Recorder(self._store.figures, meter, namespace=plan.namespace, queue=queue, worker=self.worker_id)
         self._recorders.append(recorder)
         self._usage.add_meter(meter)
@@ -319,6 +300,7 @@ class Supervisor:
         self._claimer.add_source(QueueSource(queue, weight, settler, meter))
         await services.start(relay.run)
         await services.start(settler.run)
+        await services.start(reporter.run)
         await services.start(promoter.run)
         await services.start(scheduler.run)
         await services.start(reaper.run)
@@ -353,16 +335,21 @@ class Supervisor:
     def _note_room(self, queue: str) -> None:
         self._claimer.wake(queue)
 
-    async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
-        job = attempt.job
-        kept = await self._store.lifecycle.report(self._plan.namespace, attempt.queue, job.id, job.token, fraction, message)
-        if not kept:
-            self._scopes.lose_lease(attempt)
+    async def _say(self, attempt: RunningAttempt, kind: EventKind, progress: float | str, detail: bytes) -> None:
+        await self._reporters[attempt.queue].say(attempt, kind, progress, detail)
+
+    def _tell_of_child(self, attempt: RunningAttempt, child: Sibling) -> None:
+        # Whom nobody watches pays nothing for his children.
+        if attempt.is_heard and child.id is not None:
+            waits = child.job.delay_ms is not None or child.job.run_ms is not None
+            state = child.state or (JobState.SCHEDULED if waits else JobState.ENQUEUED)
+            self._reporters[attempt.queue].child_nowait(attempt, child.id, child.type, state)
 
     def _notice(self, attempt: RunningAttempt, reason: str, message: str) -> None:
-        """Tell the watchers of a job about its attempt; never blocks, never raises."""
+        """Tell of an attempt, in the log and to its watchers; never blocks, never raises."""
         job = attempt.job
         _log.warning("attempt.notice", job_id=job.id, type=job.type, attempt=job.attempt, reason=reason, message=message)
+        self._reporters[attempt.queue].note_nowait(attempt, reason, message)
 
     def _describe(self) -> WorkerDescription:
         self._usage.look()

@@ -71,7 +71,7 @@ class Threads:
             Delivered once the thread has returned, or is left behind.
         """
         call = _ThreadCall(self, spec, attempt)
-        context.report = call.teller(listener.report)
+        context.say = call.teller(listener.say)
         context.enlist = call.teller(listener.enlist)
         attempt.host = call
         try:

@@ -1,27 +1,30 @@
-"""Following one job: WaitJob and WatchJob.
-
-A follower is entered first, then the job is read, then changes are taken: so none is missed. A change that the read has told of
-already may come again; it is left out where it would say nothing new.
-"""
+"""Following one job: WaitJob and WatchJob."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from gopher_pb.v1 import job_event_pb2, job_stream_pb2
+import trio
+
 from gopher_pb.v1 import job_service_pb2 as pb
+from gopher_pb.v1 import job_stream_pb2
 
+from gopher.service.feeds import Feeds
+from gopher.service.telling import heartbeat, truncated
 from gopher.wire import check, convert
-from gopher.wire.status import SlowReaderError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gopher.job import Job, JobState
-    from gopher.store.events import JobChange
+    from gopher_pb.v1 import job_event_pb2
+
+    from gopher.service.feeds import Feed, Told
     from gopher.store.store import Store
 
     Send = Callable[[job_stream_pb2.WatchJobResponse], Awaitable[None]]
+
+HEARTBEAT_SECONDS: Final = 12.0
+"""Of silence, then comes a sign of life; chosen: a reader may count on one every 15 s, also over a slow network."""
 
 
 class Watch:
@@ -33,6 +36,7 @@ class Watch:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._feeds = Feeds(store)
 
     async def wait_job(self, request: pb.WaitJobRequest) -> pb.WaitJobResponse:
         """Return the job once it is final."""
@@ -40,83 +44,43 @@ class Watch:
         return pb.WaitJobResponse(job=convert.job_to_message(job))
 
     async def watch_job(self, request: job_stream_pb2.WatchJobRequest, send: Send) -> None:
-        """Send the changes of a job: first the whole job, last the whole job at its end."""
+        """Send the events of a job, from the oldest that is kept or from behind the cursor, until it is final."""
         namespace = check.namespace(request.namespace)
-        async with self._store.events.follow(namespace, request.job_id) as changes:
-            job = await self._store.query.get(namespace, request.job_id)
-            view = _View(job)
-            await send(view.message(job))
-            if job.state.is_final:
-                return
-            async for change in changes:
-                if change is None:
-                    # The connection was renewed: whatever was missed shows in the job.
-                    job = await self._store.query.get(namespace, request.job_id)
-                    view = _View(job)
-                    await send(view.message(job))
-                elif not view.take(change):
-                    continue
-                elif change.state is None or change.state.is_final:
-                    job = await self._store.query.get(namespace, request.job_id)
-                    view = _View(job)
-                    # It may have been requeued since, and then the stream goes on.
-                    await send(view.message(job if job.state.is_final else None))
-                else:
-                    await send(view.message(None))
-                if job.state.is_final:
-                    return
-        raise SlowReaderError
+        async with self._feeds.open(namespace, request.job_id) as feed:
+            place = await feed.begin(request.cursor)
+            if not request.cursor:
+                place = await self._send_first(namespace, request.job_id, feed, send)
+            await _send_rest(feed, place, send)
+
+    async def _send_first(self, namespace: str, job_id: str, feed: Feed, send: Send) -> int:
+        """Send the first event of a stream without a cursor, which holds the whole job; return its number."""
+        first = (await feed.next(0))[0]
+        job = convert.job_to_message(await self._store.query.get(namespace, job_id))
+        message = job_stream_pb2.WatchJobResponse()
+        if first.sequence > 1:
+            message.event.CopyFrom(_truncated(feed, 0, first))
+        else:
+            message.CopyFrom(first.message)
+        message.event.job.CopyFrom(job)
+        await send(message)
+        return first.sequence if first.sequence == 1 else first.sequence - 1
 
 
-class _View:
-    """What a watcher has been told so far.
+async def _send_rest(feed: Feed, place: int, send: Send) -> None:
+    while not (feed.last is not None and feed.last.is_end and feed.last.sequence == place):
+        told: list[Told] = []
+        with trio.move_on_after(HEARTBEAT_SECONDS):
+            told = await feed.next(place)
+        if not told:
+            assert feed.last is not None  # noqa: S101 - the stream has begun behind it
+            await send(job_stream_pb2.WatchJobResponse(event=heartbeat(feed.last.message.event)))
+        elif told[0].sequence != place + 1:
+            await send(job_stream_pb2.WatchJobResponse(event=_truncated(feed, place, told[0])))
+        for each in told:
+            await send(each.message)
+            place = each.sequence
 
-    Args:
-        job: As it was read.
-    """
 
-    def __init__(self, job: Job) -> None:
-        known = (job.submitted_ms, job.enqueued_ms, job.started_ms, job.finished_ms)
-        self._at_ms = max(moment for moment in known if moment is not None)
-        self._job_id = job.id
-        self._state = job.state
-        self._attempt = job.attempt
-        self._is_cancel_requested = job.cancel_reason is not None
-        self._progress = job.progress or 0.0
-        self._progress_message = job.progress_message or ""
-
-    def take(self, change: JobChange) -> bool:
-        """Take a change over; tell whether it says anything new."""
-        if change.at_ms < self._at_ms:
-            return False
-        before = self._told()
-        if change.attempt != self._attempt:
-            self._progress, self._progress_message = 0.0, ""
-        if change.progress is not None:
-            self._progress, self._progress_message = change.progress, change.progress_message
-        self._state = self._state if change.state is None else change.state
-        self._attempt = change.attempt
-        self._is_cancel_requested |= change.is_cancel_requested
-        self._at_ms = change.at_ms
-        return change.state is None or self._told() != before
-
-    def _told(self) -> tuple[JobState, int, bool, float, str]:
-        return self._state, self._attempt, self._is_cancel_requested, self._progress, self._progress_message
-
-    def message(self, job: Job | None) -> job_stream_pb2.WatchJobResponse:
-        """Return what the watcher is told now.
-
-        Args:
-            job: To be told whole; None for the change alone.
-        """
-        event = job_event_pb2.JobEvent(
-            job_id=self._job_id,
-            state=convert.STATE_NUMBER[self._state],
-            attempt=self._attempt,
-            event_time=convert.timestamp(self._at_ms),
-            cancel_requested=self._is_cancel_requested,
-            progress=self._progress,
-            progress_message=self._progress_message,
-            job=None if job is None else convert.job_to_message(job),
-        )
-        return job_stream_pb2.WatchJobResponse(event=event)
+def _truncated(feed: Feed, place: int, following: Told) -> job_event_pb2.JobEvent:
+    oldest = following.sequence
+    return truncated(following.message.event, oldest - 1 - place, feed.cursor(oldest - 1))

@@ -1,18 +1,18 @@
 """Changes of jobs as they happen: published by the scripts, followed by servers.
 
 A script publishes the changes it made in one message on the queue's channel. A server that has a watcher in that queue is
-subscribed to it, once, and gives each watcher the changes of its job: an idle watcher costs Redis nothing, and a job that nobody
-watches costs one line of text.
+subscribed to it, once, and wakes those whose job has changed: an idle watcher costs Redis nothing, and a job that nobody watches
+costs one line of text. What has happened is read from the job's history, see `history`.
 
-A pub/sub message can be missed only while the connection is down; each follower is told of a renewed connection and reads the
-job again.
+A pub/sub message can be missed only while the connection is down; whoever follows is told of a renewed connection and reads again.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -39,22 +39,23 @@ class JobChange:
         state: State after; None when the job was deleted.
         attempt: Number of the attempt.
         at_ms: Redis time, ms since the epoch.
-        is_cancel_requested: Whether the change is the mark of a cancel.
-        progress: 0 to 1, when the change is that the handler reported; else None.
-        progress_message: Text beside it.
     """
 
     job_id: str
     state: JobState | None
     attempt: int
     at_ms: int
-    is_cancel_requested: bool = False
-    progress: float | None = None
-    progress_message: str = ""
+
+
+class Hearer(Protocol):
+    """Hears of the changes of a job."""
+
+    def put_nowait(self, change: JobChange | None) -> None:
+        """Take a change; None stands for a renewed connection: something may have been missed."""
 
 
 class Follower:
-    """One watcher's view of one job.
+    """One waiter's view of one job.
 
     Iterating gives its changes in order, and ends when they came faster than they were taken. None stands for a renewed connection:
     something may have been missed, read the job.
@@ -64,7 +65,7 @@ class Follower:
         self._send, self._receive = trio.open_memory_channel[JobChange | None](_BUFFER)
 
     def put_nowait(self, change: JobChange | None) -> None:
-        """Give the watcher a change; one that lags too far behind is cut off and costs the others nothing."""
+        """Give the waiter a change; one that lags too far behind is cut off and costs the others nothing."""
         try:
             self._send.send_nowait(change)
         except trio.WouldBlock:
@@ -94,59 +95,59 @@ class Events:
         Raises:
             JobNotFoundError: The id belongs to no queue of the namespace.
         """
-        channel = keys.events(namespace, await self._registry.queue_of(namespace, job_id)).encode()
-        queue = self._queues.setdefault(channel, _QueueFollowers())
         follower = Follower()
+        async with self.hear(namespace, await self._registry.queue_of(namespace, job_id), job_id, follower):
+            yield follower
+
+    @asynccontextmanager
+    async def hear(self, namespace: str, queue_name: str, job_id: str, hearer: Hearer) -> AsyncIterator[None]:
+        """Have a hearer told of a job's changes while the block lasts; one that is in several blocks is told once."""
+        channel = keys.events(namespace, queue_name).encode()
+        queue = self._queues.setdefault(channel, _QueueFollowers())
         await self._link.subscribe(channel, queue.receive)
         try:
-            queue.followers.setdefault(job_id, set()).add(follower)
-            yield follower
+            queue.hearers.setdefault(job_id, Counter())[hearer] += 1
+            yield
         finally:
-            queue.followers[job_id].discard(follower)
-            if not queue.followers[job_id]:
-                del queue.followers[job_id]
+            queue.remove(job_id, hearer)
             await self._link.unsubscribe(channel, queue.receive)  # noqa: ASYNC102 - takes effect before its first checkpoint
 
     def _tell_all(self) -> None:
         for queue in self._queues.values():
-            for followers in queue.followers.values():
-                for follower in followers:
-                    follower.put_nowait(None)
+            for hearers in queue.hearers.values():
+                for hearer in hearers:
+                    hearer.put_nowait(None)
 
 
 class _QueueFollowers:
-    """The followers of one queue's jobs."""
+    """Who hears of one queue's jobs, and how often each has asked to."""
 
     def __init__(self) -> None:
-        self.followers: dict[str, set[Follower]] = {}
+        self.hearers: dict[str, Counter[Hearer]] = {}
+
+    def remove(self, job_id: str, hearer: Hearer) -> None:
+        """Forget that a hearer has asked once."""
+        hearers = self.hearers[job_id]
+        hearers[hearer] -= 1
+        if not hearers[hearer]:
+            del hearers[hearer]
+        if not hearers:
+            del self.hearers[job_id]
 
     def receive(self, message: bytes) -> None:
         """Take one message of `publish_changes` in lib/queue.lua: the moment, then `id state attempt mark` a line."""
         at, *lines = message.decode(errors="replace").split("\n")
         for line in lines:
-            followers = self.followers.get(line[:_ID_LENGTH])
-            if followers:
+            hearers = self.hearers.get(line[:_ID_LENGTH])
+            if hearers:
                 change = _read_change(line, int(at))
-                for follower in list(followers):
-                    follower.put_nowait(change)
+                for hearer in list(hearers):
+                    hearer.put_nowait(change)
 
 
 def _read_change(line: str, at_ms: int) -> JobChange:
-    job_id, state, attempt, mark = line.split(" ", 3)
-    progress: float | None = None
-    text = ""
-    if mark.startswith("progress "):
-        _, number, text = mark.split(" ", 2)
-        progress = float(number)
-    return JobChange(
-        job_id,
-        None if state == "deleted" else JobState(state),
-        int(attempt),
-        at_ms,
-        is_cancel_requested=mark == "cancel",
-        progress=progress,
-        progress_message=text,
-    )
+    job_id, state, attempt, _ = line.split(" ", 3)
+    return JobChange(job_id, None if state == "deleted" else JobState(state), int(attempt), at_ms)
 
 
 class Control:
@@ -158,8 +159,8 @@ class Control:
     async def listen(self, namespace: str, queue: str, receive: Callable[[str, list[str]], None]) -> None:
         """Have every message of a queue handed to `receive`, as its word and what follows, until the link closes.
 
-        The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason;
-        `drain` with the id of a worker and grace in ms, -1 for its own.
+        The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason; `watched`
+        with the id of a job that runs, once it has a history; `drain` with the id of a worker and grace in ms, -1 for its own.
         """
 
         def parse(message: bytes) -> None:

@@ -44,6 +44,11 @@ def job(namespace: str, name: str, job_id: str) -> str:
     return f"{queue(namespace, name)}job:{job_id}"
 
 
+def history(namespace: str, name: str, job_id: str) -> str:
+    """Return the key of what is kept of a job's events: a stream; it goes with the record."""
+    return f"{queue(namespace, name)}history:{job_id}"
+
+
 def enqueued(namespace: str, name: str, priority: Priority) -> str:
     """Return the key of a line: a sorted set of ids by the moment they were enqueued, ms."""
     return f"{queue(namespace, name)}enqueued:{priority.value}"

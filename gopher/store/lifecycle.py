@@ -141,7 +141,6 @@ class Lifecycle:
         self._purge = Script.load("purge")
         self._pause = Script.load("pause")
         self._resume = Script.load("resume")
-        self._report = Script.load("report")
 
     async def submit(self, namespace: str, jobs: Sequence[NewJob]) -> list[SubmitReceipt | GopherError]:
         """Store jobs; each is accepted or refused by itself.
@@ -255,15 +254,6 @@ class Lifecycle:
         for refusal in replies[len(settlements) :]:
             log_dropped(queue, *refusal)
         return [reply.decode() for reply in replies[: len(settlements)]]
-
-    async def report(self, namespace: str, queue: str, job_id: str, token: int, progress: float, text: str) -> bool:
-        """Keep how far a running attempt has come.
-
-        Returns:
-            False when the lease is lost; nothing was changed.
-        """
-        reply = await self._report(self._link, [keys.settings(namespace, queue)], [job_id, token, progress, text])
-        return bool(reply[0] == b"OK")
 
     async def cancel(self, namespace: str, job_id: str, *, reason: str, grace_ms: int, actor: str = "") -> JobState:
         """End a waiting job, or ask the worker of a processing one to end it.

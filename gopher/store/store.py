@@ -12,6 +12,7 @@ from gopher.store.endings import Endings
 from gopher.store.events import Control, Events
 from gopher.store.families import Families
 from gopher.store.figures import Figures
+from gopher.store.history import Histories
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.limits import LimitRules
 from gopher.store.link import Link
@@ -49,6 +50,7 @@ class Store:
         self.bulk = BulkOperations(self.link, self.registry, self.query)
         self.figures = Figures(self.link)
         self.events = Events(self.link, self.registry)
+        self.histories = Histories(self.link)
         self.control = Control(self.link)
         self.endings = Endings(self.link)
         self.audit = Audit(self.link, self.registry)

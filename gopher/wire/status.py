@@ -49,6 +49,20 @@ class SlowReaderError(errors.RequestError):
         super().__init__("the stream was read too slowly and has been cut; call again")
 
 
+class CursorTooOldError(errors.RequestError):
+    """The history does not hold what follows the cursor: its oldest events are kept no more, or Redis has lost its newest."""
+
+    reason = "CURSOR_TOO_OLD"
+
+    def __init__(self, about: str, oldest_sequence: int, oldest_cursor: str) -> None:
+        super().__init__(
+            f"what follows the cursor is kept no more; the oldest event of {about} is {oldest_sequence}: go on from there, by "
+            "oldest_cursor, or start again without a cursor",
+            oldest_sequence=str(oldest_sequence),
+            oldest_cursor=oldest_cursor,
+        )
+
+
 class ServerStoppingError(GopherError):
     """The server stops and has ended the call; another server, or this one after its restart, will answer."""
 
@@ -83,6 +97,7 @@ TABLE: Final = (
     Row(errors.NotFoundError, grpc.StatusCode.NOT_FOUND, 3),
     Row(errors.AlreadyExistsError, grpc.StatusCode.ALREADY_EXISTS, 4),
     Row(errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION, 4),
+    Row(CursorTooOldError, grpc.StatusCode.OUT_OF_RANGE, 2),
     Row(
         errors.StoreUnavailableError,
         grpc.StatusCode.UNAVAILABLE,

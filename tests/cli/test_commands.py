@@ -113,6 +113,24 @@ def test_submit_watch_and_watch_tell_each_change(run: Run) -> None:
     assert watched[-1]["state"] == "completed"
 
 
+def test_watch_shows_what_the_handler_says(run: Run) -> None:
+    """Log lines and output have lines of their own; what follows a cursor is shown alone."""
+    code, out, _ = run("submit", "talk", "--watch")
+    job_id = json.loads(run("submit", "talk", "--wait", "--json")[1])["id"]
+    watched = [json.loads(line) for line in run("watch", job_id, "--json")[1].splitlines()]
+    rest = run("watch", job_id, "--cursor", watched[3]["cursor"])
+
+    assert code == 0
+    assert [" ".join(line.split()[4:]) for line in out.splitlines()[2:5]] == [
+        "warning hello",
+        'output {"n":[1,null]}',
+        "output 2 bytes",
+    ]
+    assert watched[2]["log"] == {"level": "warning", "message": "hello"}
+    assert watched[3]["output"] == {"content_type": "application/json", "data": {"n": [1, None]}, "data_base64": None}
+    assert (rest[0], len(rest[1].splitlines())) == (0, 3)
+
+
 def test_cancelled_job_exits_9(run: Run) -> None:
     """`cancel` says what became of the job, `watch` of it ends with its own code."""
     job_id = run("submit", "echo", "--delay", "1h")[1]

@@ -32,6 +32,15 @@ async def steps(job: gopher.JobContext, payload: object) -> object:
     return "done"
 
 
+@registry.handler("talk")
+async def talk(job: gopher.JobContext, payload: object) -> object:
+    """Say something of every kind."""
+    await job.log("hello", level="warning")
+    await job.emit({"n": [1, None]})
+    await job.emit(b"\x00\xff")
+    return "done"
+
+
 @registry.handler("size")
 async def size(job: gopher.JobContext, payload: bytes) -> object:
     """Return how many bytes came."""

@@ -33,7 +33,7 @@ class Face(ABC):
     def __getattr__(self, name: str) -> Callable[..., object]: ...
 
     @abstractmethod
-    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore) -> list[JobEvent]:
+    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore, cursor: str | None = None) -> list[JobEvent]:
         """Return all events of a watch; `on_event` sees each as it comes."""
 
     @abstractmethod
@@ -56,9 +56,9 @@ class SyncFace(Face):
     def __getattr__(self, name: str) -> Callable[..., object]:
         return getattr(self.client, name)  # type: ignore[no-any-return]  # a method of the client
 
-    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore) -> list[JobEvent]:
+    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore, cursor: str | None = None) -> list[JobEvent]:
         events = []
-        for event in self.client.watch(job_id):
+        for event in self.client.watch(job_id, cursor):
             events.append(event)
             on_event(event)
         return events
@@ -89,10 +89,10 @@ class AsyncFace(Face):
         method = getattr(self.client, name)
         return lambda *args, **options: self.run(partial(method, *args, **options))
 
-    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore) -> list[JobEvent]:
+    def watch(self, job_id: str, on_event: Callable[[JobEvent], None] = ignore, cursor: str | None = None) -> list[JobEvent]:
         async def collect() -> list[JobEvent]:
             events = []
-            async for event in self.client.watch(job_id):
+            async for event in self.client.watch(job_id, cursor):
                 events.append(event)
                 on_event(event)
             return events

@@ -26,6 +26,7 @@ from gopher.errors import (
     UnknownTypeError,
     WaitTimeoutError,
 )
+from gopher.event import LogLine
 from gopher.job import Job, JobState
 from tests.client.faces import FACES, Face
 
@@ -153,14 +154,22 @@ def test_watch_tells_each_change_to_the_end(face: Face) -> None:
     assert any(event.progress_message == "a quarter" and event.progress == 0.25 for event in events)
 
 
-def test_watch_of_a_final_job_is_one_event(face: Face) -> None:
-    """What is over is told at once."""
-    job_id = face.submit("echo", 1)
+def test_watch_tells_what_the_handler_says_though_it_comes_late(face: Face) -> None:
+    """Log lines and output are told whole, in order, also when the job is over; from any event the rest can be had."""
+    job_id = str(face.submit("talk"))
     face.result(job_id, wait=PATIENCE)
 
-    events = face.watch(str(job_id))
+    events = face.watch(job_id)
+    rest = face.watch(job_id, cursor=events[2].cursor)
+    nothing = face.watch(job_id, cursor=events[-1].cursor)
 
-    assert [event.state for event in events] == [JobState.COMPLETED]
+    assert [event.kind.value for event in events] == ["state", "state", "log", "output", "output", "state"]
+    assert [event.sequence for event in events] == [1, 2, 3, 4, 5, 6]
+    assert events[2].log == LogLine("warning", "hello")
+    assert [event.output and event.output.value for event in events[3:5]] == [{"n": [1, None]}, b"\x00\xff"]
+    assert [event.is_final for event in events] == [False] * 5 + [True]
+    assert rest == events[3:]
+    assert nothing == []
 
 
 def test_cancel_ends_a_running_job(face: Face) -> None:

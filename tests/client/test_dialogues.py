@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import pytest
 
-from gopher_pb.v1 import admin_service_pb2, job_pb2, job_service_pb2
+from gopher_pb.v1 import admin_service_pb2, job_pb2, job_service_pb2, job_stream_pb2
 
 from gopher.client import calls, dialogues, operations
 from gopher.client.channel import ServerUnreachableError
@@ -21,6 +21,7 @@ from gopher.errors import (
     UnknownTypeError,
     WaitTimeoutError,
 )
+from gopher.event import EventKind, Truncation
 from gopher.job import Failure, Job, JobState
 from gopher.wire import convert, status
 
@@ -331,6 +332,9 @@ def test_result_of_a_cancelled_job_tells_the_reason() -> None:
 
 EVENT = JobEvent(
     job_id="j1",
+    kind=EventKind.PROGRESS,
+    sequence=3,
+    cursor="c3",
     state=JobState.PROCESSING,
     attempt=1,
     event_ms=5,
@@ -338,34 +342,73 @@ EVENT = JobEvent(
     progress=0.5,
     progress_message="half",
     job=None,
+    detail=None,
 )
 
 
-def test_watching_leaves_out_what_a_reconnect_tells_again() -> None:
-    """The first message of a new stream is news only if something was missed."""
-    watching = Watching("ns", "j1", clock(*range(10)))
+def test_watching_goes_on_behind_the_last_event() -> None:
+    """Each stream asks for what follows; a sign of life is kept from the reader."""
+    watching = Watching("ns", "j1", "c2", clock(*range(10)))
+    cursors = [cursor_of(watching)]
 
-    news = [
-        watching.is_news(EVENT),
-        watching.is_news(replace(EVENT, job=JOB, event_ms=9)),
-        watching.is_news(replace(EVENT, progress=0.75)),
-        watching.is_news(replace(EVENT, state=JobState.COMPLETED)),
-    ]
+    news = []
+    for event in (EVENT, replace(EVENT, kind=EventKind.HEARTBEAT, sequence=0)):
+        news.append(watching.is_news(event))
+        cursors.append(cursor_of(watching))
 
-    assert news == [True, False, True, True]
+    assert news == [True, False]
+    assert cursors == ["c2", "c3", "c3"]
+
+
+def cursor_of(watching: Watching) -> str:
+    return job_stream_pb2.WatchJobRequest.FromString(watching.call.request).cursor
+
+
+@pytest.mark.parametrize(
+    ("cursor", "last", "has_ended"),
+    [
+        (None, None, False),
+        ("c9", None, True),
+        (None, EVENT, False),
+        (None, replace(EVENT, state=JobState.COMPLETED), True),
+    ],
+)
+def test_watching_has_ended_with_the_final_event(cursor: str | None, last: JobEvent | None, has_ended: bool) -> None:
+    """A stream that ends well without one has told all only to a reader who knew the end."""
+    watching = Watching("ns", "j1", cursor, clock(*range(10)))
+    if last is not None:
+        watching.is_news(last)
+
+    assert watching.has_ended is has_ended
+
+
+def test_watching_tells_what_was_lost_while_it_was_cut() -> None:
+    """Events that are kept no more when the stream is taken up again are told as such, and the rest follows."""
+    watching = Watching("ns", "j1", None, clock(*range(10)))
+    error = status.CursorTooOldError("j1", 10, "c9")
+    at_the_start = watching.skipped(error)
+    watching.is_news(EVENT)
+
+    lost = watching.skipped(error)
+
+    assert at_the_start is None
+    assert lost is not None
+    assert (lost.kind, lost.truncation) == (EventKind.TRUNCATED, Truncation(oldest_sequence=10, dropped_count=6))
+    assert cursor_of(watching) == "c9"
+    assert watching.skipped(DOWN) is None
 
 
 @pytest.mark.parametrize("cut", [None, DOWN, status.ServerStoppingError(), status.SlowReaderError()])
 def test_watching_calls_again_after_a_cut(cut: GopherError | None) -> None:
     """No server, a server that stops, a reader cut off and a stream that ended early are worth another call, after a pause."""
-    watching = Watching("ns", "j1", clock(0, 1))
+    watching = Watching("ns", "j1", now=clock(0, 1))
 
     assert 0 <= watching.pause_seconds(cut) < 0.1
 
 
 def test_watching_raises_a_refusal() -> None:
     """A job that is gone ends the watch."""
-    watching = Watching("ns", "j1", clock(0, 1))
+    watching = Watching("ns", "j1", now=clock(0, 1))
 
     with pytest.raises(JobNotFoundError):
         watching.pause_seconds(JobNotFoundError("j1"))
@@ -384,7 +427,7 @@ def test_watching_gives_up_soon_where_nobody_has_ever_answered() -> None:
 
 def test_watching_gives_up_when_nobody_answers_for_long() -> None:
     """A minute after the last event the error is the reader's; an event starts the minute anew."""
-    watching = Watching("ns", "j1", clock(0, 50, 100, 111))
+    watching = Watching("ns", "j1", now=clock(0, 50, 100, 111))
     watching.is_news(EVENT)
 
     watching.pause_seconds(DOWN)

@@ -39,6 +39,30 @@ class Event(msgspec.Struct, frozen=True):
     pid: int
 
 
+class FarmServer:
+    """A server that can be killed and started again under the same address.
+
+    Attributes:
+        address: `host:port` of its gRPC side.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.address = "127.0.0.1:0"
+        self._environ = environ
+        self._program: Program | None = None
+
+    async def start(self) -> None:
+        arguments = ["--grpc", self.address, "--http", "127.0.0.1:0", "--accept-unknown-types"]
+        self._program = Program("gopher.cli.server", *arguments, environ=self._environ)
+        self.address = (await trio.to_thread.run_sync(self._program.wait_ready))["grpc"]
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._program is not None:
+            self._program.process.kill()
+            self._program.wait()
+
+
 class Farm:
     """Starts workers, gives them jobs and looks at what became of both.
 
@@ -88,6 +112,13 @@ class Farm:
         arguments = ["--app", app, "--namespace", self.namespace]
         arguments += ["--lease", f"{lease_seconds:g}", "--grace", f"{grace_seconds:g}", *options]
         return self._programs.enter_context(Program(MODULE, *arguments, environ={**self._environ, **variables}))
+
+    async def server(self) -> FarmServer:
+        """Start a server; it is killed at the end."""
+        server = FarmServer(self._environ)
+        self._programs.callback(server.kill)
+        await server.start()
+        return server
 
     async def submit(self, type: str, payload: object = None, count: int = 1) -> list[str]:  # noqa: A002 - as everywhere
         return await submit(self.store, self.namespace, count, type=type, payload=msgspec.json.encode(payload))

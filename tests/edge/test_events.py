@@ -11,7 +11,9 @@ import trio
 import trio.testing
 
 from gopher.edge import events
+from gopher.event import EventKind
 from gopher.job import Move
+from gopher.store.history import Saying
 from tests.edge.rest_rig import connection, head, parse, serving
 
 if TYPE_CHECKING:
@@ -100,8 +102,8 @@ async def test_stream_tells_each_change_until_the_end(rest: Rest) -> None:
     assert end == ""
 
 
-async def test_reader_that_comes_back_is_told_the_whole_job(rest: Rest) -> None:
-    """After a cut nothing is replayed: the first event holds the whole job, and with it what was missed."""
+async def test_reader_that_comes_back_is_told_what_follows(rest: Rest) -> None:
+    """By the id of the last event that it knows: no gap, and nothing twice."""
     job_id = await rest.submit()
     async with following(rest, job_id) as reader:
         await reader.answer()
@@ -110,11 +112,34 @@ async def test_reader_that_comes_back_is_told_the_whole_job(rest: Rest) -> None:
 
     async with following(rest, job_id, known.id) as reader:
         answer = await reader.answer()
-        event = await reader.event()
+        second, last = await reader.event(), await reader.event()
+        end = await reader.block()
 
     assert answer.status == 200
-    assert (event.data["state"], event.shows_job) == ("completed", True)
-    assert event.id != known.id
+    assert [each.data["sequence"] for each in (known, second, last)] == [1, 2, 3]
+    assert (last.data["state"], last.shows_job, second.shows_job) == ("completed", True, False)
+    assert end == ""
+
+
+async def test_stream_tells_what_a_handler_gives(rest: Rest) -> None:
+    """Log lines, and output as JSON or in base64."""
+    job_id = await rest.submit()
+    job = await rest.claim()
+    details = [(EventKind.LOG, b"warning careful"), (EventKind.OUTPUT, b'application/json {"n":[1]}')]
+    details += [(EventKind.OUTPUT, b"application/octet-stream \xff")]
+    sayings = [Saying(job_id, job.token, number, kind, "", detail) for number, (kind, detail) in enumerate(details, 1)]
+    await rest.store.histories.report(rest.namespace, "default", sayings)
+
+    async with following(rest, job_id) as reader:
+        await reader.answer()
+        events = [(await reader.event()).data for _ in range(5)]
+
+    assert [event["kind"] for event in events] == ["state", "state", "log", "output", "output"]
+    assert all(event["cursor"] for event in events)
+    assert events[2]["log"] == {"level": "warning", "message": "careful"}
+    assert events[3]["output"] == {"content_type": "application/json", "data": {"n": [1]}, "data_base64": None}
+    assert events[4]["output"] == {"content_type": "application/octet-stream", "data": None, "data_base64": "/w=="}
+    assert {event["child"] for event in events} == {None}
 
 
 async def test_reader_that_knows_the_end_is_sent_away(rest: Rest) -> None:
@@ -123,6 +148,7 @@ async def test_reader_that_knows_the_end_is_sent_away(rest: Rest) -> None:
     job = await rest.claim()
     async with following(rest, job_id) as reader:
         await reader.answer()
+        await reader.event()
         await reader.event()
         await rest.settle(job, Move.COMPLETE)
         last = await reader.event()
@@ -139,7 +165,7 @@ async def test_end_is_told_again_when_the_job_has_moved_since(rest: Rest) -> Non
     await rest.settle(await rest.claim(), Move.BURY)
     async with following(rest, job_id) as reader:
         await reader.answer()
-        end = await reader.event()
+        _, _, end = await reader.event(), await reader.event(), await reader.event()
     await rest.post(f"{V1}/{job_id}/retry")
 
     async with following(rest, job_id, end.id) as reader:
@@ -167,6 +193,7 @@ async def test_stream_leaves_the_connection_usable(rest: Rest) -> None:
 
     async with following(rest, job_id) as reader:
         await reader.answer()
+        await reader.event()
         await reader.event()
         end = await reader.block()
         await reader._stream.send_all(head("GET", "/healthz", {"Host": rest.address}))

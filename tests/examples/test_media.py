@@ -47,7 +47,7 @@ class Worker:
             deadline_ms=None,
             is_draining=lambda: False,
         )
-        context.report = lambda share, message: self.progress.append((share, message))
+        context.say = lambda _, share, message: self.progress.append((float(share), message.decode()))
         return context
 
 

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 import gopher
+from gopher.event import EventKind
 
 registry = gopher.Registry()
 
@@ -31,6 +32,8 @@ def echo(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> gopher.JsonVa
     """Return the payload and tell of it."""
     print("a handler's own line")  # noqa: T201 - where it goes is tested
     job.progress(0.5, "half")
+    job.log("echoed")
+    job.emit(b"\xff")
     return [job.id, job.attempt, payload]
 
 
@@ -38,6 +41,8 @@ def echo(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> gopher.JsonVa
 async def echo_trio(job: gopher.JobContext, payload: gopher.JsonValue) -> gopher.JsonValue:
     """Do the same on Trio."""
     await job.progress(0.5, "half")
+    await job.log("echoed")
+    await job.emit(b"\xff")
     return [job.id, job.attempt, payload]
 
 
@@ -77,7 +82,7 @@ def large(job: gopher.SyncJobContext, payload: int) -> str:
 def flood(job: gopher.SyncJobContext, payload: int) -> None:
     """Tell the worker more, in one line, than it will hear, and never end by itself."""
     for _ in range(payload):
-        job.report(0.5, "x" * 10_000_000)
+        job.say(EventKind.LOG, "", b"x" * 10_000_000)
 
 
 @registry.handler("family", process=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from gopher.event import EventKind
     from gopher.handlers import FunctionT
     from gopher.job import NewJob
     from gopher.runtime.nurseries import Nurseries
@@ -94,6 +95,7 @@ class Bench:
         scopes: The attempts that run.
         handed: Takes the outcomes.
         reports: The progress told.
+        said: All that was said: kind and detail.
     """
 
     def __init__(self, app: str = "", *, subprocesses: int = 4) -> None:
@@ -101,6 +103,7 @@ class Bench:
         self.scopes = Scopes()
         self.handed = Handed(self.scopes)
         self.reports: list[tuple[float, str]] = []
+        self.said: list[tuple[str, bytes]] = []
         self.is_draining = False
         self.children = Children(cast("Outbox", Numberless()), namespace="test")
         self._app = app
@@ -135,7 +138,7 @@ class Bench:
                 self.executors,
                 namespace="test",
                 max_result_bytes=MAX_RESULT_BYTES,
-                report=self._report,
+                say=self._say,
                 children=self.children,
                 nurseries=cast("Nurseries", None),
                 is_draining=lambda: self.is_draining,
@@ -170,6 +173,8 @@ class Bench:
         assert len(self.scopes) == 0
         return settlement
 
-    async def _report(self, attempt: RunningAttempt, fraction: float, message: str) -> None:
+    async def _say(self, attempt: RunningAttempt, kind: EventKind, progress: float | str, detail: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        self.reports.append((fraction, message))
+        self.said.append((kind.value, detail))
+        if isinstance(progress, float | int):
+            self.reports.append((progress, detail.decode()))

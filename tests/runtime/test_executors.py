@@ -53,6 +53,30 @@ async def test_thread_handler_runs_beside_the_loop(bench: Bench, nursery: trio.N
     assert bench.outcome.result == b"[1,7,false]"
 
 
+async def test_every_kind_of_handler_can_speak(bench: Bench) -> None:
+    """On Trio, in a thread and on asyncio, log lines and output arrive in the order in which they were given."""
+
+    @bench.registry.handler("on-trio")
+    async def on_trio(job: JobContext, payload: object) -> None:
+        await job.log("one")
+        await job.emit(2)
+
+    @bench.registry.handler("in-thread")
+    def in_thread(job: SyncJobContext, payload: object) -> None:
+        job.log("one")
+        job.emit(2)
+
+    @bench.registry.handler("on-asyncio", asyncio=True)
+    async def on_asyncio(job: JobContext, payload: object) -> None:
+        await job.log("one")
+        await job.emit(2)
+
+    for kind in ("on-trio", "in-thread", "on-asyncio"):
+        await bench.run_alone(bench.take(claimed_job(kind)))
+
+    assert bench.said == [("log", b"info one"), ("output", b"application/json 2")] * 3
+
+
 async def test_cancel_waits_for_a_thread_handler(bench: Bench, nursery: trio.Nursery, gate: threading.Event) -> None:
     """A thread cannot be ended: it keeps its slot and is reported as stuck until it returns, and then has succeeded."""
 

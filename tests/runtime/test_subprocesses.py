@@ -44,7 +44,7 @@ async def family_of(bench: Bench) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["echo", "echo-trio"])
 async def test_subprocess_returns_what_the_handler_returns(bench: Bench, kind: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Payload and context go in, progress and result come out, and what is printed stays off the worker's standard output."""
+    """Payload and context go in, what is said and the result come out, and what is printed stays off the worker's standard output."""
     attempt = bench.take(claimed_job(kind, b'{"a":[1,"\xc3\xa9"]}', attempt=2))
 
     settlement = await run(bench, attempt)
@@ -52,6 +52,7 @@ async def test_subprocess_returns_what_the_handler_returns(bench: Bench, kind: s
     assert settlement.move is Move.COMPLETE
     assert msgspec.json.decode(settlement.result) == [attempt.job.id, 2, {"a": [1, "é"]}]
     assert bench.reports == [(0.5, "half")]
+    assert bench.said[1:] == [("log", b"info echoed"), ("output", b"application/octet-stream \xff")]
     assert capfd.readouterr().out == ""
 
 

@@ -10,7 +10,8 @@ import trio
 
 from gopher.handlers import Registry
 from gopher.job import JobState, Outcome
-from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.runtime.plan import WorkerPlan
+from gopher.runtime.supervisor import Supervisor
 from gopher.store.outbox import Outbox
 from gopher.store.store import Store
 from tests.runtime.parts import WilfulLifecycle, submit

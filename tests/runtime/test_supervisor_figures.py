@@ -8,7 +8,8 @@ import trio
 
 from gopher.handlers import Registry
 from gopher.job import Outcome, Priority
-from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.runtime.plan import WorkerPlan
+from gopher.runtime.supervisor import Supervisor
 from tests.runtime.parts import submit
 from tests.waiting import PATIENCE_SECONDS, until_async
 

@@ -6,57 +6,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
-from gopher_pb.v1 import job_event_pb2, job_pb2, job_stream_pb2
+from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import JobNotFoundError
+from gopher.event import EventKind
 from gopher.job import Move, Outcome
-from gopher.wire.status import SlowReaderError
+from gopher.store.history import Saying
+from tests.service.watcher import PATIENCE_SECONDS, Watcher, say, watch_until, watched
 
 if TYPE_CHECKING:
     from tests.service.conftest import Rig
 
-PATIENCE_SECONDS = 30.0
 
-
-class Watcher:
-    """Takes what a WatchJob sends."""
-
-    def __init__(self, rig: Rig, job_id: str) -> None:
-        self.events: list[job_event_pb2.JobEvent] = []
-        self.error: Exception | None = None
-        self.ended = trio.Event()
-        self._rig = rig
-        self._job_id = job_id
-        self._news = trio.Event()
-
-    async def run(self) -> None:
-        request = job_stream_pb2.WatchJobRequest(namespace=self._rig.namespace, job_id=self._job_id)
-        try:
-            await self._rig.watch.watch_job(request, self.send)
-        except (JobNotFoundError, SlowReaderError) as error:
-            self.error = error
-        self.ended.set()
-        self._news.set()
-
-    async def send(self, message: job_stream_pb2.WatchJobResponse) -> None:
-        self.events.append(message.event)
-        self._news.set()
-        await trio.lowlevel.checkpoint()
-
-    async def until(self, count: int) -> None:
-        """Wait for so many events."""
-        while len(self.events) < count and not self.ended.is_set():
-            self._news = trio.Event()
-            await self._news.wait()
-
-    @property
-    def states(self) -> list[str]:
-        return [job_pb2.JobState.Name(event.state).removeprefix("JOB_STATE_") for event in self.events]
-
-
-async def test_watch_tells_every_change_from_first_to_last(rig: Rig) -> None:
+async def test_watch_tells_every_event_from_first_to_last(rig: Rig) -> None:
     """The first event holds the whole job, so does the last, which is final and ends the stream."""
     job_id = await rig.submit()
     watcher = Watcher(rig, job_id)
@@ -66,30 +31,56 @@ async def test_watch_tells_every_change_from_first_to_last(rig: Rig) -> None:
             nursery.start_soon(watcher.run)
             await watcher.until(1)
             (claimed,) = await rig.claim()
-            await rig.store.lifecycle.report(rig.namespace, "default", job_id, claimed.token, 0.5, "half way")
-            await watcher.until(3)
+            await say(rig, claimed, 1, kind=EventKind.PROGRESS)
+            await say(rig, claimed, 2)
+            await watcher.until(4)
             await rig.settle(claimed, Move.COMPLETE)
 
-    assert watcher.states == ["ENQUEUED", "PROCESSING", "PROCESSING", "COMPLETED"]
-    assert [event.HasField("job") for event in watcher.events] == [True, False, False, True]
-    assert [event.attempt for event in watcher.events] == [0, 1, 1, 1]
-    assert watcher.events[2].progress == 0.5
-    assert watcher.events[2].progress_message == "half way"
-    assert watcher.events[3].job.result == b'{"done":true}'
+    assert watcher.states == ["ENQUEUED", "PROCESSING", "PROCESSING", "PROCESSING", "COMPLETED"]
+    assert watcher.kinds == ["state", "state", "progress", "log", "state"]
+    assert watcher.sequences == [1, 2, 3, 4, 5]
+    assert [event.HasField("job") for event in watcher.events] == [True, False, False, False, True]
+    assert [event.attempt for event in watcher.events] == [0, 1, 1, 1, 1]
+    assert [event.progress for event in watcher.events] == [0, 0, 0.5, 0.5, 0.5]
+    assert (watcher.events[2].progress_message, watcher.events[3].log.message) == ("1", "2")
+    assert watcher.events[4].job.result == b'{"done":true}'
     moments = [event.event_time.ToMilliseconds() for event in watcher.events]
     assert moments == sorted(moments)
 
 
-async def test_watch_of_a_final_job_is_one_event(rig: Rig) -> None:
-    """It holds the whole job, and the stream ends."""
+async def test_watch_of_a_final_job_tells_its_whole_life(rig: Rig) -> None:
+    """Though nobody has watched it before; then the stream ends."""
     await rig.submit()
     job_id = await rig.complete()
-    watcher = Watcher(rig, job_id)
 
-    await watcher.run()
+    events = await watched(rig, job_id)
 
-    assert watcher.states == ["COMPLETED"]
-    assert watcher.events[0].job.id == job_id
+    assert [event.state for event in events] == [
+        job_pb2.JOB_STATE_ENQUEUED,
+        job_pb2.JOB_STATE_PROCESSING,
+        job_pb2.JOB_STATE_COMPLETED,
+    ]
+    assert (events[0].job.id, events[-1].job.id) == (job_id, job_id)
+
+
+async def test_watch_tells_what_a_handler_gives_and_what_gopher_tells_of_it(rig: Rig) -> None:
+    """Output, children and notices come as they were kept."""
+    await rig.submit()
+    (job,) = await rig.claim()
+    details = [
+        (EventKind.OUTPUT, b"application/octet-stream a b\xff\n"),
+        (EventKind.CHILD, f"{job.id} email enqueued".encode()),
+        (EventKind.NOTICE, b"STUCK the handler does not end"),
+    ]
+    sayings = [Saying(job.id, job.token, number, kind, "", detail) for number, (kind, detail) in enumerate(details, 1)]
+    await rig.store.histories.report(rig.namespace, "default", sayings)
+    await rig.settle(job, Move.COMPLETE)
+
+    _, _, output, child, notice, _ = await watched(rig, job.id)
+
+    assert (output.output.content_type, output.output.data) == ("application/octet-stream", b"a b\xff\n")
+    assert (child.child.job_id, child.child.type, child.child.state) == (job.id, "email", job_pb2.JOB_STATE_ENQUEUED)
+    assert (notice.notice.reason, notice.notice.message) == ("STUCK", "the handler does not end")
 
 
 async def test_watch_tells_that_a_cancel_was_asked_for(rig: Rig) -> None:
@@ -101,13 +92,14 @@ async def test_watch_tells_that_a_cancel_was_asked_for(rig: Rig) -> None:
     with trio.fail_after(PATIENCE_SECONDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watcher.run)
-            await watcher.until(1)
-            await rig.store.lifecycle.cancel(rig.namespace, job_id, reason="x", grace_ms=1000)
             await watcher.until(2)
+            await rig.store.lifecycle.cancel(rig.namespace, job_id, reason="x", grace_ms=1000)
+            await watcher.until(3)
             await rig.settle(claimed, Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED)
 
-    assert watcher.states == ["PROCESSING", "PROCESSING", "CANCELLED"]
-    assert [event.cancel_requested for event in watcher.events] == [False, True, True]
+    assert watcher.kinds == ["state", "state", "cancel_requested", "state"]
+    assert watcher.states == ["ENQUEUED", "PROCESSING", "PROCESSING", "CANCELLED"]
+    assert [event.cancel_requested for event in watcher.events] == [False, False, True, True]
 
 
 async def test_watch_goes_on_after_a_retry(rig: Rig) -> None:
@@ -127,6 +119,27 @@ async def test_watch_goes_on_after_a_retry(rig: Rig) -> None:
     assert watcher.states == ["ENQUEUED", "PROCESSING", "RETRYING", "ENQUEUED", "PROCESSING", "COMPLETED"]
 
 
+async def test_watch_of_a_requeued_job_goes_on_past_its_first_end(rig: Rig) -> None:
+    """An end that was taken back is an event like others; only the last one ends the stream."""
+    job_id = await rig.submit()
+    await rig.fail()
+    await rig.store.lifecycle.requeue(rig.namespace, [job_id])
+    await watch_until(rig, job_id, 4)
+    await rig.complete()
+
+    events = await watched(rig, job_id)
+
+    assert [job_pb2.JobState.Name(event.state)[10:] for event in events] == [
+        "ENQUEUED",
+        "PROCESSING",
+        "FAILED",
+        "ENQUEUED",
+        "PROCESSING",
+        "COMPLETED",
+    ]
+    assert [event.HasField("job") for event in events] == [True, False, False, False, False, True]
+
+
 async def test_watch_of_a_job_that_is_deleted_is_not_found(rig: Rig) -> None:
     """A watcher is not left waiting for a job that is no more."""
     job_id = await rig.submit()
@@ -141,8 +154,8 @@ async def test_watch_of_a_job_that_is_deleted_is_not_found(rig: Rig) -> None:
     assert isinstance(watcher.error, JobNotFoundError)
 
 
-async def test_watch_reads_the_job_again_when_the_connection_was_renewed(rig: Rig) -> None:
-    """What happened meanwhile shows in an event that holds the whole job."""
+async def test_watch_misses_nothing_when_the_connection_was_renewed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happened meanwhile is read from the history, once."""
     job_id = await rig.submit()
     watcher = Watcher(rig, job_id)
 
@@ -150,44 +163,18 @@ async def test_watch_reads_the_job_again_when_the_connection_was_renewed(rig: Ri
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watcher.run)
             await watcher.until(1)
+            (feed,) = rig.watch._feeds._feeds.values()
+            with monkeypatch.context() as patch:
+                patch.setattr(feed, "put_nowait", lambda _: None)  # no message is heard
+                await rig.complete()
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            before = len(watcher.events)
             for renewed in rig.store.link.on_reconnect:
                 renewed()
-            await watcher.until(2)
-            await rig.complete()
 
-    assert watcher.states == ["ENQUEUED", "ENQUEUED", "PROCESSING", "COMPLETED"]
-    assert watcher.events[1].job.id == job_id
-
-
-async def test_watcher_that_does_not_keep_up_is_cut_off(rig: Rig) -> None:
-    """Its changes are dropped, it is told to call again, and another watcher of the job misses nothing."""
-    job_id = await rig.submit()
-    (claimed,) = await rig.claim()
-    slow, quick = Watcher(rig, job_id), Watcher(rig, job_id)
-    hold = trio.Event()
-    take = slow.send
-
-    async def wait_and_take(message: job_stream_pb2.WatchJobResponse) -> None:
-        await hold.wait()
-        await take(message)
-
-    slow.send = wait_and_take  # type: ignore[method-assign]  # a reader that stands still
-
-    with trio.fail_after(PATIENCE_SECONDS):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(slow.run)
-            nursery.start_soon(quick.run)
-            await quick.until(1)
-            for step in range(200):
-                await rig.store.lifecycle.report(rig.namespace, "default", job_id, claimed.token, step / 200, "")
-                await quick.until(step + 1)
-            hold.set()
-            await slow.ended.wait()
-            await rig.settle(claimed, Move.COMPLETE)
-
-    assert isinstance(slow.error, SlowReaderError)
-    assert quick.error is None
-    assert quick.states[-1] == "COMPLETED"
+    assert before == 1
+    assert watcher.states == ["ENQUEUED", "PROCESSING", "COMPLETED"]
+    assert watcher.sequences == [1, 2, 3]
 
 
 async def test_wait_answers_at_the_jobs_end(rig: Rig) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from gopher.event import EventKind
 from gopher.job import Failure, JobState, Move, NewJob, Outcome
 from gopher.store import codec, keys
+from gopher.store.history import Saying
 from gopher.store.lifecycle import Bound, Claim, Settlement
 from gopher.store.outbox import pack
 from gopher.store.scripts import LUA_DIRECTORY, Script
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from gopher.job import Job
     from gopher.store.audit import AuditProgress, Finding
     from gopher.store.codec import ClaimedJob
+    from gopher.store.history import HistoryEvent
     from gopher.store.outbox import Child
     from gopher.store.resp import Reply
     from gopher.store.store import Store
@@ -209,6 +212,20 @@ class Rig:
         self, job_id: str, *, reason: str = "not wanted", actor: str = "ann@desk", grace_ms: int = 5000
     ) -> JobState:
         return await self.store.lifecycle.cancel(self.namespace, job_id, reason=reason, grace_ms=grace_ms, actor=actor)
+
+    async def say(self, job_id: str, token: int | str, detail: str, kind: EventKind = EventKind.LOG, *, number: int = 1) -> str:
+        """Have an attempt say something; its progress is 0.5."""
+        progress = 0.5 if kind is EventKind.PROGRESS else ""
+        saying = Saying(job_id, token, number, kind, progress, detail.encode())  # type: ignore[arg-type] # garbage on purpose
+        (word,) = await self.store.histories.report(self.namespace, self.queue, [saying])
+        return word
+
+    async def history(self, job_id: str, after: int = 0) -> list[HistoryEvent]:
+        """Return what is kept of a job's history."""
+        return await self.store.histories.read(self.namespace, self.queue, job_id, after=after, count=100_000)
+
+    async def open_history(self, job_id: str) -> int:
+        return await self.store.histories.open(self.namespace, self.queue, job_id)
 
     async def requeue(self, job_id: str) -> None:
         (refusal,) = await self.store.lifecycle.requeue(self.namespace, [job_id])

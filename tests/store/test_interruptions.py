@@ -13,6 +13,7 @@ import pytest
 
 from gopher.bulk import BulkKind
 from gopher.errors import JobNotFoundError, JobStateError, ScriptReplyError, UniqueKeyHeldError
+from gopher.event import EventKind
 from gopher.job import FINAL_STATES, MAX_CRASHES, JobState, Move, NewJob, Priority
 from gopher.store.scripts import Script
 from gopher.store.submission import SubmitReceipt
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 CUT: Final = """
 local whole, writes = redis, 0
 local READS = {hget = 1, hmget = 1, hgetall = 1, zrange = 1, zrangebyscore = 1, zcard = 1, zscore = 1, zcount = 1, get = 1,
-  exists = 1, hlen = 1, time = 1}
+  exists = 1, hlen = 1, time = 1, xrange = 1, xrevrange = 1}
 local redis = {call = function(command, ...)
   if not READS[command] then
     writes = writes + 1
@@ -199,7 +200,7 @@ CASES: Final = [
     Case(
         "report",
         a_job(JobState.PROCESSING),
-        lambda rig, ids: rig.store.lifecycle.report(rig.namespace, rig.queue, ids[0], 1, 0.5, "half"),
+        lambda rig, ids: rig.say(ids[0], 1, "half", EventKind.PROGRESS),
         [JobState.PROCESSING],
     ),
     Case("bulk", begin_bulk, in_bulk(BulkKind.CANCEL), [JobState.CANCELLED] * 2, "cancel"),
@@ -212,7 +213,7 @@ CASES: Final = [
 
 async def cut(rig: Rig, case: Case, at: int) -> list[str] | None:
     """Make the queue anew and cut the case's call short at a write; return the ids, or None when it makes fewer writes."""
-    owners = (rig.store.lifecycle, rig.store.audit, rig)
+    owners = (rig.store.lifecycle, rig.store.histories, rig.store.audit, rig)
     owner = next(each for each in owners if f"_{case.name}" in vars(each))
     whole = getattr(owner, f"_{case.name}")
     await rig.clear()

@@ -15,6 +15,7 @@ import trio
 from gopher.breaker import Breaker, Forced
 from gopher.bulk import DEFAULT_STATES, BulkKind, BulkPlan, BulkState
 from gopher.errors import StoreError, StoreFullError, WorkerNotFoundError
+from gopher.event import EventKind
 from gopher.job import JobState, Move, NewJob, Priority
 from gopher.limits import Limits, PriorityRatio, RateLimit
 from gopher.runtime.scheduler import Scheduler
@@ -78,7 +79,7 @@ async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
     turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox, store.bulk)
-    turn_clocks(store.families, store.attachments)
+    turn_clocks(store.families, store.attachments, store.histories)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -121,7 +122,8 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.promote()
     jobs = await rig.claim(10)
     await rig.extend([(job.id, job.token) for job in jobs])
-    await lifecycle.report(rig.namespace, rig.queue, jobs[0].id, jobs[0].token, 0.5, "half")
+    await rig.say(jobs[0].id, jobs[0].token, "half", EventKind.PROGRESS)
+    await rig.open_history(jobs[1].id)
     await rig.cancel(jobs[0].id)
     moves = [Move.ACKNOWLEDGE_CANCEL, Move.COMPLETE, Move.BURY, Move.RETRY, Move.SNOOZE, Move.RELEASE]
     for job, move in zip(jobs, moves, strict=False):

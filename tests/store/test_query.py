@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gopher.errors import InvalidRequestError, JobNotFoundError, QueueNotFoundError
+from gopher.event import EventKind
 from gopher.job import JobState, NewJob, Priority
 from gopher.store import keys
 from gopher.store.query import SCAN_LIMIT
@@ -72,10 +73,10 @@ async def test_get_tells_progress(rig: Rig) -> None:
     job_id = await rig.submit()
     (claimed,) = await rig.claim()
 
-    await rig.store.lifecycle.report(rig.namespace, rig.queue, job_id, claimed.token, 0.25, "a\nb")
+    await rig.say(job_id, claimed.token, "a\nb", EventKind.PROGRESS)
 
     job = await rig.get(job_id)
-    assert (job.progress, job.progress_message) == (0.25, "a\nb")
+    assert (job.progress, job.progress_message) == (0.5, "a\nb")
 
 
 async def test_get_of_an_unknown_job_finds_nothing(rig: Rig) -> None:

@@ -103,6 +103,7 @@ class JobEvent(_message.Message):
     progress: _builtins.float
     """0 to 1, as the handler last said."""
     progress_message: _builtins.str
+    """Beside the progress; only in the event that tells it."""
     kind: Global___JobEventKind.ValueType
     sequence: _builtins.int
     """Place in the job's history, from 1 with no gap; 0 where the event is no part of it."""

@@ -208,13 +208,17 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Streams the changes of one job. The first message holds the whole job as it stands; then comes one message a change; the
-        last one is final, holds the whole job, and the stream ends with OK. After a cut, call again: the first message tells what
-        was missed.
+        """Streams what happens to one job, from the oldest event that is kept, in one order: states, progress, log lines, output, children,
+        notices. The first message holds the whole job as it stands; the last one is final, holds the whole job, and the stream ends with
+        OK. After a cut, call again with the cursor of the last message: the stream goes on behind it, with no gap and nothing twice,
+        at any server; where the job is final and its last event known, it ends at once. While nothing happens a HEARTBEAT comes every
+        15 s at most. A job's history is bounded: where the reader lags so far behind that events are gone, TRUNCATED tells how many.
 
         Errors:
-        NOT_FOUND: JOB_NOT_FOUND.
-        RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again.
+        NOT_FOUND: JOB_NOT_FOUND, also when the job is deleted meanwhile.
+        INVALID_ARGUMENT: BAD_ID; BAD_CURSOR, the cursor was made for another job, or by nobody.
+        OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
+        RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -31,6 +31,7 @@ for i = 10, #ARGV do
   local id = ARGV[i]
   local job = read_job(id)
   if not job or job.state ~= state or (state == 'processing' and (kind ~= 'cancel' or job.cancel_reason)) then
+    retell(id, job)
     skipped = skipped + 1
   elseif kind == 'cancel' then
     cancel_job(id, job, reason, grace_ms, now, 'bulk ' .. ARGV[1])
@@ -44,6 +45,7 @@ for i = 10, #ARGV do
     failed = failed + 1
   end
 end
+publish_changes(now)
 redis.call('hset', progress_key, 'steps', steps + 1, 'cursor', cursor)
 redis.call('hincrby', progress_key, 'scanned', scanned)
 redis.call('hincrby', progress_key, 'skipped', skipped)
@@ -53,5 +55,4 @@ redis.call('pexpire', progress_key, kept_ms)
 if kind == 'retry' and done > 0 then
   wake_workers()
 end
-publish_changes(now)
 return {'OK', total}

@@ -19,6 +19,8 @@ if not job then
   return {'NOT_FOUND'}
 end
 if job.state == 'cancelled' then
+  retell(id, job)
+  publish_changes(now)
   return {'OK', 'cancelled'}
 end
 if job.state == 'completed' or job.state == 'failed' then

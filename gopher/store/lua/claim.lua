@@ -116,7 +116,7 @@ local function table_of(fields)
 end
 
 -- Read all, then write: first the new index, then the records, last the removal from the old index.
-local taken, expired, parked, leases, dated, refused, holds = {}, {}, {}, {}, {}, {}, {}
+local taken, expired, parked, leases, dated, refused, holds, has_history = {}, {}, {}, {}, {}, {}, {}, {}
 local expiry, turns, unparked = now + lease_ms, 0, {}
 -- The way of nearly every job: from the one line that there is, held back by nothing.
 local plain = only and not is_limited and sources[only][1]
@@ -132,7 +132,7 @@ while turns < wanted and #parked < LOOKAHEAD do
   source.at = source.at + 1
   local id = source.ids[source.at]
   local fields = redis.call('hgetall', job_key(id))
-  local state, attempt, deadline, parked_by
+  local state, attempt, deadline, parked_by, history
   for i = 1, #fields, 2 do
     local name = fields[i]
     if name == 'state' then
@@ -143,6 +143,8 @@ while turns < wanted and #parked < LOOKAHEAD do
       deadline = fields[i + 1]
     elseif name == 'parked_by' then
       parked_by = fields[i + 1]
+    elseif name == 'history' then
+      history = '1'
     end
   end
   local by, held, job
@@ -159,6 +161,9 @@ while turns < wanted and #parked < LOOKAHEAD do
         taken[#taken + 1] = {id, 0, (attempt or 0) + 1, fields}
         leases[#leases + 1] = expiry
         leases[#leases + 1] = id
+        if history then
+          has_history[id] = history
+        end
         if held then
           holds[id] = held
           fields[#fields + 1] = 'held'
@@ -172,6 +177,9 @@ while turns < wanted and #parked < LOOKAHEAD do
         end
       end
     end
+  end
+  if history and state ~= 'enqueued' then
+    retell(id, {state = state, attempt = attempt, history = history})
   end
   if by then
     refused[by] = true
@@ -201,7 +209,7 @@ if #taken > 0 then
     redis.call('hset', job_key(id), 'state', 'processing', 'attempt', claimed[3], 'token', claimed[2],
       'worker', worker, 'started_ms', now)
     names[#names + 1] = id .. ' ' .. claimed[2]
-    note_change(id, 'processing', claimed[3])
+    note_change(id, 'processing', claimed[3], has_history[id])
     reply[#reply + 1] = claimed
   end
   for id, held in pairs(holds) do
@@ -225,6 +233,7 @@ for _, job in ipairs(parked) do
     redis.call('hincrby', counters_key, 'parked', 1)
   end
 end
+publish_changes(now)
 for _, list in pairs(sources) do
   for _, source in ipairs(list) do
     is_more = is_more or (source.at == #source.ids and source.is_cut)
@@ -265,5 +274,4 @@ elseif #taken < asked then
   -- What was picked could not all be taken, so the line may hold more than this short reply makes believe.
   redis.call('spublish', base .. 'control', 'wake')
 end
-publish_changes(now)
 return reply

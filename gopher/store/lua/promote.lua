@@ -10,16 +10,24 @@
 local limit = tonumber(ARGV[1])
 local now = now_ms()
 local moved, enqueued = 0, 0
+-- Ids to remove, by index: when all is told, so that who finds one there again tells what this call has not.
+local left = {}
 local EXPIRED = '{"reason":"EXPIRED","message":"the deadline passed before a worker took the job","code":4}'
+
+local function leave(index, id)
+  left[index] = left[index] or {}
+  table.insert(left[index], id)
+end
 
 -- Deadlines first: a job that is both due and too late is not run.
 for _, id in ipairs(redis.call('zrangebyscore', deadlines_key, '-inf', now, 'limit', 0, limit)) do
   local job = read_job(id)
   if job and (job.state == 'enqueued' or job.state == 'scheduled' or job.state == 'retrying') then
     finish(id, 'failed', now, job, 'failure', EXPIRED)
-    redis.call('zrem', waiting_index(job), id)
+    leave(waiting_index(job), id)
   else
-    redis.call('zrem', deadlines_key, id)
+    retell(id, job)
+    leave(deadlines_key, id)
   end
   moved = moved + 1
 end
@@ -31,19 +39,22 @@ for _, state in ipairs({'scheduled', 'retrying'}) do
       redis.call('zadd', enqueued_key(job.priority), now, id)
       redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now)
       enqueued = enqueued + 1
-      note_change(id, 'enqueued', job.attempt)
+      note_change(id, 'enqueued', job.attempt, job.history)
+    else
+      retell(id, job)
     end
-  end
-  if #due > 0 then
-    redis.call('zrem', base .. state, unpack(due))
+    leave(base .. state, id)
   end
   moved = moved + #due
+end
+publish_changes(now)
+for index, ids in pairs(left) do
+  redis.call('zrem', index, unpack(ids))
 end
 -- Jobs of a limit that is to be asked again are not moved: who claims asks, and takes what it lets start.
 if enqueued > 0 or redis.call('zcount', parked_key, '-inf', now) > 0 then
   wake_workers()
 end
-publish_changes(now)
 
 local next_ms = -1
 for _, index in ipairs({base .. 'scheduled', base .. 'retrying', deadlines_key, parked_key}) do

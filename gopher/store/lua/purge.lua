@@ -17,7 +17,7 @@ local function remove_from(index)
     -- A record that says otherwise belongs to another index; only the entry goes.
     if job and waiting_index(job) == index then
       release_unique(id, job.unique_key)
-      redis.call('unlink', job_key(id))
+      unlink_job(id, job.history)
       redis.call('zrem', deadlines_key, id)
       if job.parked_by then
         redis.call('hincrby', counters_key, 'parked', -1)

@@ -40,7 +40,7 @@ local function take_back(id, job)
       orphan(id, now)
     end
     enqueued = true
-    note_change(id, 'enqueued', job.attempt)
+    note_change(id, 'enqueued', job.attempt, job.history)
   end
   if job.held and let_go(id, job.held, now) then
     is_awaited = true
@@ -53,26 +53,12 @@ for _, id in ipairs(ended) do
   local job = read_job(id)
   if job and job.state == 'processing' then
     take_back(id, job)
-  elseif job and FINAL[job.state] then
-    -- A settle that was cut short has left it here only.
-    redis.call('zadd', base .. job.state, 'nx', retention_end(job.state, now, job.retention_ms), id)
-  end
-end
-if #ended > 0 then
-  redis.call('zrem', processing_key, unpack(ended))
-  reply[2] = #ended
-end
-for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
-  local over = redis.call('zrangebyscore', base .. state, '-inf', now, 'limit', 0, limit)
-  for _, id in ipairs(over) do
-    -- A job that a script cut short has left in an old index is not removed, only the index entry.
-    if redis.call('hget', job_key(id), 'state') == state then
-      redis.call('unlink', job_key(id))
+  elseif job then
+    -- A settle that was cut short has left it here, and perhaps told nobody.
+    if FINAL[job.state] then
+      redis.call('zadd', base .. job.state, 'nx', retention_end(job.state, now, job.retention_ms), id)
     end
-  end
-  if #over > 0 then
-    redis.call('zrem', base .. state, unpack(over))
-    reply[3] = reply[3] + #over
+    retell(id, job)
   end
 end
 -- What was attached to a client that has vanished; before it is let go of, so that one cut short is ended twice rather than never.
@@ -81,15 +67,35 @@ for _, id in ipairs(vanished) do
   local job = read_job(id)
   if job and not FINAL[job.state] and not job.cancel_reason then
     cancel_job(id, job, 'its client has vanished', VANISHED_GRACE_MS, now, 'gopher')
-  elseif not job and redis.call('exists', family_key(id)) == 1 then
+  elseif job then
+    retell(id, job)
+  elseif redis.call('exists', family_key(id)) == 1 then
     orphan(id, now)
   end
+end
+publish_changes(now)
+if #ended > 0 then
+  redis.call('zrem', processing_key, unpack(ended))
+  reply[2] = #ended
 end
 if #vanished > 0 then
   redis.call('zrem', attached_key, unpack(vanished))
 end
+for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
+  local over = redis.call('zrangebyscore', base .. state, '-inf', now, 'limit', 0, limit)
+  for _, id in ipairs(over) do
+    -- A job that a script cut short has left in an old index is not removed, only the index entry.
+    local job = redis.call('hmget', job_key(id), 'state', 'history')
+    if job[1] == state then
+      unlink_job(id, job[2])
+    end
+  end
+  if #over > 0 then
+    redis.call('zrem', base .. state, unpack(over))
+    reply[3] = reply[3] + #over
+  end
+end
 if enqueued or is_awaited then
   wake_workers()
 end
-publish_changes(now)
 return reply

@@ -1,24 +1,45 @@
 #!lua flags=allow-oom
--- Keeps how far a running attempt has come, and tells its watchers.
+-- Keeps what running attempts have said, each in its job's history, and tells their watchers.
 -- KEYS[1] settings of the queue
--- ARGV[1] id of the job
--- ARGV[2] token
--- ARGV[3] progress, 0 to 1
--- ARGV[4] text beside it
--- Returns: {OK}, {STALE_LEASE} or {NOT_FOUND}
+-- ARGV[1..] a saying: id of the job, token, number of the saying in its attempt, from 1; kind (progress, log, output, child, notice),
+--   of progress how far, 0 to 1, else ''; what is told beside it
+-- Returns: a list, an entry a saying: OK, it is kept, now or by an earlier call; STALE_LEASE or NOT_FOUND, nothing was changed
 -- Moves: none
 -- include: lib/now.lua
 -- include: lib/queue.lua
-local id, token, progress, text = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local job = redis.call('hmget', job_key(id), 'state', 'token', 'attempt')
+local now = now_ms()
+local replies, jobs, heard = {}, {}, {}
 
-if not job[1] then
-  return {'NOT_FOUND'}
+local function job_of(id)
+  if not jobs[id] then
+    local values = redis.call('hmget', job_key(id), 'state', 'token', 'attempt', 'history')
+    jobs[id] = {state = values[1], token = values[2], attempt = values[3] or '0', history = values[4]}
+  end
+  return jobs[id]
 end
-if job[1] ~= 'processing' or job[2] ~= token then
-  return {'STALE_LEASE'}
+
+local function say(id, token, number, kind, progress, detail)
+  local job = job_of(id)
+  if not job.state then
+    return 'NOT_FOUND'
+  end
+  if job.state ~= 'processing' or job.token ~= token then
+    return 'STALE_LEASE'
+  end
+  if kind == 'progress' then
+    redis.call('hset', job_key(id), 'progress', progress, 'progress_message', detail)
+  end
+  told[#told + 1] = {id = id, kind = kind, state = 'processing', attempt = job.attempt, is_open = job.history, said = tonumber(number),
+    progress = progress ~= '' and progress or nil, detail = detail}
+  if not heard[id] then
+    heard[id] = true
+    note_change(id, 'processing', job.attempt, nil, 'said')
+  end
+  return 'OK'
 end
-redis.call('hset', job_key(id), 'progress', progress, 'progress_message', text)
-note_change(id, 'processing', job[3], 'progress ' .. progress .. ' ' .. string.gsub(text, '\n', ' '))
-publish_changes(now_ms())
-return {'OK'}
+
+for at = 1, #ARGV, 6 do
+  replies[#replies + 1] = say(unpack(ARGV, at, at + 5))
+end
+publish_changes(now)
+return replies

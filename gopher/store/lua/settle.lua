@@ -33,11 +33,11 @@ local function wait_again(id, job, state, delay_ms, failure)
   if state == 'scheduled' then
     -- A snooze spends no attempt.
     redis.call('hset', job_key(id), 'state', state, 'run_ms', due, 'attempt', job.attempt - 1)
-    note_change(id, state, job.attempt - 1)
+    note_change(id, state, job.attempt - 1, job.history)
   else
     redis.call('hset', job_key(id), 'state', state, 'run_ms', due)
     redis.call('hincrby', counters_key, 'retried_total', 1)
-    note_change(id, state, job.attempt)
+    note_change(id, state, job.attempt, job.history)
   end
 end
 
@@ -49,19 +49,19 @@ local function park(id, job, delay_ms, by)
   redis.call('zadd', parked_key, due, by)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now, 'parked_by', by, 'attempt', job.attempt - 1)
   redis.call('hincrby', counters_key, 'parked', 1)
-  note_change(id, 'enqueued', job.attempt - 1)
+  note_change(id, 'enqueued', job.attempt - 1, job.history)
 end
 
 local function give_back(id, job)
   redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms, id)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'attempt', job.attempt - 1)
   woken = true
-  note_change(id, 'enqueued', job.attempt - 1)
+  note_change(id, 'enqueued', job.attempt - 1, job.history)
 end
 
 -- The way of nearly every job: as little is read and written as can be, and what can wait for the others is left to the end.
 local function complete(id, token, result, attempt)
-  local job = redis.call('hmget', job_key(id), 'state', 'token')
+  local job = redis.call('hmget', job_key(id), 'state', 'token', 'history')
   if job[2] ~= token then
     return job[1] and 'STALE_LEASE' or 'NOT_FOUND'
   end
@@ -71,7 +71,7 @@ local function complete(id, token, result, attempt)
   redis.call('hset', job_key(id), 'state', 'completed', 'finished_ms', now, 'result', result)
   completed[#completed + 1] = expiry
   completed[#completed + 1] = id
-  note_change(id, 'completed', attempt)
+  note_change(id, 'completed', attempt, job[3])
   ended[#ended + 1] = id
   return 'completed'
 end
@@ -161,6 +161,7 @@ if #child_ids > 0 then
     replies[#replies + 1] = refusal
   end
 end
+publish_changes(now)
 -- Last: a job that is in two indexes is found and mended, one that is in none would be lost.
 if #ended > 0 then
   redis.call('zrem', base .. 'processing', unpack(ended))
@@ -168,5 +169,4 @@ end
 if woken then
   wake_workers()
 end
-publish_changes(now)
 return replies

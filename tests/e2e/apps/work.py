@@ -46,6 +46,13 @@ async def hold(job: gopher.JobContext, payload: str) -> int:
     return os.getpid()
 
 
+@registry.handler("emit", max_attempts=1)
+async def emit(job: gopher.JobContext, payload: int) -> None:
+    """Give the numbers from 1 to the payload."""
+    for number in range(1, payload + 1):
+        await job.emit(number)
+
+
 @registry.handler("hold-process", process=True)
 def hold_process(job: gopher.SyncJobContext, payload: str) -> None:
     """Do the same in a process of its own."""

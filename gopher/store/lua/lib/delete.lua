@@ -1,7 +1,7 @@
 -- Removes a job that is not processing: needs lib/now.lua and lib/final.lua.
 local function delete_job(id, job)
   release_unique(id, job.unique_key)
-  redis.call('unlink', job_key(id))
+  unlink_job(id, job.history)
   redis.call('zrem', deadlines_key, id)
   redis.call('zrem', waiting_index(job), id)
   if job.parked_by then

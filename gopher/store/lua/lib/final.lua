@@ -28,7 +28,7 @@ local function finish(id, state, now, job, ...)
   end
   release_unique(id, job.unique_key)
   redis.call('hincrby', counters_key, state .. '_total', 1)
-  note_change(id, state, job.attempt)
+  note_change(id, state, job.attempt, job.history)
 end
 
 -- Keeps the record of an attempt that did not succeed: `number outcome worker started finished failure`.
@@ -41,7 +41,8 @@ local function keep_attempt(id, number, outcome, job, now, failure)
 end
 
 local JOB_FIELDS = {'state', 'priority', 'token', 'attempt', 'crashes', 'worker', 'started_ms', 'submitted_ms',
-  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held', 'family'}
+  'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held', 'family',
+  'history'}
 
 -- Reads what the moves need; nil when there is no such job.
 local function read_job(id)
@@ -64,4 +65,20 @@ local function waiting_index(job)
     return job.parked_by and parked_index(job.parked_by, job.priority) or enqueued_key(job.priority)
   end
   return base .. job.state
+end
+
+-- Removes the record of a job, and its history where it has one.
+local function unlink_job(id, history)
+  if history then
+    redis.call('unlink', job_key(id), history_key(id))
+  else
+    redis.call('unlink', job_key(id))
+  end
+end
+
+-- Tells where a job stands once more: a script that moved it may have been cut short before it did. What is known is not told again.
+local function retell(id, job)
+  if job and job.history then
+    note_change(id, job.state, job.attempt, job.history)
+  end
 end

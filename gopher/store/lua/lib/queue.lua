@@ -13,14 +13,24 @@ local function enqueued_key(priority)
   return base .. 'enqueued:' .. (priority or 'normal')
 end
 
+-- include: lib/history.lua
+
 -- Changes of this call, published to watchers in one message: a line each, `id state attempt mark`.
 local changes = {}
 
-local function note_change(id, state, attempt, mark)
+-- `history`: the field of the record; where it is set, the history is told too.
+local function note_change(id, state, attempt, history, mark)
   changes[#changes + 1] = id .. ' ' .. state .. ' ' .. (attempt or '0') .. ' ' .. (mark or '-')
+  if history then
+    told[#told + 1] = {id = id, kind = mark or 'state', state = state, attempt = tostring(attempt or '0'), is_open = true}
+  end
 end
 
+-- Before the ids leave the indexes they came from: where this is cut short, the reaper tells what is missing.
 local function publish_changes(now)
+  if #told > 0 then
+    write_histories(now)
+  end
   if #changes > 0 then
     redis.call('spublish', base .. 'events', now .. '\n' .. table.concat(changes, '\n'))
   end

@@ -1,0 +1,277 @@
+"""A feed is one job's history as this server's watchers read it: read from Redis once, told to any number.
+
+Nobody hands events out. Each watcher has its place and takes what lies behind it, from the newest events, which the feed keeps, or,
+where it has lagged behind them, from Redis; so a slow one costs the others nothing. When the job changes, one of those that wait reads
+what is new and wakes the rest: a feed has no Trio task of its own, and while nothing happens it sends no command.
+
+After the connection to Redis was renewed the next reader looks where the history stands, as the first one does.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from gopher_pb.v1 import job_stream_pb2
+
+from gopher.errors import GopherError, JobNotFoundError
+from gopher.service.cursors import Seal
+from gopher.service.telling import event_message
+from gopher.wire import convert
+from gopher.wire.status import CursorTooOldError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from gopher.store.events import JobChange
+    from gopher.store.history import HistoryEvent
+    from gopher.store.store import Store
+
+NEWEST: Final = 128
+"""Events kept in memory of a job that is watched; chosen: what a handler says in a moment, so that only who lags reads for himself."""
+NEWEST_BYTES: Final = 1 << 20
+"""Of these; chosen: sixteen of the largest."""
+CHUNK: Final = 64
+"""Events read at once; chosen: of the largest, 4 MiB, which is all that a history holds."""
+_PLACE_BYTES: Final = 8
+
+
+class Told:
+    """An event as all watchers are told it.
+
+    Attributes:
+        sequence: Its number.
+        message: With the whole job, where that has ended with it.
+        is_end: Whether nothing follows, unless the job is requeued.
+        size: Bytes of what is told beside it.
+    """
+
+    __slots__ = ("is_end", "message", "sequence", "size")
+
+    def __init__(self, event: HistoryEvent, message: job_stream_pb2.WatchJobResponse) -> None:
+        self.sequence = event.sequence
+        self.message = message
+        self.is_end = False
+        self.size = len(event.detail)
+
+
+class Feed:
+    """The history of one job.
+
+    Attributes:
+        last: The newest event that is known; None before the first look.
+        watchers: How many read here.
+
+    Args:
+        store: Where the history is.
+        namespace: Of the job.
+        queue: Of the job.
+        job_id: Of the job.
+    """
+
+    def __init__(self, store: Store, namespace: str, queue: str, job_id: str) -> None:
+        self.last: Told | None = None
+        self.watchers = 0
+        self._store = store
+        self._namespace = namespace
+        self._queue = queue
+        self._job_id = job_id
+        self._seal: Seal | None = None
+        self._newest: list[Told] = []
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._is_stale = True
+        self._is_doubtful = True
+        self._is_reading = False
+        self._heard = (0, 0)
+        self._failure: Callable[[], GopherError] | None = None
+
+    def put_nowait(self, change: JobChange | None) -> None:
+        """Note that the job has changed, or that this may have been missed."""
+        if change is None:
+            self._is_doubtful = True
+        elif change.state is None:
+            self._fail(lambda: JobNotFoundError(self._job_id))
+        else:
+            self._heard = convert.STATE_NUMBER[change.state], change.attempt
+        self._is_stale = True
+        if not self._is_reading:
+            self._waiting.unpark()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether nobody can be told anything here any more."""
+        return self._failure is not None
+
+    async def begin(self, cursor: str) -> int:
+        """Return the number of the event that a new watcher knows already; 0 without a cursor.
+
+        Raises:
+            InvalidRequestError: BAD_CURSOR.
+            CursorTooOldError: The history does not hold what follows it.
+            JobNotFoundError: There is no such job.
+        """
+        last = await self._known()
+        if not cursor:
+            return 0
+        assert self._seal is not None  # noqa: S101 - it came with the first look
+        place = int.from_bytes(self._seal.place(cursor))
+        oldest = place + 1
+        if place != last.sequence:
+            events = await self._read(place, 1)
+            oldest = events[0].sequence if events else 0
+        if oldest != place + 1:
+            first = oldest or (await self._read(0, 1))[0].sequence
+            raise CursorTooOldError(self._job_id, first, self.cursor(first - 1))
+        return place
+
+    async def next(self, place: int) -> list[Told]:
+        """Return the events behind a place, at least one, as soon as there is one.
+
+        The first may have a greater number than `place + 1`: those between are kept no more.
+
+        Raises:
+            JobNotFoundError: The job was deleted.
+            CursorTooOldError: Redis has lost the end of the history.
+            StoreError: Redis failed.
+        """
+        while True:
+            last = await self._known()
+            first = self._newest[0].sequence
+            if place < first - 1:
+                events = await self._read(place, CHUNK)
+                # Those in memory know more: whether the job has ended.
+                return [self._told(event) for event in events if event.sequence < first] or list(self._newest)
+            if place < last.sequence:
+                return self._newest[place + 1 - first :]
+            await self._wait()
+
+    def cursor(self, place: int) -> str:
+        """Return the cursor of an event."""
+        assert self._seal is not None  # noqa: S101 - it came with the first look
+        return self._seal.cursor(place.to_bytes(_PLACE_BYTES))
+
+    async def _known(self) -> Told:
+        """Return the newest event known, having looked for newer ones if there may be any."""
+        while True:
+            if self._failure is not None:
+                raise self._failure()
+            if self.last is not None and not self._is_stale:
+                return self.last
+            await self._wait()
+
+    async def _wait(self) -> None:
+        if self._is_stale and not self._is_reading:
+            await self._catch_up()
+        else:
+            await self._waiting.park()
+
+    async def _catch_up(self) -> None:
+        """Read what is new, for all who wait.
+
+        Cancellation:
+            Another one of them does it.
+        """
+        self._is_reading = True
+        self._is_stale = False
+        is_done = False
+        try:
+            await self._look()
+            is_done = True
+        except JobNotFoundError:
+            self._fail(lambda: JobNotFoundError(self._job_id))
+            raise
+        finally:
+            self._is_reading = False
+            self._is_stale |= not is_done
+            self._waiting.unpark_all()
+
+    async def _look(self) -> None:
+        if self._seal is None:
+            secret = await self._store.registry.page_secret(self._namespace)
+            self._seal = Seal(secret, "WatchJob", self._namespace, self._job_id)
+        events: list[HistoryEvent] = []
+        if not self._is_doubtful:
+            events = await self._read(self._place, CHUNK)
+        if not events and (self._is_doubtful or not self._tells_what_was_heard()):
+            events = await self._open()
+        if events:
+            await self._take(events)
+
+    def _tells_what_was_heard(self) -> bool:
+        """Whether the history tells what we were woken for: a script that was cut short has not told all."""
+        return self.last is not None and self._heard == (self.last.message.event.state, self.last.message.event.attempt)
+
+    async def _open(self) -> list[HistoryEvent]:
+        newest = await self._store.histories.open(self._namespace, self._queue, self._job_id)
+        self._is_doubtful = False
+        if newest < self._place:
+            self._fail(lambda: CursorTooOldError(self._job_id, newest, self.cursor(newest)))
+            return []
+        return await self._read(self._place if self._newest else max(0, newest - CHUNK), CHUNK)
+
+    async def _take(self, events: list[HistoryEvent]) -> None:
+        told = [self._told(event) for event in events]
+        if events[-1].state.is_final and not (len(events) == CHUNK and await self._read(told[-1].sequence, 1)):
+            job = await self._store.query.get(self._namespace, self._job_id)
+            # It may have been requeued since, and then there is more to come.
+            if job.state.is_final:
+                told[-1].message.event.job.CopyFrom(convert.job_to_message(job))
+                told[-1].is_end = True
+        self._is_stale |= len(events) == CHUNK
+        if told[0].sequence != self._place + 1:
+            self._newest.clear()
+        self._newest += told
+        self.last = told[-1]
+        size = sum(each.size for each in self._newest)
+        while len(self._newest) > 1 and (len(self._newest) > NEWEST or size > NEWEST_BYTES):
+            size -= self._newest.pop(0).size
+
+    @property
+    def _place(self) -> int:
+        return 0 if self.last is None else self.last.sequence
+
+    async def _read(self, place: int, count: int) -> list[HistoryEvent]:
+        return await self._store.histories.read(self._namespace, self._queue, self._job_id, after=place, count=count)
+
+    def _told(self, event: HistoryEvent) -> Told:
+        message = event_message(self._job_id, event, self.cursor(event.sequence))
+        return Told(event, job_stream_pb2.WatchJobResponse(event=message))
+
+    def _fail(self, failure: Callable[[], GopherError]) -> None:
+        self._failure = failure
+        self._waiting.unpark_all()
+
+
+class Feeds:
+    """The feeds of all jobs that are watched at this server.
+
+    Args:
+        store: Where the histories are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._feeds: dict[tuple[str, str], Feed] = {}
+
+    @asynccontextmanager
+    async def open(self, namespace: str, job_id: str) -> AsyncIterator[Feed]:
+        """Share a job's feed while the block lasts.
+
+        Raises:
+            InvalidRequestError: BAD_ID.
+            JobNotFoundError: The id belongs to no queue of the namespace.
+        """
+        queue = await self._store.registry.queue_of(namespace, job_id)
+        feed = self._feeds.get((namespace, job_id))
+        if feed is None or feed.has_failed:
+            feed = self._feeds[namespace, job_id] = Feed(self._store, namespace, queue, job_id)
+        feed.watchers += 1
+        try:
+            async with self._store.events.hear(namespace, queue, job_id, feed):
+                yield feed
+        finally:
+            feed.watchers -= 1
+            if not feed.watchers and self._feeds.get((namespace, job_id)) is feed:
+                del self._feeds[namespace, job_id]

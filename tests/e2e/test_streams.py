@@ -1,0 +1,77 @@
+"""A watch through cuts and crashes: what its reader is told, put together, is what has happened, each event once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from gopher.client.trio_client import TrioClient
+from gopher.event import EventKind
+from gopher.job import JobState
+from tests.e2e.cutting_proxy import CuttingProxy
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from gopher.client import JobEvent
+    from tests.e2e.farm import Farm
+
+EVENTS: Final = 10_000
+CUTS: Final = 200
+PATIENCE_SECONDS: Final = 180.0
+
+
+async def watched(client: TrioClient, job_id: str, events: list[JobEvent]) -> None:
+    """Take all that a watch tells."""
+    async for event in client.watch(job_id):
+        events.append(event)  # noqa: PERF401 - they are looked at as they come
+
+
+def emitted(events: list[JobEvent]) -> list[object]:
+    return [event.output.value for event in events if event.output is not None]
+
+
+async def test_stream_that_is_cut_200_times_tells_10000_events_once_each(farm: Farm) -> None:
+    """Connections are reset in mid-frame, while a handler gives output; the concatenation is 1..10,000."""
+    server = await farm.server()
+    proxy = CuttingProxy(server.address, cuts=CUTS, at_bytes=(200, 9_000), seed=5)
+    (job_id,) = await farm.submit("emit", EVENTS)
+    events: list[JobEvent] = []
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(proxy.run)
+            client = TrioClient(proxy.address, namespace=farm.namespace)
+            async with trio.open_nursery() as watching:
+                watching.start_soon(watched, client, job_id, events)
+                await farm.worker()
+            await client.aclose()
+            nursery.cancel_scope.cancel()
+
+    assert proxy.cuts == CUTS
+    assert emitted(events) == list(range(1, EVENTS + 1))
+    assert [event.sequence for event in events] == list(range(1, EVENTS + 4))
+    assert events[-1].state is JobState.COMPLETED
+    assert events[-1].is_final
+
+
+async def test_stream_survives_the_death_of_its_server(farm: Farm) -> None:
+    """Killed -9 in mid-watch and started again, twice: nothing is missed and nothing told twice."""
+    server = await farm.server()
+    (job_id,) = await farm.submit("emit", 3_000)
+    events: list[JobEvent] = []
+    client = TrioClient(server.address, namespace=farm.namespace)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as watching:
+            watching.start_soon(watched, client, job_id, events)
+            await farm.worker()
+            for number in (500, 1_500):
+                await until(lambda: len(events) >= number, within_seconds=PATIENCE_SECONDS)  # noqa: B023 - awaited at once
+                server.kill()
+                await server.start()
+    await client.aclose()
+
+    assert emitted(events) == list(range(1, 3_001))
+    assert [event.sequence for event in events] == list(range(1, 3_004))
+    assert {event.kind for event in events} == {EventKind.STATE, EventKind.OUTPUT}
