@@ -16,9 +16,10 @@ local function cancel_job(id, job, reason, grace_ms, now, actor)
       reason, grace_ms = job.cancel_reason, ask_again(id, grace_ms)
     else
       redis.call('hset', job_key(id), 'cancel_reason', reason, 'cancel_actor', actor, 'cancel_grace_ms', grace_ms)
-      note_change(id, 'processing', job.attempt, job.history, 'cancel_requested')
     end
     redis.call('spublish', base .. 'control', 'cancel ' .. id .. ' ' .. job.token .. ' ' .. grace_ms .. ' ' .. reason)
+    -- Told once, however often it is asked for.
+    note_change(id, 'processing', job.attempt, job.history, 'cancel_requested')
     return 'processing'
   end
   finish(id, 'cancelled', now, job, 'cancel_reason', reason, 'cancel_actor', actor)
