@@ -10,7 +10,8 @@ import trio
 
 from gopher.errors import JobNotFoundError
 from gopher.handlers import Registry
-from gopher.runtime.supervisor import Supervisor, WorkerPlan
+from gopher.runtime.plan import WorkerPlan
+from gopher.runtime.supervisor import Supervisor
 from gopher.store import keys
 from tests.runtime.parts import submit
 from tests.waiting import PATIENCE_SECONDS, until_async
