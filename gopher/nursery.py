@@ -119,7 +119,7 @@ class JobNursery(Protocol):
         """
 
     def cancel(self) -> None:
-        """Cancel all children that have not ended, but those that are detached; the block goes on, and may start others."""
+        """Cancel all children that have not ended; those that are detached go on alone. The block goes on, and may start others."""
 
 
 class SyncChildJob(Protocol):

@@ -3,7 +3,8 @@
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or the history
 of a job whose record says that it has one, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
-of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run. An outbox is a leak: somebody must have
+of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run, or a family that its parent's record
+tells of or that stands among the orphans. An outbox is a leak: somebody must have
 delivered what it held. Bulk operations stand under a tag of their own,
 and all of them have a TTL.
 """
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import redis
 
 PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "page_secret", "breakers"})
-PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits", "figures", "attached"})
+PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits", "figures", "attached", "orphans"})
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
 INDEXES: Final = FINAL | {"scheduled", "enqueued:high", "enqueued:normal", "enqueued:low", "processing", "retrying"}
 
@@ -66,19 +67,16 @@ def _fault_of_queue_key(connection: redis.Redis, key: str) -> str | None:
     if name in INDEXES:
         strays = [job_id for job_id in _members(connection, key) if _index_of(connection, base, job_id) != name]
         return f"holds {strays}, which stand elsewhere or nowhere" if strays else None
-    if kind == "parked" or name.startswith("limit:concurrency:"):
-        return _fault_of_parked(connection, base, name, rest) if kind == "parked" else _fault_of_running(connection, base, key)
+    if kind in FAULTS:
+        return FAULTS[kind](connection, base, rest)
+    if name.startswith("limit:concurrency:"):
+        return _fault_of_running(connection, base, key)
     if name == "schedules" or name == "deadlines":
         of = name.removesuffix("s") if name == "schedules" else "job"
         lost = [each for each in _members(connection, key) if not connection.exists(f"{base}{of}:{each}")]
         return f"holds {lost}, which do not exist" if lost else None
     if name == "outbox":
         return f"holds {sorted(cast('list[str]', connection.hkeys(key)))}, which nobody has delivered"
-    if kind == "schedule":
-        return None if connection.zscore(base + "schedules", rest) is not None else "the schedule is not in schedules"
-    if kind == "unique":
-        index = _index_of(connection, base, str(connection.get(key)))
-        return None if index in INDEXES - FINAL else "is held by a job that is final or gone"
     # One that has come to its end since it was found has none either, and is no leak.
     return None if connection.ttl(key) != -1 else "no TTL, and not known as permanent"
 
@@ -90,9 +88,25 @@ def _fault_of_job_key(connection: redis.Redis, base: str, kind: str, job_id: str
     return None if connection.zscore(base + index, job_id) is not None else f"the job is not in {index}"
 
 
-def _fault_of_parked(connection: redis.Redis, base: str, name: str, rest: str) -> str | None:
+def _fault_of_family(connection: redis.Redis, base: str, parent_id: str) -> str | None:
+    places = [connection.zscore(base + of, parent_id) for of in ("orphans", "attached")]
+    is_known = connection.hexists(f"{base}job:{parent_id}", "family") or places != [None, None]
+    return None if is_known else "its parent knows of no children, and nobody will look after them"
+
+
+def _fault_of_schedule(connection: redis.Redis, base: str, name: str) -> str | None:
+    return None if connection.zscore(base + "schedules", name) is not None else "the schedule is not in schedules"
+
+
+def _fault_of_unique(connection: redis.Redis, base: str, unique: str) -> str | None:
+    index = _index_of(connection, base, str(connection.get(f"{base}unique:{unique}")))
+    return None if index in INDEXES - FINAL else "is held by a job that is final or gone"
+
+
+def _fault_of_parked(connection: redis.Redis, base: str, rest: str) -> str | None:
     if not rest:
         return None
+    name = f"parked:{rest}"
     strays = [job_id for job_id in _members(connection, base + name) if _index_of(connection, base, job_id) != name]
     if strays:
         return f"holds {strays}, which stand elsewhere or nowhere"
@@ -115,3 +129,12 @@ def _index_of(connection: redis.Redis, base: str, job_id: str) -> str:
     state, priority, parked_by = cast("list[str | None]", record)
     line = f"parked:{parked_by}" if parked_by else "enqueued"
     return f"{line}:{priority or 'normal'}" if state == "enqueued" else str(state)
+
+
+FAULTS: Final = {
+    "family": _fault_of_family,
+    "parked": _fault_of_parked,
+    "schedule": _fault_of_schedule,
+    "unique": _fault_of_unique,
+}
+"""By the word before the first colon of a key's name."""

@@ -26,7 +26,7 @@ from gopher.errors import (
 from gopher.job import JobState
 from gopher.retry import RetryPolicy
 from gopher.store.families import Member, Start
-from gopher.store.submission import BATCH, BATCH_BYTES
+from gopher.store.submission import BATCH, BATCH_BYTES, SubmitReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from gopher.job import Job
     from gopher.kin.kin import Kin, Sibling
     from gopher.store.store import Store
-    from gopher.store.submission import SubmitReceipt
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -60,11 +59,14 @@ class Carrier:
         self._cancelling: deque[tuple[Kin, Sibling]] = deque()
         self._has_work = trio.Event()
         self._is_stale = False
+        self._has_ended = False
         store.link.on_reconnect.append(self._note_reconnect)
 
     def take(self, kin: Kin) -> None:
         """Serve a kin, until it is let go of."""
         self._kins.add(kin)
+        if self._has_ended:
+            kin.cut_off()
 
     def let_go(self, kin: Kin) -> None:
         """Serve a kin no more; what has not ended goes on without it."""
@@ -89,8 +91,16 @@ class Carrier:
         self._has_work.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled; then no kin waits for anything any more."""
         task_status.started()
+        try:
+            await self._serve()
+        finally:
+            self._has_ended = True
+            for kin in self._kins:
+                kin.cut_off()
+
+    async def _serve(self) -> None:
         failures = 0
         # While the worker works.
         async with trio.open_nursery() as nursery:
@@ -134,14 +144,18 @@ class Carrier:
         """Store the next children of a kin; what fails half-way is done again, under the same ids."""
         batch = kin.unsent[: _room(kin.unsent)]
         if kin.parent.is_over or kin not in self._kins:
-            kin.unsent.clear()
+            _give_up(kin, kin.unsent)
+            kin.note_sent(len(kin.unsent))
             return
         ready = [child for child in batch if child.state is None and await self._is_ready(kin, child)]
         if ready and not await self._store_children(kin, ready):
             kin.on_lost()
+            # An earlier try may have stored those of other queues after somebody had ended the lost parent's children.
             for child in ready:
                 child.by_nursery = True
-                kin.end(child, JobState.CANCELLED)
+                if child.job.queue != kin.parent.queue:
+                    self.cancel_soon(kin, child)
+            _give_up(kin, [child for child in ready if child.job.queue == kin.parent.queue])
         kin.note_sent(len(batch))
 
     async def _is_ready(self, kin: Kin, child: Sibling) -> bool:
@@ -161,6 +175,8 @@ class Carrier:
         except GopherError as error:
             kin.refuse(child, error)
             return False
+        if child.state is not None:  # cancelled meanwhile, when nothing of it was in Redis
+            return False
         self._endings.follow(kin.parent.namespace, job.queue, child.id, partial(kin.end, child))
         return True
 
@@ -170,27 +186,19 @@ class Carrier:
 
     async def _store_children(self, kin: Kin, ready: list[Sibling]) -> bool:
         """Write children down and store them; tell whether the parent still is."""
-        parent, queue = kin.parent, kin.parent.queue
+        parent = kin.parent
         answers: dict[Sibling, SubmitReceipt | GopherError] = {}
+        new = [each for each in ready if not each.before]
         try:
             starts = [_start_of(kin, child) for child in ready]
-            started = await self._families.start(kin.parent.namespace, queue, parent.id, parent.token, starts, kin.line_ms)
+            started = await self._families.start(parent.namespace, parent.queue, parent.id, parent.token, starts, kin.line_ms)
             if started is None:
                 return False
             kin.line_ms = started.line_ms
-            answers.update(
-                zip((each for each in ready if not each.before and each.job.queue == queue), started.answers, strict=True)
-            )
-            for target, group in groupby(
-                (each for each in ready if not each.before and each not in answers), lambda each: each.job.queue
-            ):
-                children = list(group)
-                submitted = await self._families.submit(
-                    kin.parent.namespace, target, [(each.id or "", each.job) for each in children]
-                )
-                answers.update(zip(children, submitted, strict=True))
+            answers.update(zip((each for each in new if each.job.queue == parent.queue), started.answers, strict=True))
+            await self._store_elsewhere(kin, [each for each in new if each.job.queue != parent.queue], answers)
         except (StoreFullError, ScriptReplyError) as error:
-            answers.update((child, error) for child in ready if child not in answers)
+            answers.update((child, error) for child in new if child not in answers)
         for child in ready:
             answer = answers.get(child)
             if isinstance(answer, GopherError):
@@ -198,8 +206,26 @@ class Carrier:
                 kin.refuse(child, answer)
             else:
                 kin.note_stored(child)
-        await self._look_at(kin, [child for child in ready if child.before])
+        # Those that were there before this call may have ended while nobody listened: an earlier one had lost its reply.
+        await self._look_at(kin, [child for child in ready if child.before or _is_known(answers.get(child))])
         return True
+
+    async def _store_elsewhere(
+        self, kin: Kin, children: list[Sibling], answers: dict[Sibling, SubmitReceipt | GopherError]
+    ) -> None:
+        """Store children in queues that are not their parent's; they are written down already."""
+        parent = kin.parent
+        for queue, group in groupby(children, lambda each: each.job.queue):
+            batch = list(group)
+            submitted = await self._families.submit(parent.namespace, queue, [(each.id or "", each.job) for each in batch])
+            answers.update(zip(batch, submitted, strict=True))
+        if children:
+            kept = await self._families.keeps(parent.namespace, parent.queue, parent.id, [kin.place(each) for each in children])
+            for child, is_kept in zip(children, kept, strict=True):
+                if not is_kept:
+                    # The parent was lost, and whoever ended its children came by before this one was there.
+                    child.by_nursery = True
+                    kin.on_lost()
 
     async def follow(self, kin: Kin, children: Sequence[Sibling]) -> None:
         """Hear of the ends of children that are stored already."""
@@ -216,6 +242,7 @@ class Carrier:
             states = await self._families.states(kin.parent.namespace, [child.id or "" for child in batch])
             for child, state in zip(batch, states, strict=True):
                 if state is None or state.is_final:
+                    self._forget(kin, child)
                     kin.end(child, state)
 
     async def _reread(self) -> None:
@@ -277,6 +304,17 @@ def _room(children: Sequence[Sibling]) -> int:
         if place and size > BATCH_BYTES:
             return place
     return min(BATCH, len(children))
+
+
+def _give_up(kin: Kin, children: Sequence[Sibling]) -> None:
+    """Note that children will never be stored, and that nobody is to be told."""
+    for child in children:
+        child.by_nursery = True
+        kin.end(child, JobState.CANCELLED)
+
+
+def _is_known(answer: SubmitReceipt | GopherError | None) -> bool:
+    return isinstance(answer, SubmitReceipt) and answer.is_duplicate
 
 
 def _start_of(kin: Kin, child: Sibling) -> Start:

@@ -77,6 +77,7 @@ class Sibling:
         error: Why it was refused.
         is_stored: Whether it can be cancelled in Redis.
         by_nursery: Whether the nursery has had it cancelled.
+        is_alone: Whether nobody waits for it any more: it is detached, and its nursery was cancelled.
         before: What an earlier attempt has started in its place, if that is taken over.
         stored: Set when it is stored, or refused; made where somebody waits for that.
     """
@@ -87,6 +88,7 @@ class Sibling:
         "by_nursery",
         "error",
         "id",
+        "is_alone",
         "is_stored",
         "job",
         "number",
@@ -104,6 +106,7 @@ class Sibling:
         self.state: JobState | None = None
         self.error: GopherError | None = None
         self.is_stored = False
+        self.is_alone = False
         self.by_nursery = False
         self.before: Member | None = None
         self.stored: trio.Event | None = None
@@ -124,6 +127,10 @@ class Sibling:
         if error is not None:
             raise error
         return None if job.result is None else cast("JsonValue", msgspec.json.decode(job.result))
+
+    def forget_payload(self) -> None:
+        """Let go of what Redis has, or never will have."""
+        self.job = msgspec.structs.replace(self.job, payload=b"")
 
     async def wait_stored(self) -> None:
         """Wait until it is stored.
@@ -180,6 +187,8 @@ class Kin:
         on_lost: Called when the parent's lease is found lost.
         on_stored: Called with each child that is in Redis.
         on_end: Called with each child that has ended, or was refused.
+        open_count: Children that have not ended and are waited for.
+        is_cut_off: Whether nobody carries anything for it any more, since the process ends.
     """
 
     def __init__(
@@ -205,10 +214,10 @@ class Kin:
         self.on_stored: Callable[[Sibling], None] = lambda _: None
         self.on_end: Callable[[Sibling], None] = lambda _: None
         self.is_closed = False
+        self.open_count = 0
+        self.is_cut_off = False
         self._siblings = Siblings(policy)
         self._unsent_bytes = 0
-        self._bound = 0
-        self._detached = 0
         self._news = trio.Event()
         self._sent = trio.Event()
 
@@ -240,13 +249,14 @@ class Kin:
             raise TooManyChildrenError(f"{MAX_UNSENT_BYTES >> 20} MiB of children at once: await start() for large ones")
         child = Sibling(self, number or len(self.children) + 1, job, on_cancel)
         self.children.append(child)
-        self.unsent.append(child)
-        self._unsent_bytes += len(job.payload)
-        self._count(child, 1)
+        self.open_count += 1
         if self._siblings.is_decided:
             child.by_nursery = True
+            child.forget_payload()
             self.end(child, JobState.CANCELLED)
         else:
+            self.unsent.append(child)
+            self._unsent_bytes += len(job.payload)
             self._carrier.send_soon(self)
         return child
 
@@ -256,7 +266,7 @@ class Kin:
         child.id = job_id
         child.is_stored = True
         self.children.append(child)
-        self._count(child, 1)
+        self.open_count += 1
         return child
 
     async def wait_sent(self, most: int) -> None:
@@ -268,7 +278,7 @@ class Kin:
         """Note that the first children in `unsent` are stored, or never will be."""
         for child in self.unsent[:count]:
             self._unsent_bytes -= len(child.job.payload)
-            child.job = msgspec.structs.replace(child.job, payload=b"")
+            child.forget_payload()
         del self.unsent[:count]
         self._sent.set()
         self._sent = trio.Event()
@@ -290,13 +300,13 @@ class Kin:
         return digest.hexdigest()
 
     def note_stored(self, child: Sibling) -> None:
-        """Note that a child is in Redis; one that was cancelled meanwhile is cancelled there."""
+        """Note that a child is in Redis; one that was cancelled meanwhile is cancelled there, or goes on alone."""
         child.is_stored = True
         if child.stored is not None:
             child.stored.set()
         self.on_stored(child)
         if child.by_nursery and child.state is None:
-            self._carrier.cancel_soon(self, child)
+            self._cancel_stored(child)
 
     def end(self, child: Sibling, state: JobState | None) -> None:
         """Note how a child has ended; None: it was deleted. Told twice, the first counts."""
@@ -305,53 +315,53 @@ class Kin:
         child.state = JobState.FAILED if state is None else state
         if child.stored is not None:
             child.stored.set()
-        self._count(child, -1)
+        self._release(child)
         self.on_end(child)
-        if self._siblings.note_end(child.state, by_nursery=child.by_nursery):
+        if not child.is_alone and self._siblings.note_end(child.state, by_nursery=child.by_nursery):
             self.cancel()
             self.on_decided()
 
-    def _count(self, child: Sibling, step: int) -> None:
-        if child.on_cancel is OnCancel.DETACH:
-            self._detached += step
-            left = self._detached
-        else:
-            self._bound += step
-            left = self._bound
-        if left == 0:
-            self._news.set()
-            self._news = trio.Event()
+    def _release(self, child: Sibling) -> None:
+        """Wait for a child no more."""
+        if not child.is_alone:
+            self.open_count -= 1
+            if self.open_count == 0:
+                self._news.set()
+                self._news = trio.Event()
 
     def refuse(self, child: Sibling, error: GopherError) -> None:
         """Note that a child will never be stored."""
         child.error = error
         # Whoever waits for it to be stored is told there, and the block need not end of it.
-        child.by_nursery = child.stored is not None
+        child.by_nursery |= child.stored is not None
         self.end(child, JobState.CANCELLED if child.by_nursery else JobState.FAILED)
 
     def cancel(self) -> None:
-        """Have all children cancelled that have not ended, but those that are detached."""
+        """Have all children cancelled that have not ended; those that are detached go on alone once they are stored."""
         for child in self.children:
-            if child.state is None and not child.by_nursery and child.on_cancel is OnCancel.CANCEL:
+            if child.state is None and not child.by_nursery:
                 child.by_nursery = True
                 if child.is_stored:
-                    self._carrier.cancel_soon(self, child)
-                elif child.id is None:
+                    self._cancel_stored(child)
+                elif child.id is None and child.on_cancel is OnCancel.CANCEL:
                     self.end(child, JobState.CANCELLED)
 
-    @property
-    def open_count(self) -> int:
-        """Children that have not ended."""
-        return self._bound + self._detached
+    def _cancel_stored(self, child: Sibling) -> None:
+        if child.on_cancel is OnCancel.CANCEL:
+            self._carrier.cancel_soon(self, child)
+        elif not child.is_alone:
+            self._release(child)
+            child.is_alone = True
 
-    async def wait_ended(self, *, also_detached: bool) -> None:
-        """Wait until every child has ended.
-
-        Args:
-            also_detached: Whether to wait for those too that go on when their nursery is cancelled.
-        """
-        while self._bound or (also_detached and self._detached):
+    async def wait_ended(self) -> None:
+        """Wait until every child has ended but those that go on alone, or nobody would tell."""
+        while self.open_count and not self.is_cut_off:
             await self._news.wait()
+
+    def cut_off(self) -> None:
+        """Note that nobody will tell of the children any more."""
+        self.is_cut_off = True
+        self._news.set()
 
     async def read(self, child: Sibling) -> Job:
         """Return the record of a child that has ended.
@@ -370,7 +380,9 @@ class Kin:
         """
         found = []
         for child in self.children:
-            if child.state is not None and self._siblings.raises(child.state, by_nursery=child.by_nursery):
+            if child.state is None or child.is_alone:
+                continue
+            if self._siblings.raises(child.state, by_nursery=child.by_nursery):
                 fault = await child.fault()
                 if fault is not None:
                     found.append(fault)

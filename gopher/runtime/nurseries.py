@@ -5,7 +5,8 @@ Nothing of a nursery lives in a Trio task of its own, so that handlers in thread
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+import random
+from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -14,15 +15,24 @@ import msgspec
 import structlog
 import trio
 
-from gopher.errors import GopherError, JobAlreadyFinalError, JobNotFoundError, NurseryTooDeepError, StoreError, invalid
+from gopher.errors import (
+    GopherError,
+    JobAlreadyFinalError,
+    JobNotFoundError,
+    NurseryTooDeepError,
+    StoreError,
+    StoreUnavailableError,
+    invalid,
+)
 from gopher.kin.kin import Kin, Sibling
 from gopher.nursery import MAX_DEPTH, NurseryPolicy, OnCancel, OnCrash
+from gopher.retry import RetryPolicy
 from gopher.runtime.children import descended, new_child
 from gopher.runtime.scopes import CancelReason
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from typing import NoReturn, Unpack
 
     from gopher.kin.carrier import Carrier
@@ -42,6 +52,8 @@ _GRACE_MS: Final = 5_000
 """Chosen: as a cancel that says nothing of it."""
 _CHILDREN_SECONDS: Final = 0.5
 """Chosen: less than what is left, when the cleanup of a drain is over, before the worker goes."""
+_RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
+"""Chosen: a block ends within 2 s of Redis being back."""
 _GIVEN_BACK: Final = frozenset({CancelReason.SHUTDOWN, CancelReason.LEASE_LOST})
 """Why an attempt is cancelled whose job is run again."""
 
@@ -162,8 +174,8 @@ class Nurseries:
             The children are cancelled, and have ended when this returns; but for a lease that is lost.
         """
         try:
-            async with self._rests.resting():
-                await kin.wait_ended(also_detached=True)
+            async with self._rests.resting(kin.attempt):
+                await kin.wait_ended()
         except trio.Cancelled:
             await self.abandon(kin)  # noqa: ASYNC102 - it shields itself, and the attempt's grace bounds it
             raise
@@ -191,31 +203,50 @@ class Nurseries:
             return []
         kin.cancel()
         errors: list[GopherError] = []
-        if reason is CancelReason.LEASE_LOST:
+        if kin.attempt.is_lost:
             # The attempt must not outlast its lease: whoever takes the job back ends the children too.
             self._carrier.let_go(kin)
         else:
             # The children have the same grace, and their end has to come here.
             kin.attempt.wait_longer(_CHILDREN_SECONDS)
-            # Shielded: as in any nursery, no child outlasts the block. The grace of the attempt bounds it.
-            with trio.CancelScope(shield=True):
-                await kin.wait_ended(also_detached=False)
-                errors += await self._close(kin)
+            # Shielded: as in any nursery, no child outlasts the block. The grace of the attempt bounds it, and so does its lease.
+            with trio.CancelScope(shield=True) as shield, _bounded(kin.attempt, shield):
+                try:
+                    await kin.wait_ended()
+                    errors += await self._close(kin)
+                finally:
+                    self._carrier.let_go(kin)
         return errors
 
     async def _close(self, kin: AttemptKin) -> list[GopherError]:
         kin.is_closed = True
         try:
-            errors = await kin.errors()
+            errors = await self._errors(kin)
         finally:
             self._carrier.let_go(kin)
         await self._leave(kin, list(kin.earlier.values()))
         return errors
 
+    async def _errors(self, kin: AttemptKin) -> list[GopherError]:
+        failures = 0
+        while True:
+            try:
+                return await kin.errors()
+            except StoreUnavailableError as error:
+                if kin.is_cut_off:
+                    return []
+                # To raise this would run the whole tree again for want of a few words.
+                failures += 1
+                _log.warning("nursery.delayed", job_id=kin.attempt.job.id, error=str(error))
+                await trio.sleep(_RETRY.delay_seconds(failures, random.random))
+
     async def _left_behind(self, attempt: RunningAttempt, number: int) -> dict[int, Member]:
         """Return what earlier attempts have left of a nursery, by number, as far as it is still kept."""
         members = await self._store.families.members(self._namespace, attempt.queue, attempt.job.id)
-        found = [each for each in members if each.nursery == number and each.policy == OnCrash.ADOPT]
+        # Of two in one place the later attempt's counts; the other is found among the orphans.
+        found = sorted(
+            (each for each in members if each.nursery == number and each.policy == OnCrash.ADOPT), key=lambda each: each.token
+        )
         kept: dict[int, Member] = {}
         for start in range(0, len(found), BATCH):
             batch = found[start : start + BATCH]
@@ -292,6 +323,17 @@ async def trio_block(nurseries: Nurseries, attempt: RunningAttempt, policy: str,
     except BaseException as error:  # noqa: BLE001, ASYNC103 - whatever ends the block ends its children; `fail` raises it again
         await nurseries.fail(kin, error)  # noqa: ASYNC102 - it shields itself
     await nurseries.join(kin)
+
+
+@contextmanager
+def _bounded(attempt: RunningAttempt, shield: trio.CancelScope) -> Iterator[None]:
+    """Have what a shield covers end when the attempt's lease is lost."""
+    shields = attempt.shields = attempt.shields or set()
+    shields.add(shield)
+    try:
+        yield
+    finally:
+        shields.discard(shield)
 
 
 def _choice(field: str, value: str, kind: type[ChoiceT]) -> ChoiceT:

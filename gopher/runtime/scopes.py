@@ -77,6 +77,9 @@ class RunningAttempt:
         waited_seconds: How long it has waited, which its time limit does not count.
         brood: What the handler has submitted; None when it has submitted nothing.
         nurseries: How many nurseries of jobs the handler has opened.
+        rests: For how many of them it waits; then it has no slot.
+        is_lost: Whether its lease is lost, also when it was being ended for another reason.
+        shields: What it waits in for the end of its children, and no longer than its lease; None for most.
         is_late_at: When the grace of a cancel or a time-out is over, and the job counts as stuck, by `time.monotonic()`.
         host: What runs the handler at present; None for Trio.
         hangs_at: Where the handler was last seen after its grace: `file:line in function`; '' where that is not known.
@@ -96,6 +99,7 @@ class RunningAttempt:
         "hangs_at",
         "host",
         "is_late_at",
+        "is_lost",
         "is_over",
         "is_waiting",
         "job",
@@ -103,6 +107,8 @@ class RunningAttempt:
         "may_begin",
         "nurseries",
         "queue",
+        "rests",
+        "shields",
         "speech",
         "waited_seconds",
     )
@@ -119,6 +125,9 @@ class RunningAttempt:
         self.grace_seconds = _GRACE_SECONDS
         self.brood: Brood | None = None
         self.nurseries = 0
+        self.rests = 0
+        self.is_lost = False
+        self.shields: set[trio.CancelScope] | None = None
         self.is_late_at = math.inf
         self.host: Host | None = None
         self.hangs_at = ""
@@ -176,6 +185,10 @@ class RunningAttempt:
             self.cancel_reason = reason
             if self._scope is not None:
                 self._scope.cancel(reason=reason.value)
+        if reason is CancelReason.LEASE_LOST:
+            self.is_lost = True
+            for shield in self.shields or ():
+                shield.cancel(reason=reason.value)
 
     def wait_longer(self, seconds: float) -> None:
         """Let the handler have more than its grace, for what its end needs of others."""

@@ -68,4 +68,5 @@ class Suspects:
             self.held[0].may_begin.set()
 
     def _forget(self) -> None:
-        self.held = [attempt for attempt in self.held if self._scopes.holds(attempt)]
+        # One that rests runs no code, and may wait for a child that is a suspect too.
+        self.held = [attempt for attempt in self.held if self._scopes.holds(attempt) and not attempt.rests]

@@ -44,7 +44,7 @@ class Endings:
             StoreError: As `Link.subscribe`.
         """
         channel = keys.events(namespace, queue).encode()
-        if channel not in self._queues:
+        while channel not in self._queues:
             followed = _Followed()
             await self._link.subscribe(channel, followed.receive)
             if channel in self._queues:  # another Trio task was faster

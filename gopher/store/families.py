@@ -48,6 +48,11 @@ class Member(NamedTuple):
     fingerprint: str
 
     @property
+    def token(self) -> int:
+        """Lease token of that attempt."""
+        return int(self.place.split(".")[0])
+
+    @property
     def nursery(self) -> int:
         """Number of its nursery in the attempt that has started it, or has taken it over."""
         return int(self.place.split(".")[1])
@@ -189,8 +194,12 @@ class Families:
     async def members(self, namespace: str, queue: str, parent_id: str) -> list[Member]:
         """Return the whole family of a parent, in no order."""
         reply = await self._link.call("HGETALL", keys.family(namespace, queue, parent_id))
-        pairs = iter(reply)
-        return [Member(place.decode(), *record.decode().split(" ")) for place, record in zip(pairs, pairs, strict=True)]
+        return [Member(place.decode(), *record.decode().split(" ")) for place, record in reply.items()]
+
+    async def keeps(self, namespace: str, queue: str, parent_id: str, places: Sequence[str]) -> list[bool]:
+        """Tell which places of a family are taken, in order."""
+        found = await self._link.call("HMGET", keys.family(namespace, queue, parent_id), *places)
+        return [each is not None for each in found]
 
     async def take_orphans(self, namespace: str, queue: str, parent_id: str = "", cursor: int = 0) -> OrphanStep | None:
         """Return some of the children that nobody looks after, of one parent.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gopher.store.store import Store
+from tests.runtime.home import Home
 from tests.runtime.rig import Bench
 
 if TYPE_CHECKING:
@@ -25,3 +26,9 @@ async def store(redis_url: str, nursery: trio.Nursery) -> Store:
     connected = Store(redis_url, client_name="test")
     await nursery.start(connected.run)
     return connected
+
+
+@pytest.fixture
+def home(store: Store, redis_url: str, namespace: str) -> Home:
+    """Room for workers whose handlers open nurseries, on the shared redis-server."""
+    return Home(store, redis_url, namespace)

@@ -24,7 +24,7 @@ async def store(redis_url: str, nursery: trio.Nursery) -> Store:
 @pytest.fixture
 async def rig(store: Store, namespace: str) -> Rig:
     """The queue `default` of the test's namespace, at START_MS."""
-    turn_clocks(store.lifecycle, store.audit, store.limits, store.breakers, store.outbox, store.histories)
+    turn_clocks(store.lifecycle, store.audit, store.limits, store.breakers, store.outbox, store.histories, store.families)
     made = Rig(store, namespace)
     await made.set_clock()
     return made

@@ -187,7 +187,9 @@ class Rig:
 
     async def _plain_attempt(self, job_id: str) -> int | str:
         """Return what the runner says of a job whose record it had with the claim."""
-        found = await self.call("HMGET", f"job:{job_id}", "attempt", "deadline_ms", "unique_key", "retention_ms", "held")
+        found = await self.call(
+            "HMGET", f"job:{job_id}", "attempt", "deadline_ms", "unique_key", "retention_ms", "held", "family"
+        )
         attempt, *rare = found
         return "" if any(value is not None for value in rare) else int(attempt or 0)
 

@@ -16,14 +16,14 @@ local function remove_from(index)
     local job = read_job(id)
     -- A record that says otherwise belongs to another index; only the entry goes.
     if job and waiting_index(job) == index then
+      if job.family then
+        orphan(id, now_ms())
+      end
       release_unique(id, job.unique_key)
       unlink_job(id, job.history)
       redis.call('zrem', deadlines_key, id)
       if job.parked_by then
         redis.call('hincrby', counters_key, 'parked', -1)
-      end
-      if job.family then
-        orphan(id, now_ms())
       end
       note_change(id, 'deleted', job.attempt)
     end

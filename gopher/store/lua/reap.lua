@@ -30,14 +30,14 @@ local function take_back(id, job)
   elseif crashes >= max_crashes then
     finish(id, 'failed', now, job, 'token', token, 'crashes', crashes, 'failure', CRASH_LOOP)
   else
+    if job.family then
+      orphan(id, now)
+    end
     redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms or now, id)
     redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST)
     if job.deadline_ms then
       announce_due(deadlines_key, tonumber(job.deadline_ms))
       redis.call('zadd', deadlines_key, job.deadline_ms, id)
-    end
-    if job.family then
-      orphan(id, now)
     end
     enqueued = true
     note_change(id, 'enqueued', job.attempt, job.history)

@@ -94,6 +94,9 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' and move ~= 'park' then
     keep_attempt(id, job.attempt, outcome, job, now, failure)
   end
+  if job.family and AGAIN[state] then
+    orphan(id, now)
+  end
   if state == 'completed' then
     finish(id, state, now, job, 'result', result)
   elseif state == 'enqueued' and move == 'park' then
@@ -110,9 +113,6 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   if job.deadline_ms and AGAIN[state] then
     announce_due(deadlines_key, tonumber(job.deadline_ms))
     redis.call('zadd', deadlines_key, job.deadline_ms, id)
-  end
-  if job.family and AGAIN[state] then
-    orphan(id, now)
   end
   if job.held and let_go(id, job.held, now) then
     woken = true

@@ -15,6 +15,10 @@ end
 
 -- Writes the final state and its index; the caller has still to remove the id from the index it came from.
 local function finish(id, state, now, job, ...)
+  -- First: cut short after the state, nobody would look after the children.
+  if job.family then
+    orphan(id, now)
+  end
   redis.call('zadd', base .. state, retention_end(state, now, job.retention_ms), id)
   redis.call('hset', job_key(id), 'state', state, 'finished_ms', now, ...)
   if job.deadline_ms then
@@ -22,9 +26,6 @@ local function finish(id, state, now, job, ...)
   end
   if job.parked_by then
     note_unparked(id)
-  end
-  if job.family then
-    orphan(id, now)
   end
   release_unique(id, job.unique_key)
   redis.call('hincrby', counters_key, state .. '_total', 1)
