@@ -174,6 +174,8 @@ class Nurseries:
             The children are cancelled, and have ended when this returns; but for a lease that is lost.
         """
         try:
+            # With its slot: it is the children that are to have it, not whoever stands behind them.
+            await kin.wait_sent(0)
             async with self._rests.resting(kin.attempt):
                 await kin.wait_ended()
         except trio.Cancelled:

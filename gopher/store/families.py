@@ -158,7 +158,7 @@ class Families:
         for start, answer in zip(stored, reply[2:], strict=True):
             if start.job is not None:
                 answers.append(read_answer(start.member.id, start.job, answer))
-        return Started(str(reply[1]), answers)
+        return Started(reply[1].decode(), answers)
 
     async def submit(self, namespace: str, queue: str, jobs: Sequence[tuple[str, NewJob]]) -> list[SubmitReceipt | GopherError]:
         """Store children whose queue is not their parent's, under the ids that they have; safe to repeat.

@@ -9,8 +9,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from gopher.job import JobState
+from gopher.job import JobState, NewJob
 from gopher.runtime.rests import Rests
+from gopher.store.submission import SubmitReceipt
 from tests.runtime.rig import attempt_of, claimed_job
 from tests.waiting import until
 
@@ -228,6 +229,31 @@ async def test_parent_goes_on_before_jobs_that_wait_in_line(home: Home) -> None:
     # The news of the child's end may come just after the slot was given to another.
     assert len(between) <= 2
     assert len(order) == 302
+
+
+async def test_branch_of_a_tree_is_finished_before_the_next_is_begun(home: Home) -> None:
+    """Or a worker would hold all parents of a wide tree at once: also of trees that were submitted together."""
+    held: list[int] = []
+    worker = home.worker(slots=1)
+
+    @home.registry.handler("node")
+    async def node(job: gopher.JobContext, payload: list[int]) -> None:
+        held.append(len(worker._scopes))
+        async with job.open_nursery() as nursery:
+            for _ in range(payload[0] if payload else 0):
+                nursery.start_soon("node", payload[1:])
+
+    jobs = [NewJob(type="node", payload=b"[4,3,2]") for _ in range(5)]
+    roots = [
+        answer.job_id for answer in await home.store.lifecycle.submit(home.namespace, jobs) if isinstance(answer, SubmitReceipt)
+    ]
+    async with home.working(worker):
+        finals = [await home.final(job_id) for job_id in roots]
+
+    # Its four levels, and what has ended and is not yet written.
+    assert max(held) <= 8
+    assert {job.state for job in finals} == {JobState.COMPLETED}
+    assert len(held) == 5 * (1 + 4 + 12 + 24)
 
 
 async def test_parents_go_on_when_slots_are_added_or_taken_away(home: Home) -> None:

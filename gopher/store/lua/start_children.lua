@@ -16,7 +16,7 @@
 -- include: lib/submit.lua
 local id, token, line, count, adopted = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
-local job = redis.call('hmget', job_key(id), 'state', 'token', 'family', 'enqueued_ms', 'submitted_ms')
+local job = redis.call('hmget', job_key(id), 'state', 'token', 'family', 'line_ms', 'enqueued_ms', 'submitted_ms')
 
 -- A client's nursery has no record, and its token is 0.
 local is_client = not job[1] and token == '0' and redis.call('zscore', base .. 'attached', id)
@@ -27,17 +27,18 @@ if not is_client and (job[1] ~= 'processing' or job[2] ~= token) then
   return {'STALE_LEASE'}
 end
 
--- In front of those that wait, but never before their parent's own place: so a tree is finished before another is begun, and no job
--- seems to have waited for longer than it has.
+-- By steps of less than 1 ms in front of those that wait, but never by more than that before their parent's own place: so a tree is
+-- finished before another is begun, and a branch before the next, or all parents of a wide tree would wait at once.
+local STEP_MS, MOST_BEFORE_MS = 1 / 1024, 1 / 8
 local function place_in_line()
   local place = now
   for _, priority in ipairs({'high', 'normal', 'low'}) do
     local head = redis.call('zrange', enqueued_key(priority), 0, 0, 'withscores')
     if head[2] then
-      place = math.min(place, tonumber(head[2]) - 1)
+      place = math.min(place, tonumber(head[2]) - STEP_MS)
     end
   end
-  return math.max(place, tonumber(job[4] or job[5] or now))
+  return math.max(place, tonumber(job[4] or job[5] or job[6] or now) - MOST_BEFORE_MS)
 end
 
 line = line == '' and place_in_line() or tonumber(line)
@@ -54,4 +55,4 @@ local replies, is_enqueued = submit_jobs(ARGV, first_left + adopted, now, 0, lin
 if is_enqueued then
   wake_workers()
 end
-return {'OK', line, unpack(replies)}
+return {'OK', string.format('%.17g', line), unpack(replies)}

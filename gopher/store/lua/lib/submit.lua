@@ -129,6 +129,8 @@ local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
     local first, last = place + length + 1, place + length + tonumber(words[place + length])
     if due then
       redis.call('hset', job_key(id), 'state', 'scheduled', 'submitted_ms', now, 'run_ms', due, unpack(words, first, last))
+    elseif place_ms then
+      redis.call('hset', job_key(id), 'state', 'enqueued', 'submitted_ms', now, 'line_ms', place_ms, unpack(words, first, last))
     else
       redis.call('hset', job_key(id), 'state', 'enqueued', 'submitted_ms', now, unpack(words, first, last))
     end
