@@ -187,6 +187,19 @@ class JobStateError(PreconditionError):
         super().__init__(f"job {job_id} is {state}; {wanted}", job_id=job_id, state=state)
 
 
+class JobDetachedError(PreconditionError):
+    """The job of this request id is tied to no client, and goes on whatever a client does."""
+
+    reason = "JOB_DETACHED"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"job {job_id} of this request id was submitted detached, or is so since it was retried; follow it with WatchJob and end "
+            "it with CancelJob, or run another under a request id of its own",
+            job_id=job_id,
+        )
+
+
 class UnknownTypeError(PreconditionError):
     """No worker of the namespace has ever registered this type."""
 
