@@ -92,19 +92,22 @@ class Runs:
         with tracing.submit_span(request.job.type, request.job.queue, 1) as trace:
             job = await self._jobs.checked(namespace, request.job, trace)
             run = await self._begin(namespace, job, scope, grace_ms)
+        reason = None
         try:
             await self._stream(run, request.cursor, send)
             await self._detach(run)
         except trio.Cancelled:
             # Where the scope itself was not cancelled what is around it was: the server stops.
-            if scope.cancel_called:
-                await self._abandon(run, _reason(scope))
+            reason = _reason(scope) if scope.cancel_called else None
             raise
         except SlowReaderError:
-            await self._abandon(run, "the client of RunJob reads too slowly")
+            reason = "the client of RunJob reads too slowly"
             raise
         finally:
             self._store.attachments.let_go(run.attachment)
+            # The call's own time is over; bounded, since the lease ends the job too.
+            with trio.move_on_after(_STORE_SECONDS, shield=True):
+                await self._abandon(run, reason)
 
     async def _begin(self, namespace: str, job: NewJob, scope: trio.CancelScope, grace_ms: int) -> _Run:
         call_id = secrets.token_hex(8)
@@ -134,15 +137,17 @@ class Runs:
         request = pb.WatchJobRequest(namespace=attachment.namespace, job_id=attachment.id, cursor=cursor)
         await self._watch.watch_job(request, pass_on)
 
-    async def _abandon(self, run: _Run, reason: str) -> None:
-        attachment = run.attachment
-        where = attachment.namespace, attachment.queue, attachment.id
-        with trio.CancelScope(shield=True, relative_deadline=_STORE_SECONDS):  # the call's own time is over; bounded
-            try:
-                await self._store.attached_jobs.abandon(*where, run.call_id, reason=reason, grace_ms=run.grace_ms)
-            except StoreError as error:
-                # The lease ends it.
-                _log.warning("run.cancel_delayed", job_id=attachment.id, error=str(error))
+    async def _abandon(self, run: _Run, reason: str | None) -> None:
+        """Cancel the job where there is a reason to."""
+        if reason is None:
+            return
+        of = run.attachment
+        try:
+            await self._store.attached_jobs.abandon(
+                of.namespace, of.queue, of.id, run.call_id, reason=reason, grace_ms=run.grace_ms
+            )
+        except StoreError as error:
+            _log.warning("run.cancel_delayed", job_id=of.id, error=str(error))
 
     async def _detach(self, run: _Run) -> None:
         try:
