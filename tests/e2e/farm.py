@@ -120,6 +120,11 @@ class Farm:
         await server.start()
         return server
 
+    def command(self, address: str, *arguments: str) -> Program:
+        """Start a command of the line; it is killed at the end."""
+        environ = {**self._environ, "GOPHER_SERVER": address, "GOPHER_NAMESPACE": self.namespace}
+        return self._programs.enter_context(Program("gopher.cli.main", *arguments, environ=environ))
+
     async def submit(self, type: str, payload: object = None, count: int = 1) -> list[str]:  # noqa: A002 - as everywhere
         return await submit(self.store, self.namespace, count, type=type, payload=msgspec.json.encode(payload))
 
