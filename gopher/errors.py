@@ -192,13 +192,6 @@ class JobDetachedError(PreconditionError):
 
     reason = "JOB_DETACHED"
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"job {job_id} of this request id was submitted detached, or is so since it was retried; follow it with WatchJob and end "
-            "it with CancelJob, or run another under a request id of its own",
-            job_id=job_id,
-        )
-
 
 class UnknownTypeError(PreconditionError):
     """No worker of the namespace has ever registered this type."""

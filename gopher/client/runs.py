@@ -180,7 +180,9 @@ class Run:
     def leave(self) -> calls.Call[Job]:
         """Return the call that cancels the job and waits for its end."""
         namespace = self._request.namespace
-        call = calls.cancel(namespace, self.job_id, reason=LEFT, grace_seconds=self.grace_seconds, wait_final=True)
+        call = calls.cancel(
+            namespace, self.job_id, reason=LEFT, actor="its client", grace_seconds=self.grace_seconds, wait_final=True
+        )
         return replace(call, deadline_seconds=self.leaving_seconds)
 
     def see_end(self, job: Job) -> None:

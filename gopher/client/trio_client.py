@@ -124,6 +124,7 @@ class TrioClient(AsyncMethods):
         return _Bell()
 
     def _last_act(self, seconds: float) -> AbstractContextManager[object]:
+        # For a block that is cancelled, so that its job has ended when it is left.
         return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
 
     async def _pause(self, seconds: float) -> None:

@@ -58,7 +58,9 @@ class AttachedJobs:
             case [b"OK", found_id, state, was_there]:
                 return SubmitReceipt(found_id.decode(), JobState(state.decode()), is_duplicate=bool(was_there))
             case [b"DETACHED", found_id]:
-                return JobDetachedError(found_id.decode())
+                job_id = found_id.decode()
+                advice = "follow it with WatchJob, or run another under a request id of its own"
+                return JobDetachedError(f"job {job_id} of this request id is tied to no client; {advice}", job_id=job_id)
             case _:
                 return read_answer(job_id, job, reply)
 

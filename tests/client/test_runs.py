@@ -105,8 +105,8 @@ def test_job_that_waits_is_cancelled_too(face: Face) -> None:
     """A block left before a worker has taken the job leaves no job that would run later."""
 
     async def act(job: Attached) -> str:
-        assert job.job.state is JobState.SCHEDULED
-        return job.job.id
+        (first,) = await job.events(lambda event: event.state is JobState.SCHEDULED)
+        return first.job_id
 
     job = job_of(face, face.attach(act, "echo", 1, delay_seconds=3600))
 
@@ -173,7 +173,7 @@ def test_bad_runs_are_refused_at_the_blocks_door(face: Face) -> None:
     queue, request_id = fresh("q"), fresh("r")
 
     async def never(job: Attached) -> None:
-        raise AssertionError(job.job.id)
+        raise AssertionError(await job.result())
 
     with pytest.raises(UnknownTypeError):
         face.attach(never, "no-such-type", queue=queue)
@@ -193,7 +193,7 @@ def test_server_that_is_not_there_is_an_error(request: pytest.FixtureRequest) ->
     request.addfinalizer(face.close)
 
     async def never(job: Attached) -> None:
-        raise AssertionError(job.job.id)
+        raise AssertionError(await job.result())
 
     with pytest.raises(ServerUnreachableError):
         face.attach(never, "echo")

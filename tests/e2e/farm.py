@@ -56,6 +56,11 @@ class FarmServer:
         self._program = Program("gopher.cli.server", *arguments, environ=self._environ)
         self.address = (await trio.to_thread.run_sync(self._program.wait_ready))["grpc"]
 
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        assert self._program is not None
+        return self._program.stop()
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         if self._program is not None:

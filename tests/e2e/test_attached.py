@@ -12,7 +12,6 @@ from gopher_pb.v1 import job_pb2
 from gopher_pb.v1.job_stream_pb2 import RunJobRequest
 
 from gopher.client import TrioClient
-from gopher.client.runs import RUN
 from gopher.errors import CallExpiredError
 from gopher.job import JobState
 from gopher.store import keys
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from tests.programs import Program
 
 APP: Final = "tests.e2e.apps.attached:registry"
+RUN: Final = "/gopher.v1.JobService/RunJob"
 ENDED: Final = {JobState.CANCELLED, JobState.FAILED}
 """At a deadline a job is cancelled by its call or failed as EXPIRED by its worker, whoever is first."""
 GRACE_MS: Final = 5_000
@@ -86,7 +86,7 @@ async def kill_and_see(farm: Farm, victim: Program) -> list[Job]:
 async def test_deadline_of_the_call_ends_the_whole_tree(farm: Farm) -> None:
     """N3: with 2 s, a job of 60 s and its children on another worker have all ended within 2 s and the grace."""
     await workers(farm)
-    _, address = await farm.server()
+    address = (await farm.server()).address
     request = RunJobRequest(namespace=farm.namespace, job=job_pb2.JobSpec(type="parent")).SerializeToString()
 
     with grpc.insecure_channel(address) as channel:
@@ -110,7 +110,7 @@ async def test_deadline_of_the_call_ends_the_whole_tree(farm: Farm) -> None:
 async def test_client_killed_ends_the_whole_tree(farm: Farm) -> None:
     """kill -9 of the program that runs the job: the job and its children on another worker are cancelled, and nothing is left."""
     await workers(farm)
-    _, address = await farm.server()
+    address = (await farm.server()).address
     client = farm.command(address, "submit", "parent", "--attach")
 
     jobs = await kill_and_see(farm, client)
@@ -124,12 +124,12 @@ async def test_client_killed_ends_the_whole_tree(farm: Farm) -> None:
 async def test_server_killed_for_good_ends_the_whole_tree(farm: Farm) -> None:
     """kill -9 of the server, and none in its place: within the lease and a sweep a worker's reaper cancels the job."""
     await workers(farm)
-    server, address = await farm.server()
-    client = farm.command(address, "submit", "parent", "--attach")
+    server = await farm.server()
+    client = farm.command(server.address, "submit", "parent", "--attach")
 
     ids = await all_run(farm)
     killed_at = trio.current_time()
-    server.process.kill()
+    server.kill()
     jobs = await farm.finals(ids)
     took_seconds = trio.current_time() - killed_at
     client.process.kill()
@@ -144,18 +144,17 @@ async def test_server_killed_for_good_ends_the_whole_tree(farm: Farm) -> None:
 async def test_rolling_restart_of_the_server_leaves_the_run_alone(farm: Farm) -> None:
     """Two restarts, one by SIGTERM and one by kill -9: the block goes on, the job runs once, and its result arrives."""
     await farm.worker(lease_seconds=2.0, app=APP)
-    server, address = await farm.server()
-    client = TrioClient(address, namespace=farm.namespace)
+    server = await farm.server()
+    client = TrioClient(server.address, namespace=farm.namespace)
 
     async with client, client.run("hold", str(farm.gate), request_id="once") as job:
         await farm.started([job.id])
         first_call = await call_of(farm, job.id)
         assert await trio.to_thread.run_sync(server.stop) == 0
-        server, _ = await farm.server(address)
+        await server.start()
         second_call = await attached_anew(farm, job.id, first_call)
-        server.process.kill()
-        await trio.to_thread.run_sync(server.wait)
-        await farm.server(address)
+        await trio.to_thread.run_sync(server.kill)
+        await server.start()
         await attached_anew(farm, job.id, second_call)
         farm.open_gate()
         with trio.fail_after(PATIENCE_SECONDS):

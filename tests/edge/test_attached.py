@@ -12,6 +12,7 @@ from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 from gopher_pb.v1.job_stream_pb2 import RunJobRequest, RunJobResponse
 
+from gopher.edge.grpc_server import Limits
 from gopher.edge.interceptors import AttachedMethod, UnaryMethod
 from gopher.errors import CallExpiredError, GopherError, InvalidRequestError
 from gopher.job import JobState
@@ -191,6 +192,24 @@ async def test_server_that_stops_lets_the_job_go(bench: Bench) -> None:
     assert (between.state, score is not None) == (JobState.ENQUEUED, True)
     assert same_id == job_id
     assert len(await bench.all()) == 1
+
+
+async def test_run_outlives_the_age_of_its_connection(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that is told to take no more calls keeps the run that it has: its job is not cancelled."""
+    options = Limits.options
+    monkeypatch.setattr(
+        Limits, "options", lambda self: [(name, 100 if "connection_age" in name else value) for name, value in options(self)]
+    )
+
+    async with serving(bench.methods) as rig:
+        call = raw_stream(rig.channel, RUN)(bench.request())
+        job_id = await first_id(call)
+        await trio.testing.wait_all_tasks_blocked(1.0)
+        job = await bench.job(job_id)
+        call.cancel()
+        await bench.cancelled(job_id)
+
+    assert (job.state, job.cancel_reason) == (JobState.ENQUEUED, None)
 
 
 async def test_bytes_that_are_no_request_make_no_job(bench: Bench) -> None:

@@ -23,9 +23,8 @@ end
 if redis.call('hget', job_key(id), 'attached_to') ~= call_id then
   return {'TAKEN_OVER'}
 end
--- Whoever has asked for its end before has given his own reason.
-if not FINAL[after] and not job.cancel_reason then
-  after = cancel_job(id, job, reason, grace_ms, now)
+if not FINAL[after] then
+  after = cancel_job(id, job, reason, grace_ms, now, 'gopher')
 end
 redis.call('zrem', base .. 'attached', id)
 publish_changes(now)
