@@ -307,6 +307,46 @@ async def test_bad_jobs_are_refused_as_by_a_submit_and_make_none(rig: Rig) -> No
     assert not await is_attached(rig, holder)
 
 
+async def test_client_that_leaves_while_its_job_is_stored_leaves_none(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call is over when the store answers: the job that it tells of is cancelled all the same."""
+    caller = Caller(rig)
+    submit = rig.store.attached_jobs.submit
+
+    async def leave_and_submit(*args: object) -> object:
+        caller.scope.cancel()
+        return await submit(*args)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(rig.store.attached_jobs, "submit", leave_and_submit)
+
+    await caller.run()
+    (job,) = (await rig.store.query.list_jobs(rig.namespace, size=10))[0]
+
+    assert (job.state, caller.events) == (JobState.CANCELLED, [])
+    assert not await is_attached(rig, job.id)
+
+
+async def test_cursor_goes_on_behind_the_last_event_that_is_known(rig: Rig, nursery: trio.Nursery) -> None:
+    """A client that comes back is told what it missed, and nothing twice; a cursor that is none lets the job stand."""
+    first, second, forged = Caller(rig, request_id="r1"), Caller(rig, request_id="r1"), Caller(rig, request_id="r1")
+    nursery.start_soon(first.run)
+    job_id = await first.begun()
+    first.around.cancel()
+    await first.end()
+    second.request.cursor = first.events[-1].event.cursor
+    forged.request.cursor = "no cursor"
+
+    await forged.run()
+    stood = await is_attached(rig, job_id)
+    nursery.start_soon(second.run)
+    await rig.complete()
+    await second.end()
+
+    assert isinstance(forged.error, InvalidRequestError)
+    assert stood
+    assert [each.event.sequence for each in (*first.events, *second.events)] == list(range(1, 4))
+    assert second.states == ["PROCESSING", "COMPLETED"]
+
+
 async def test_submit_is_detached_from_its_call(rig: Rig, nursery: trio.Nursery) -> None:
     """The deadline of a SubmitJob bounds the call alone: its job has none, and is tied to no client."""
     with trio.fail_after(PATIENCE_SECONDS):
