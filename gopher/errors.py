@@ -187,6 +187,12 @@ class JobStateError(PreconditionError):
         super().__init__(f"job {job_id} is {state}; {wanted}", job_id=job_id, state=state)
 
 
+class JobDetachedError(PreconditionError):
+    """The job of this request id is tied to no client, and goes on whatever a client does."""
+
+    reason = "JOB_DETACHED"
+
+
 class UnknownTypeError(PreconditionError):
     """No worker of the namespace has ever registered this type."""
 

@@ -67,6 +67,34 @@ def test_page_stream_of_submits_answers_each_item(registry: gopher.Registry, red
     assert again == ids
 
 
+def test_page_attached_job_is_gone_with_its_block(
+    registry: gopher.Registry, redis_program: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A charge that fails is told by its events and raised by its result, and leaves nothing behind."""
+    book = sys.modules["concurrency_page"].book
+    arguments = [
+        "--grpc",
+        "127.0.0.1:0",
+        "--http",
+        "none",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--app",
+        "concurrency_page:registry",
+    ]
+
+    with Program("gopher.cli.main", "dev", *arguments, environ=os.environ, directory=tmp_path) as program:
+        with Client(program.wait_ready()["grpc"]) as client:
+            with pytest.raises(gopher.JobFailedError, match="no card"):
+                book(client, -1)
+            (job,) = client.list()
+        program.stop()
+
+    assert job.state is gopher.JobState.FAILED
+    assert job.deadline_ms is not None
+    assert capsys.readouterr().out.splitlines()[-1] == "failed 0.0"
+
+
 async def test_page_failure_of_one_child_cancels_the_other(redis_program: str, registry: gopher.Registry) -> None:
     """The block ends long before the sibling's minute is over, and tells of the child that failed."""
     async with gopher.testing.open_runtime(registry) as runtime:

@@ -32,6 +32,7 @@ from gopher.service.limits import FlowControl
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.readiness import Readiness
+from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.stats import read_stats
 from gopher.service.watch import Watch
@@ -78,6 +79,7 @@ class Server:
         self._health = Health(methods.SERVICES)
         self._readiness = Readiness(store, self._health.report)
         self._bulk_runner = BulkRunner(store)
+        self._attachments = store.attachments
         services = _services(settings, store, self._health)
         rpcs = Durations()
         exposition = Exposition(
@@ -111,6 +113,7 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._readiness.run)
                 nursery.start_soon(self._bulk_runner.run)
+                nursery.start_soon(self._attachments.run)
                 async with trio.open_nursery() as answering:
                     http = await answering.start(self._rest.run) if self._rest else None
                     async with trio.open_nursery() as serving:
@@ -152,9 +155,11 @@ def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
         max_payload_bytes=settings.max_payload_bytes,
     )
     admin = Admin(store, queues, pages)
+    watch = Watch(store)
     return Services(
         jobs=jobs,
-        watch=Watch(store),
+        watch=watch,
+        runs=Runs(store, jobs, watch),
         queues=queues,
         flow=FlowControl(store, queues),
         schedules=schedules,

@@ -13,7 +13,7 @@ from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
-    from gopher.client import Client
+    from gopher.client import Client, SubmitOptions
 
 
 def submit(
@@ -37,9 +37,10 @@ def submit(
     wait: Annotated[bool, Parameter(negative=())] = False,
     wait_timeout: Seconds = None,
     watch: Annotated[bool, Parameter(negative=())] = False,
+    attach: Annotated[bool, Parameter(negative=())] = False,
     target: Target = DEFAULT_TARGET,
 ) -> int:
-    """Submit a job and print its id; with --wait its result, with --watch all that happens to it.
+    """Submit a job and print its id; with --wait its result, with --watch or --attach all that happens to it.
 
     Args:
         job_type: Which handler.
@@ -61,27 +62,33 @@ def submit(
         wait: Wait for the end; exit 8 if the job failed, 9 if it was cancelled.
         wait_timeout: Wait no longer than this (exit 6); the job goes on.
         watch: Show each change until the end.
+        attach: Show each change until the end, and cancel the job if this command ends first: by Ctrl-C, by a signal, or however.
         target: Which server, and how to answer.
     """
+    options: SubmitOptions = {
+        "content_type": content_type,
+        "queue": queue,
+        "priority": priority,
+        "max_attempts": None if retries is None else retries + 1,
+        "delay_seconds": delay,
+        "run_at": at,
+        "timeout_seconds": timeout,
+        "deadline": deadline,
+        "unique_key": unique_key,
+        "limit_key": limit_key,
+        "non_retryable_reasons": non_retryable,
+        "request_id": request_id,
+        "labels": labels_of(label),
+        "retention_seconds": retention,
+    }
+    if attach and (wait or wait_timeout is not None or watch):
+        output.say("--attach shows the job to its end: it goes without --wait, --wait-timeout and --watch")
+        return output.USAGE
     with target.connect() as client:
-        job_id = client.submit(
-            job_type,
-            payload_of(payload),
-            content_type=content_type,
-            queue=queue,
-            priority=priority,
-            max_attempts=None if retries is None else retries + 1,
-            delay_seconds=delay,
-            run_at=at,
-            timeout_seconds=timeout,
-            deadline=deadline,
-            unique_key=unique_key,
-            limit_key=limit_key,
-            non_retryable_reasons=non_retryable,
-            request_id=request_id,
-            labels=labels_of(label),
-            retention_seconds=retention,
-        )
+        if attach:
+            with client.run(job_type, payload_of(payload), **options) as job:
+                return report.follow(job.events(), as_json=target.json)
+        job_id = client.submit(job_type, payload_of(payload), **options)
         if watch:
             return report.follow(client.watch(job_id), as_json=target.json)
         if wait or wait_timeout is not None:

@@ -23,6 +23,7 @@ from gopher.client.dialogues import SubmitManyError
 from gopher.client.schedules import ScheduleOptions
 from gopher.client.submission import JobItem, SubmitOptions
 from gopher.client.sync import Client
+from gopher.client.sync_runs import AttachedJob
 from gopher.client.values import (
     AuditFinding,
     AuditReport,
@@ -41,10 +42,13 @@ from gopher.schedule import Schedule
 
 if TYPE_CHECKING:
     from gopher.client.aio import AsyncClient
+    from gopher.client.async_runs import AsyncAttachedJob
     from gopher.client.trio_client import TrioClient
 
 __all__ = [
+    "AsyncAttachedJob",
     "AsyncClient",
+    "AttachedJob",
     "AuditFinding",
     "AuditReport",
     "BulkFilter",
@@ -83,6 +87,10 @@ def __getattr__(name: str) -> object:
         from gopher.client.aio import AsyncClient
 
         return AsyncClient
+    if name == "AsyncAttachedJob":
+        from gopher.client.async_runs import AsyncAttachedJob
+
+        return AsyncAttachedJob
     if name == "TrioClient":
         from gopher.client.trio_client import TrioClient
 

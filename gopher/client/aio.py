@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -13,7 +13,8 @@ from gopher.client import calls, channel
 from gopher.client.asynchronous import AsyncMethods
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+    from contextlib import AbstractContextManager
 
     from gopher.client.submit_stream import SubmitStream
 
@@ -87,6 +88,22 @@ class AsyncClient(AsyncMethods):
                 raise
             raise channel.CallEndedError("the call was ended before its answer") from None  # noqa: ASYNC104 - see above
 
+    @asynccontextmanager
+    async def _beside(self, read: Callable[[], Coroutine[None, None, None]]) -> AsyncGenerator[None]:
+        task = asyncio.create_task(read())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])  # noqa: ASYNC102 - it has been cancelled, and waits for nothing
+
+    def _new_bell(self) -> _Bell:
+        return _Bell()
+
+    def _last_act(self, seconds: float) -> AbstractContextManager[object]:
+        # A cancelled task of asyncio may go on waiting until it is cancelled once more.
+        return nullcontext(seconds)
+
     async def _pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -106,3 +123,20 @@ async def _requests(stream: SubmitStream) -> AsyncGenerator[bytes]:
         else:
             room.clear()
             await room.wait()
+
+
+class _Bell:
+    def __init__(self) -> None:
+        self._news = asyncio.Event()
+
+    def ring(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def heard(self, seconds: float | None) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True

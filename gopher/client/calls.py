@@ -219,6 +219,11 @@ def watch(namespace: str, job_id: str, cursor: str) -> Call[values.JobEvent]:
     return call_of(JOBS + "WatchJob", request, job_stream_pb2.WatchJobResponse, lambda reply: _event(reply.event))
 
 
+def run(request: job_stream_pb2.RunJobRequest) -> Call[values.JobEvent]:
+    """Run a job that is attached to the call; a stream."""
+    return call_of(JOBS + "RunJob", request, job_stream_pb2.RunJobResponse, lambda reply: _event(reply.event))
+
+
 def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
     return values.JobEvent(
         job_id=event.job_id,

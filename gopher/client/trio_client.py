@@ -6,7 +6,8 @@ messages is taken in a thread, one thread a stream, so that any number of watche
 
 from __future__ import annotations
 
-from contextlib import suppress
+import math
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -16,7 +17,8 @@ from gopher.client import calls, channel
 from gopher.client.asynchronous import AsyncMethods
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from contextlib import AbstractContextManager
 
     from grpc import _CallIterator as CallIterator
 
@@ -104,5 +106,41 @@ class TrioClient(AsyncMethods):
         finally:
             replies.cancel()
 
+    @asynccontextmanager
+    async def _beside(self, read: Callable[[], Coroutine[None, None, None]]) -> AsyncGenerator[None]:
+        try:
+            # While the block lasts.
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                yield
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            # What is read raises nothing: it is the block's own error, which must not come out wrapped.
+            if len(group.exceptions) == 1:
+                raise group.exceptions[0] from None  # noqa: ASYNC123 - it is raised once, and has its own traceback
+            raise
+
+    def _new_bell(self) -> _Bell:
+        return _Bell()
+
+    def _last_act(self, seconds: float) -> AbstractContextManager[object]:
+        # For a block that is cancelled, so that its job has ended when it is left.
+        return trio.CancelScope(shield=True, deadline=trio.current_time() + seconds)
+
     async def _pause(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+
+class _Bell:
+    def __init__(self) -> None:
+        self._news = trio.Event()
+
+    def ring(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def heard(self, seconds: float | None) -> bool:
+        with trio.move_on_after(math.inf if seconds is None else seconds):
+            await self._news.wait()
+            return True
+        return False

@@ -75,8 +75,9 @@ class Limits:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.max_connection_idle_ms", 300_000),
+            # New calls then go to another connection, and so maybe to another server. Streams of the old one stay, without a grace
+            # that would cut them: a RunJob that is cut is a job that is cancelled.
             ("grpc.max_connection_age_ms", 1_800_000),
-            ("grpc.max_connection_age_grace_ms", 300_000),
         ]
 
 

@@ -1,8 +1,8 @@
 """What surrounds every handler, in Trio: bytes to message, deadline, errors to statuses, a line in the log.
 
-A `Method` is an rpc with its handler and all of this around it, in one of four shapes: answered by one message (`UnaryMethod`),
-by a stream (`StreamMethod`), by a stream while its client streams too (`DuplexMethod`), or, together with whatever else has
-arrived, by a batch (`BatchedMethod`).
+A `Method` is an rpc with its handler and all of this around it, in one of five shapes: answered by one message (`UnaryMethod`),
+by a stream (`StreamMethod`), by a stream that its work is tied to (`AttachedMethod`), by a stream while its client streams too
+(`DuplexMethod`), or, together with whatever else has arrived, by a batch (`BatchedMethod`).
 
 A handler that raises a `GopherError` has refused the call. Anything else it raises is a defect of ours: the caller learns an error
 id, the log the rest. Every call is finished whatever happens to its handler; one whose nursery is torn down is told so.
@@ -183,6 +183,41 @@ class StreamMethod(ScopedMethod, Generic[RequestT]):
     async def _respond(self, call: Call) -> bytes:
         assert isinstance(call, StreamCall)  # noqa: S101 - the server makes one for each method that is a stream
         await self._handler(_parse(self._request_type, call.request), _sender(call))
+        return b""
+
+
+class AttachedMethod(ScopedMethod, Generic[RequestT]):
+    """An rpc that is answered by a stream, and whose work is tied to the call.
+
+    Args:
+        path: As the attribute.
+        request_type: Of its request.
+        nursery: Where its calls run.
+        handler: Takes the request, sends the stream's messages, and is told of the call by its scope: it has the call's deadline,
+            and is cancelled itself only for the client's sake.
+    """
+
+    is_stream = True
+
+    def __init__(
+        self,
+        path: str,
+        request_type: type[RequestT],
+        nursery: trio.Nursery,
+        handler: Callable[[RequestT, Send, trio.CancelScope], Awaitable[None]],
+    ) -> None:
+        super().__init__(path, nursery)
+        self._request_type = request_type
+        self._handler = handler
+
+    async def _respond(self, call: Call) -> bytes:
+        assert isinstance(call, StreamCall)  # noqa: S101 - the server makes one for each method that is a stream
+        request = _parse(self._request_type, call.request)
+        if call.traceparent is None:
+            await self._handler(request, _sender(call), call.scope)
+        else:
+            with tracing.continued(call.traceparent):
+                await self._handler(request, _sender(call), call.scope)
         return b""
 
 

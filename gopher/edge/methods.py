@@ -13,7 +13,7 @@ from gopher_pb.v1 import job_stream_pb2
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
 from gopher_pb.v1 import schedule_service_pb2 as schedule_pb
 
-from gopher.edge.interceptors import BatchedMethod, DuplexMethod, StreamMethod, UnaryMethod
+from gopher.edge.interceptors import AttachedMethod, BatchedMethod, DuplexMethod, StreamMethod, UnaryMethod
 from gopher.telemetry import tracing
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gopher.service.jobs import Jobs
     from gopher.service.limits import FlowControl
     from gopher.service.queues import Queues
+    from gopher.service.run import Runs
     from gopher.service.schedules import Schedules
     from gopher.service.watch import Watch
 
@@ -43,6 +44,7 @@ class Services:
 
     jobs: Jobs
     watch: Watch
+    runs: Runs
     queues: Queues
     flow: FlowControl
     schedules: Schedules
@@ -88,6 +90,7 @@ class Services:
             # It may go on for as long as a stream does, and ends with them when the server stops.
             UnaryMethod(path + "WaitJob", job_pb.WaitJobRequest, streams, watch.wait_job),
             StreamMethod(path + "WatchJob", job_stream_pb2.WatchJobRequest, streams, watch.watch_job),
+            AttachedMethod(path + "RunJob", job_stream_pb2.RunJobRequest, streams, self.runs.run_job),
         ]
 
     def _queue_methods(self, calls: trio.Nursery) -> list[Method]:

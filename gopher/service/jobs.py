@@ -109,12 +109,27 @@ class Jobs:
     ) -> list[SubmitReceipt | GopherError]:
         """Check and store jobs; an entry a job, in order."""
         namespace = check.namespace(namespace)
-        checked = [self._read(path, spec, trace) for path, spec in specs]
-        if not self._accept_unknown_types:
-            checked = await self._refuse_unknown(namespace, checked)
+        checked = await self._check(namespace, specs, trace)
         accepted = [job for job in checked if not isinstance(job, GopherError)]
         receipts = iter(await self._store.lifecycle.submit(namespace, accepted) if accepted else [])
         return [job if isinstance(job, GopherError) else next(receipts) for job in checked]
+
+    async def checked(self, namespace: str, spec: job_pb2.JobSpec, trace: str | None) -> NewJob:
+        """Return the job that a request describes in its field `job`, checked as every submit.
+
+        Raises:
+            RequestError: A submit of it would be refused so.
+        """
+        (job,) = await self._check(namespace, [("job.", spec)], trace)
+        if isinstance(job, GopherError):
+            raise job
+        return job
+
+    async def _check(
+        self, namespace: str, specs: Sequence[tuple[str, job_pb2.JobSpec]], trace: str | None
+    ) -> list[NewJob | GopherError]:
+        checked = [self._read(path, spec, trace) for path, spec in specs]
+        return checked if self._accept_unknown_types else await self._refuse_unknown(namespace, checked)
 
     def _read(self, path: str, spec: job_pb2.JobSpec, trace: str | None) -> NewJob | GopherError:
         try:

@@ -7,6 +7,9 @@ children of the nursery. Within the lease a client may come back by another serv
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BEATS_A_LEASE: Final = 3
+_EARLY: Final = 0.25
+"""Of the time between two beats: what is due within it goes along with what is due now, so that calls that began one after another
+come to share their beats."""
+_RETRY_SECONDS: Final = 1.0
 
 
 class Attachment:
@@ -45,7 +52,6 @@ class Attachment:
         self.id = id
         self.lease_ms = lease_ms
         self.on_lost = on_lost
-        self.renew_at = 0.0
 
 
 class Attachments:
@@ -55,7 +61,10 @@ class Attachments:
         self._link = link
         self._attach = Script.load("attach")
         self._kept: set[Attachment] = set()
-        self._has_work = trio.Event()
+        # By when to attach again; what is kept no more leaves when its time comes. The number only tells equal ones apart.
+        self._due: list[tuple[float, int, Attachment]] = []
+        self._numbers = itertools.count()
+        self._is_earlier = trio.Event()
 
     async def attach(self, attachment: Attachment, *, again: bool = False) -> bool:
         """Attach an id from now on, until `detach` or `let_go`.
@@ -72,9 +81,13 @@ class Attachments:
         """
         lost = await self._renew(attachment.namespace, attachment.queue, [attachment], "again" if again else "new")
         if not lost:
-            self._kept.add(attachment)
-            self._has_work.set()
+            self.keep(attachment)
         return not lost
+
+    def keep(self, attachment: Attachment) -> None:
+        """Attach again from now on, until `detach` or `let_go`, an id that a script has attached just now."""
+        self._kept.add(attachment)
+        self._put(attachment, trio.current_time() + _beat_seconds(attachment))
 
     def let_go(self, attachment: Attachment) -> None:
         """Attach an id no more: it stands for its lease, within which the client may come back."""
@@ -93,39 +106,53 @@ class Attachments:
         """Attach again what is kept, until cancelled; with nothing kept this sleeps."""
         task_status.started()
         while True:
-            if not self._kept:
-                await self._has_work.wait()
-            self._has_work = trio.Event()
-            next_at = min((each.renew_at for each in self._kept), default=0.0)
-            with trio.move_on_at(next_at):
-                await self._has_work.wait()
-            try:
-                await self.tick()
-            except StoreError as error:
-                _log.warning("attachments.delayed", error=str(error))
-                await trio.sleep(1)
+            self._is_earlier = trio.Event()
+            with trio.move_on_at(self._due[0][0] if self._due else math.inf):
+                await self._is_earlier.wait()
+            await self.tick()
 
     async def tick(self) -> None:
         """Attach again what is due."""
-        now = trio.current_time()
-        due: dict[tuple[str, str, int], list[Attachment]] = defaultdict(list)
-        for each in self._kept:
-            if each.renew_at <= now:
-                due[each.namespace, each.queue, each.lease_ms].append(each)
-        for (namespace, queue, _), attachments in due.items():
+        for (namespace, queue, _), attachments in self._take_due().items():
             for start in range(0, len(attachments), BATCH):
                 batch = attachments[start : start + BATCH]
-                lost = await self._renew(namespace, queue, batch, "again")
+                try:
+                    lost = await self._renew(namespace, queue, batch, "again")
+                except StoreError as error:
+                    _log.warning("attachments.delayed", queue=queue, error=str(error))
+                    for each in batch:
+                        self._put(each, trio.current_time() + _RETRY_SECONDS)
+                    continue
                 for each in batch:
-                    if each.id in lost:
+                    if each.id not in lost:
+                        self._put(each, trio.current_time() + _beat_seconds(each))
+                    elif each in self._kept:
                         self._kept.discard(each)
                         each.on_lost()
 
+    def _take_due(self) -> dict[tuple[str, str, int], list[Attachment]]:
+        now = trio.current_time()
+        found: dict[tuple[str, str, int], list[Attachment]] = defaultdict(list)
+        if not self._due or self._due[0][0] > now:
+            return found
+        while self._due and self._due[0][0] <= now + _EARLY * _beat_seconds(self._due[0][2]):
+            _, _, each = heapq.heappop(self._due)
+            if each in self._kept:
+                found[each.namespace, each.queue, each.lease_ms].append(each)
+        return found
+
+    def _put(self, attachment: Attachment, at: float) -> None:
+        if attachment not in self._kept:
+            return
+        heapq.heappush(self._due, (at, next(self._numbers), attachment))
+        if self._due[0][2] is attachment:
+            self._is_earlier.set()
+
     async def _renew(self, namespace: str, queue: str, attachments: list[Attachment], word: str) -> set[str]:
-        lease_ms = attachments[0].lease_ms
-        renew_at = trio.current_time() + lease_ms / 1000 / _BEATS_A_LEASE
         ids = [each.id for each in attachments]
-        _, *lost = await self._attach(self._link, [keys.settings(namespace, queue)], [lease_ms, word, *ids])
-        for each in attachments:
-            each.renew_at = renew_at
+        _, *lost = await self._attach(self._link, [keys.settings(namespace, queue)], [attachments[0].lease_ms, word, *ids])
         return {job_id.decode() for job_id in lost}
+
+
+def _beat_seconds(attachment: Attachment) -> float:
+    return attachment.lease_ms / 1000 / _BEATS_A_LEASE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gopher.store.attached_jobs import AttachedJobs
 from gopher.store.attachments import Attachments
 from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
@@ -43,6 +44,7 @@ class Store:
         self.outbox = Outbox(self.link, self.registry)
         self.families = Families(self.link, self.registry)
         self.attachments = Attachments(self.link)
+        self.attached_jobs = AttachedJobs(self.link, self.registry)
         self.schedules = Schedules(self.link, self.registry)
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)

@@ -72,14 +72,19 @@ def add_submission(args: list[codec.Field], job_id: str, job: NewJob) -> None:
     args += fields
 
 
+def whole(words: Sequence[codec.Field]) -> list[codec.Field]:
+    """Return the arguments that stand for a job, with a place for every part, also for those that are unset."""
+    job_id, priority, kind, *rest = words
+    return [job_id, priority, "x", *rest] if kind else [job_id, priority, "x", *[""] * 6, *rest]
+
+
 def guarded(words: Sequence[codec.Field]) -> list[codec.Field]:
     """Return the arguments that stand for a job without a request id, so that its own id is remembered as one.
 
     The job can then be submitted again after its record is gone; what is remembered is not kept with the job.
     """
-    job_id, priority, kind, *rest = words
-    times_and_key, fields = (rest[:4], rest[6:]) if kind else ([""] * 4, rest)
-    return [job_id, priority, "x", *times_and_key, job_id, "", *fields]
+    job_id, priority, kind, *rest = whole(words)
+    return [job_id, priority, kind, *rest[:4], job_id, "", *rest[6:]]
 
 
 def read_answer(job_id: str, job: NewJob, reply: Reply) -> SubmitReceipt | GopherError:

@@ -6,7 +6,7 @@ import asyncio  # noqa: TID251 - the client for asyncio is tested as its users r
 from abc import ABC, abstractmethod
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import trio
 
@@ -16,14 +16,67 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from gopher.client import AuditReport, JobEvent, JobItem
+    from gopher.client.async_runs import AsyncAttachedJob
     from gopher.client.asynchronous import AsyncMethods
     from gopher.client.submit_stream import Answer
+    from gopher.client.sync_runs import AttachedJob
+    from gopher.submission import Payload
 
 T = TypeVar("T")
 
 
 def ignore(_: object) -> None:
     pass
+
+
+class Attached(ABC):
+    """A job that is attached to a block of one of the clients; awaited also where nothing waits, as with the client that blocks."""
+
+    def __init__(self, job: AttachedJob | AsyncAttachedJob) -> None:
+        self.job = job
+
+    @abstractmethod
+    async def result(self, wait: float | None = None) -> object:
+        """Return the job's result."""
+
+    @abstractmethod
+    async def events(self, enough: Callable[[JobEvent], bool] = lambda _: False) -> list[JobEvent]:
+        """Return the events until there are enough, or all."""
+
+
+class SyncAttached(Attached):
+    def __init__(self, job: AttachedJob) -> None:
+        super().__init__(job)
+        self._job = job
+
+    async def result(self, wait: float | None = None) -> object:
+        return self._job.result(wait)
+
+    async def events(self, enough: Callable[[JobEvent], bool] = lambda _: False) -> list[JobEvent]:
+        found = []
+        for event in self._job.events():
+            found.append(event)
+            if enough(event):
+                break
+        return found
+
+
+class AsyncAttached(Attached):
+    def __init__(self, job: AsyncAttachedJob) -> None:
+        super().__init__(job)
+        self._job = job
+
+    async def result(self, wait: float | None = None) -> object:
+        return await self._job.result(wait)
+
+    async def events(self, enough: Callable[[JobEvent], bool] = lambda _: False) -> list[JobEvent]:
+        found = []
+        async with aclosing(self._job.events()) as events:
+            async for event in events:
+                found.append(event)
+                if enough(event):
+                    break
+        return found
 
 
 class Face(ABC):
@@ -43,6 +96,10 @@ class Face(ABC):
     @abstractmethod
     def submit_stream(self, items: Iterable[JobItem], on_answer: Callable[[Answer], None] = ignore) -> list[Answer]:
         """Return all answers of a stream of submits; `on_answer` sees each as it comes, and may raise to leave the stream."""
+
+    @abstractmethod
+    def attach(self, act: Callable[[Attached], Awaitable[T]], job_type: str, payload: Payload = None, **options: object) -> T:
+        """Act in the block of an attached job and return what that returns."""
 
     @abstractmethod
     def close(self) -> None:
@@ -72,6 +129,14 @@ class SyncFace(Face):
             answers.append(answer)
             on_answer(answer)
         return answers
+
+    def attach(self, act: Callable[[Attached], Awaitable[T]], job_type: str, payload: Payload = None, **options: object) -> T:
+        with self.client.run(job_type, payload, **options) as job:  # type: ignore[arg-type]  # the test names options
+            try:
+                act(SyncAttached(job)).__await__().send(None)
+            except StopIteration as end:
+                return cast("T", end.value)
+        raise AssertionError  # the client that blocks never suspends
 
     def close(self) -> None:
         self.client.close()
@@ -115,6 +180,13 @@ class AsyncFace(Face):
             return answers
 
         return self.run(collect)
+
+    def attach(self, act: Callable[[Attached], Awaitable[T]], job_type: str, payload: Payload = None, **options: object) -> T:
+        async def attach() -> T:
+            async with self.client.run(job_type, payload, **options) as job:  # type: ignore[arg-type]  # the test names options
+                return await act(AsyncAttached(job))
+
+        return self.run(attach)
 
     def close(self) -> None:
         self.run(self.client.aclose)

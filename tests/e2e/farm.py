@@ -56,6 +56,11 @@ class FarmServer:
         self._program = Program("gopher.cli.server", *arguments, environ=self._environ)
         self.address = (await trio.to_thread.run_sync(self._program.wait_ready))["grpc"]
 
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        assert self._program is not None
+        return self._program.stop()
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         if self._program is not None:
@@ -119,6 +124,11 @@ class Farm:
         self._programs.callback(server.kill)
         await server.start()
         return server
+
+    def command(self, address: str, *arguments: str) -> Program:
+        """Start a command of the line; it is killed at the end."""
+        environ = {**self._environ, "GOPHER_SERVER": address, "GOPHER_NAMESPACE": self.namespace}
+        return self._programs.enter_context(Program("gopher.cli.main", *arguments, environ=environ))
 
     async def submit(self, type: str, payload: object = None, count: int = 1) -> list[str]:  # noqa: A002 - as everywhere
         return await submit(self.store, self.namespace, count, type=type, payload=msgspec.json.encode(payload))

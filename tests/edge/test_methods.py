@@ -22,6 +22,7 @@ from gopher.service.jobs import Jobs
 from gopher.service.limits import FlowControl
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
+from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
 from gopher.store.store import Store
@@ -45,6 +46,7 @@ def services() -> Services:
     return Services(
         jobs=jobs,
         watch=watch,
+        runs=Runs(store, jobs, watch),
         queues=queues,
         schedules=schedules,
         admin=admin,

@@ -16,6 +16,7 @@ from gopher.service.admin import Admin
 from gopher.service.jobs import Jobs
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
+from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
 from gopher.store import codec, keys
@@ -44,6 +45,8 @@ class Rig:
         self.admin = Admin(store, self.queues, pages)
         self.jobs = Jobs(store, pages, accept_unknown_types=False, max_payload_bytes=1024)
         self.lax_jobs = Jobs(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
+        self.runs = Runs(store, self.jobs, self.watch)
+        self.lax_runs = Runs(store, self.lax_jobs, self.watch)
         self.schedules = Schedules(store, pages, accept_unknown_types=False, max_payload_bytes=1024)
         self.lax_schedules = Schedules(store, pages, accept_unknown_types=True, max_payload_bytes=1024)
         self._claims = itertools.count()

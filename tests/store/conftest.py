@@ -25,6 +25,7 @@ async def store(redis_url: str, nursery: trio.Nursery) -> Store:
 async def rig(store: Store, namespace: str) -> Rig:
     """The queue `default` of the test's namespace, at START_MS."""
     turn_clocks(store.lifecycle, store.audit, store.limits, store.breakers, store.outbox, store.histories, store.families)
+    turn_clocks(store.attached_jobs)
     made = Rig(store, namespace)
     await made.set_clock()
     return made

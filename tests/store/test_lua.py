@@ -30,6 +30,7 @@ from gopher.store.leases import Leases
 from gopher.store.lifecycle import Bound
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.store import Store
+from gopher.store.submission import SubmitReceipt
 from tests.redis_server import RedisServer
 from tests.store.rig import DELAY_MS, LEASE_MS, SET_CLOCK, Rig, turn_clocks
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
-ADD: Final = {"submit", "name_queue", "create_schedule", "start_children"}
+ADD: Final = {"submit", "name_queue", "create_schedule", "start_children", "submit_attached"}
 """What a full Redis refuses."""
 
 KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time')([a-z]+)', *(.)")
@@ -79,7 +80,7 @@ async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
     turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox, store.bulk)
-    turn_clocks(store.families, store.attachments, store.histories)
+    turn_clocks(store.families, store.attachments, store.attached_jobs, store.histories)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -95,11 +96,16 @@ async def fill(rig: Rig) -> list[str]:
     await rig.store.registry.add_types(rig.namespace, ["email"])
     await rig.call("SET", "unique:leak", UNKNOWN_ID)
     assert await start_child(rig) is None
+    assert isinstance(await start_attached(rig), SubmitReceipt)
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
     ids += [await rig.submit(labels={"n": str(at)}) for at in range(9)]
     ids += [await rig.submit(type="limited", limit_key="k", priority=Priority.LOW) for _ in range(3)]
     return [*ids, await rig.submit(delay_ms=DELAY_MS, **when), await rig.submit(deadline_ms=rig.now_ms + 1)]
+
+
+async def start_attached(rig: Rig) -> object:
+    return await rig.store.attached_jobs.submit(rig.namespace, NewJob(type="email", queue=rig.queue), "call", 1)
 
 
 async def start_child(rig: Rig) -> object:
@@ -200,6 +206,7 @@ async def drain_families(rig: Rig) -> None:
     await rig.store.attachments.attach(Attachment(*where, UNKNOWN_ID, LEASE_MS, lambda: None))
     await families.leave(*where, UNKNOWN_ID, ["1.1.1"])
     assert await families.take_orphans(*where) is None
+    assert not await rig.store.attached_jobs.abandon(*where, UNKNOWN_ID, "call", reason="", grace_ms=1)
 
 
 async def drain_limits(rig: Rig) -> None:
@@ -276,6 +283,8 @@ async def test_full_redis_refuses_jobs_and_drains(
         await rig.store.schedules.create(namespace, nightly(rig))
     with pytest.raises(StoreFullError):
         await start_child(rig)
+    with pytest.raises(StoreFullError):
+        await start_attached(rig)
     refusal = await refusal_of_a_submit(rig)
     await drain(rig, redis_server.url)
 

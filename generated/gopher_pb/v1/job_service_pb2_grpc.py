@@ -90,6 +90,11 @@ class JobServiceStub:
                 request_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.RunJob = channel.unary_stream(
+                '/gopher.v1.JobService/RunJob',
+                request_serializer=gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_job__stream__pb2.RunJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -224,6 +229,26 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunJob(self, request, context):
+        """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
+        however it ended. The call's deadline is also the job's, unless the job has an earlier one. A call that ends before the job
+        (its client cancels it, vanishes or reads too slowly, or its deadline is over) cancels the job. After UNAVAILABLE the job
+        stands for 10 s: the same call with the same request id, to any server, goes on with the same job; if none comes, the job is
+        cancelled. A job that has ended meanwhile is streamed as it ended.
+
+        Errors:
+        As SubmitJob, and then there is no job.
+        INVALID_ARGUMENT: OUT_OF_RANGE (grace).
+        FAILED_PRECONDITION: JOB_DETACHED, the request id stands for a job that no client is tied to.
+        DEADLINE_EXCEEDED: the call's deadline; one that is over on arrival stores no job.
+        UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; call again with the same request id.
+        RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
+        NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -276,6 +301,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'RunJob': grpc.unary_stream_rpc_method_handler(
+                    servicer.RunJob,
+                    request_deserializer=gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_job__stream__pb2.RunJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -553,6 +583,33 @@ class JobService:
             '/gopher.v1.JobService/WatchJob',
             gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.SerializeToString,
             gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gopher.v1.JobService/RunJob',
+            gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.SerializeToString,
+            gopher_dot_v1_dot_job__stream__pb2.RunJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -123,6 +123,22 @@ class JobServiceStub:
       OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
     """
+    RunJob: _grpc.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]
+    """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
+    however it ended. The call's deadline is also the job's, unless the job has an earlier one. A call that ends before the job
+    (its client cancels it, vanishes or reads too slowly, or its deadline is over) cancels the job. After UNAVAILABLE the job
+    stands for 10 s: the same call with the same request id, to any server, goes on with the same job; if none comes, the job is
+    cancelled. A job that has ended meanwhile is streamed as it ended.
+
+    Errors:
+      As SubmitJob, and then there is no job.
+      INVALID_ARGUMENT: OUT_OF_RANGE (grace).
+      FAILED_PRECONDITION: JOB_DETACHED, the request id stands for a job that no client is tied to.
+      DEADLINE_EXCEEDED: the call's deadline; one that is over on arrival stores no job.
+      UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; call again with the same request id.
+      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
+      NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -217,6 +233,22 @@ class JobServiceAsyncStub(JobServiceStub):
       INVALID_ARGUMENT: BAD_ID; BAD_CURSOR, the cursor was made for another job, or by nobody.
       OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
+    """
+    RunJob: _aio.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]  # type: ignore[assignment]
+    """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
+    however it ended. The call's deadline is also the job's, unless the job has an earlier one. A call that ends before the job
+    (its client cancels it, vanishes or reads too slowly, or its deadline is over) cancels the job. After UNAVAILABLE the job
+    stands for 10 s: the same call with the same request id, to any server, goes on with the same job; if none comes, the job is
+    cancelled. A job that has ended meanwhile is streamed as it ended.
+
+    Errors:
+      As SubmitJob, and then there is no job.
+      INVALID_ARGUMENT: OUT_OF_RANGE (grace).
+      FAILED_PRECONDITION: JOB_DETACHED, the request id stands for a job that no client is tied to.
+      DEADLINE_EXCEEDED: the call's deadline; one that is over on arrival stores no job.
+      UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; call again with the same request id.
+      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
+      NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -369,6 +401,28 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT: BAD_ID; BAD_CURSOR, the cursor was made for another job, or by nobody.
           OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
           RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
+        """
+
+    @_abc_1.abstractmethod
+    def RunJob(
+        self,
+        request: _job_stream_pb2.RunJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_stream_pb2.RunJobResponse], _abc.AsyncIterator[_job_stream_pb2.RunJobResponse]]:
+        """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
+        however it ended. The call's deadline is also the job's, unless the job has an earlier one. A call that ends before the job
+        (its client cancels it, vanishes or reads too slowly, or its deadline is over) cancels the job. After UNAVAILABLE the job
+        stands for 10 s: the same call with the same request id, to any server, goes on with the same job; if none comes, the job is
+        cancelled. A job that has ended meanwhile is streamed as it ended.
+
+        Errors:
+          As SubmitJob, and then there is no job.
+          INVALID_ARGUMENT: OUT_OF_RANGE (grace).
+          FAILED_PRECONDITION: JOB_DETACHED, the request id stands for a job that no client is tied to.
+          DEADLINE_EXCEEDED: the call's deadline; one that is over on arrival stores no job.
+          UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; call again with the same request id.
+          RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
+          NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
