@@ -99,6 +99,13 @@ class SharedLoop:
     def __init__(self) -> None:
         self._loop: trio_asyncio.TrioEventLoop | None = None
         self._closing = trio.Event()
+        self._charges: list[tuple[RunningAttempt, set[asyncio.Task[object]]]] = []
+
+    @property
+    def running(self) -> RunningAttempt | None:
+        """The attempt to which the asyncio task that runs now is charged, if any. Safe in any thread."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        return next((attempt for attempt, charged in list(self._charges) if task in charged), None)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the loop running until it is closed. Started once it runs."""
@@ -144,9 +151,12 @@ class SharedLoop:
                 await _end(lambda: charged - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
 
         attempt.host = _Tasks(lambda: list(charged), lambda: self._open_shields(charged))
+        charge = (attempt, charged)
+        self._charges.append(charge)
         try:
             return await self._call(call(), charged)
         finally:
+            self._charges.remove(charge)
             attempt.host = None
 
     def _open_shields(self, charged: set[asyncio.Task[object]]) -> None:

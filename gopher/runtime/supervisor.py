@@ -7,6 +7,7 @@ While it serves:
     reporter                                  writes what running attempts say to the watchers of their jobs
     keeper (an OS thread)                     keeps the leases
     cutter                                    ends what outlasts its grace
+    watchdog (an OS thread)                   names a handler that blocks the loop
     recorder                                  brings what was measured to Redis
 
 Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
@@ -41,6 +42,7 @@ from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
 from gopher.runtime.recorder import Recorder
 from gopher.runtime.relay import Relay
+from gopher.runtime.relief import Relief
 from gopher.runtime.reporter import Reporter
 from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
@@ -48,6 +50,7 @@ from gopher.runtime.scopes import CancelReason, Scopes
 from gopher.runtime.settler import Settler
 from gopher.runtime.sizing import Sizer, Sizing
 from gopher.runtime.slots import Slots
+from gopher.runtime.watchdog import Watchdog
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Settlement
 from gopher.store.registry import StuckAttempt, WorkerDescription
@@ -86,15 +89,7 @@ class Supervisor:
             and they must not run on.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        url: str,
-        registry: Registry,
-        plan: WorkerPlan,
-        *,
-        abandon: Callable[[], None],
-    ) -> None:
+    def __init__(self, store: Store, url: str, registry: Registry, plan: WorkerPlan, *, abandon: Callable[[], None]) -> None:
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._store = store
         self._registry = registry
@@ -160,8 +155,9 @@ class Supervisor:
             is_draining=self._draining.is_set,
             max_attempts=plan.max_attempts,
         )
+        leases = Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4)
         self._keeper = Keeper(
-            Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4),
+            leases,
             self._scopes,
             worker=self.worker_id,
             lease_seconds=plan.lease_seconds,
@@ -169,6 +165,15 @@ class Supervisor:
             on_lost=self._scopes.lose_lease,
             on_cancel=self._scopes.request_cancel,
             on_drain=self._obey,
+            is_blocked=lambda: self._watchdog.is_blocked,
+            relief=Relief(leases, self._scopes, worker=self.worker_id, under_way=lambda: self._claimer.under_way),
+        )
+        self._watchdog = Watchdog(
+            registry,
+            charged=self._lifespans.charged,
+            on_change=self._keeper.hasten,
+            notice=self._notice,
+            lease_seconds=plan.lease_seconds,
         )
         self._started_ms = 0
 
@@ -227,6 +232,7 @@ class Supervisor:
         await self._store.registry.add_types(self._plan.namespace, self._registry.types)
         async with trio.open_nursery() as services:
             await services.start(self._keeper.run)
+            await services.start(self._watchdog.run)
             await self._gates.start()
             await services.start(self._gates.run)
             await services.start(self._carrier.run)
@@ -370,4 +376,6 @@ class Supervisor:
             attempts_per_second=self._usage.attempts_per_second,
             resident_bytes=resident_bytes(),
             cpu_cores=self._usage.cpu_cores,
+            blocked=self._watchdog.block,
+            blocked_totals=self._watchdog.totals,
         )

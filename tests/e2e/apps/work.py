@@ -78,6 +78,21 @@ async def block(job: gopher.JobContext, payload: float) -> None:
     note("end", job)
 
 
+@registry.handler("stall")
+async def stall(job: gopher.JobContext, payload: str) -> None:
+    """Stop the whole loop until there is a file of the given name."""
+    note("start", job)
+    spin(payload)
+    note("end", job)
+    await trio.lowlevel.checkpoint()
+
+
+def spin(path: str) -> None:
+    """Return once there is a file."""
+    while not Path(path).exists():
+        time.sleep(0.01)  # noqa: TID251 - as above
+
+
 @registry.handler("exit")
 async def leave(job: gopher.JobContext, payload: int) -> None:
     """End the worker process as a fault in C code would."""
