@@ -39,6 +39,7 @@ from gopher.client.values import (
 )
 from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
 from gopher.schedule import Schedule
+from gopher.wire.task_tree import TaskTree, TrioNursery, TrioTask
 
 if TYPE_CHECKING:
     from gopher.client.aio import AsyncClient
@@ -71,7 +72,10 @@ __all__ = [
     "Stats",
     "SubmitManyError",
     "SubmitOptions",
+    "TaskTree",
     "TrioClient",
+    "TrioNursery",
+    "TrioTask",
     "Truncation",
     "TypeStats",
     "WaitStats",

@@ -279,6 +279,10 @@ class Scopes:
         """Tell whether the outcome of an attempt is still to be written."""
         return self._running.get(attempt.job.id) is attempt or attempt in self._displaced
 
+    def find(self, job_id: str, token: int) -> RunningAttempt | None:
+        """Return the attempt that has a lease token; None where it is not here."""
+        return next((each for each in self.snapshot() if each.job.token == token and each.job.id == job_id), None)
+
     def snapshot(self) -> list[RunningAttempt]:
         """Return the running attempts. Safe in any thread: each copy is one step under the interpreter's lock."""
         return [*self._running.values(), *self._displaced]

@@ -32,6 +32,7 @@ from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.cutter import Cutter
 from gopher.runtime.executors import Executors
 from gopher.runtime.gates import Gates
+from gopher.runtime.inspector import Inspector
 from gopher.runtime.keeper import Keeper
 from gopher.runtime.lifespans import Lifespans
 from gopher.runtime.listener import Listener
@@ -290,6 +291,7 @@ class Supervisor:
         reaper = Reaper(lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds, on_lost=meter.count_lost)
         scheduler = Scheduler(self._store.schedules, namespace=plan.namespace, queue=queue)
         orphans = Orphans(self._store.families, lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
+        inspector = Inspector(self._store.trees, self._registry, self._scopes, namespace=plan.namespace, queue=queue)
         listener = Listener(
             control=self._store.control,
             namespace=plan.namespace,
@@ -299,6 +301,7 @@ class Supervisor:
             scheduler=scheduler,
             scopes=self._scopes,
             orphans=orphans,
+            inspector=inspector,
             drain=self._hear_drain,
         )
         await listener.start()
@@ -311,6 +314,7 @@ class Supervisor:
         await services.start(scheduler.run)
         await services.start(reaper.run)
         await services.start(orphans.run)
+        await services.start(inspector.run)
         await services.start(recorder.run)
 
     async def _finish(self) -> None:

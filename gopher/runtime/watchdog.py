@@ -219,7 +219,7 @@ class Watchdog:
     def _begin(self, step: _Step) -> _Block:
         attempt = log.attempt_in(step.task.context) or self._charged()
         spec = None if attempt is None else self._registry.get(attempt.job.type)
-        function = step.task.name if spec is None else f"{spec.function.__module__}.{spec.function.__qualname__}"
+        function = step.task.name if spec is None else spec.name
         self._block = block = _Block(step, attempt, function)
         self._on_change()
         return block
@@ -243,14 +243,13 @@ class Watchdog:
             "loop.blocked",
             **_names(block),
             seconds=round(seconds, 1),
-            at=None if place is None else f"{stack[place].filename}:{stack[place].lineno} {stack[place].name}",
+            at=None if place is None else f"{stack[place].filename}:{stack[place].lineno} in {stack[place].name}",
             stack="".join(traceback.format_list(_of_application(stack))).rstrip(),
         )
 
     def _home(self, block: _Block) -> str | None:
         spec = self._registry.get(block.job_type)
-        code = None if spec is None else getattr(spec.function, "__code__", None)
-        return None if code is None else code.co_filename
+        return None if spec is None else spec.file
 
     def _end(self, block: _Block, seconds: float) -> None:
         culprit = (block.job_type, block.function)

@@ -20,7 +20,7 @@ from tests.waiting import until, until_async
 if TYPE_CHECKING:
     import pytest
 
-LEASE_SECONDS: Final = 2.0
+LEASE_SECONDS: Final = 3.0
 FUNCTION: Final = "tests.e2e.apps.work.stall"
 
 
