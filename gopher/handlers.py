@@ -176,6 +176,17 @@ class HandlerSpec:
     on_cancel: ThreadPolicy
 
     @property
+    def name(self) -> str:
+        """The function, by module and name."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @property
+    def file(self) -> str | None:
+        """Where the function is written; None where Python does not tell."""
+        code = getattr(self.function, "__code__", None)
+        return None if code is None else code.co_filename
+
+    @property
     def is_coroutine(self) -> bool:
         """Whether the function is an `async def`."""
         return inspect.iscoroutinefunction(self.function)

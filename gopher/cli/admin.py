@@ -65,8 +65,11 @@ def drain(worker: str, /, *, grace: Seconds = None, target: Target = DEFAULT_TAR
 
 def _remarks(worker: Worker) -> list[str]:
     known = {each.job_id: f"({each.type}{', ' if each.hangs_at else ''}{each.hangs_at})" for each in worker.stuck_attempts}
-    stuck = (f"stuck:{job_id}{known.get(job_id, '')}" for job_id in worker.stuck_job_ids)
-    return [*(["draining"] if worker.draining else []), *stuck]
+    remarks = ["draining"] if worker.draining else []
+    if worker.blocked is not None:
+        block = worker.blocked
+        remarks.append(":".join(["blocked", *filter(None, (block.type, block.job_id)), f"{block.seconds:.0f}s"]))
+    return [*remarks, *(f"stuck:{job_id}{known.get(job_id, '')}" for job_id in worker.stuck_job_ids)]
 
 
 def types(*, target: Target = DEFAULT_TARGET) -> None:

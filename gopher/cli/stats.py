@@ -10,7 +10,7 @@ from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.wire.shape import moment
 
 if TYPE_CHECKING:
-    from gopher.client import Percentiles, Stats, Worker
+    from gopher.client import LoopBlock, Percentiles, Stats, Worker
     from gopher.job import JsonValue
 
 MIB: Final = 1024 * 1024
@@ -171,4 +171,10 @@ def worker_object(worker: Worker) -> dict[str, JsonValue]:
         "stuck_attempts": [
             {"job_id": each.job_id, "type": each.type, "hangs_at": each.hangs_at} for each in worker.stuck_attempts
         ],
+        "blocked": None if worker.blocked is None else _block_object(worker.blocked),
+        "blocked_totals": [_block_object(each) for each in worker.blocked_totals],
     }
+
+
+def _block_object(block: LoopBlock) -> dict[str, JsonValue]:
+    return {"type": block.type, "function": block.function, "job_id": block.job_id, "seconds": block.seconds}

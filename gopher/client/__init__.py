@@ -29,6 +29,7 @@ from gopher.client.values import (
     AuditReport,
     JobEvent,
     JobType,
+    LoopBlock,
     Percentiles,
     Queue,
     RedisStats,
@@ -39,6 +40,7 @@ from gopher.client.values import (
 )
 from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
 from gopher.schedule import Schedule
+from gopher.wire.task_tree import TaskTree, TrioNursery, TrioTask
 
 if TYPE_CHECKING:
     from gopher.client.aio import AsyncClient
@@ -61,6 +63,7 @@ __all__ = [
     "JobItem",
     "JobType",
     "LogLine",
+    "LoopBlock",
     "Notice",
     "OutputChunk",
     "Percentiles",
@@ -73,7 +76,10 @@ __all__ = [
     "Stats",
     "SubmitManyError",
     "SubmitOptions",
+    "TaskTree",
     "TrioClient",
+    "TrioNursery",
+    "TrioTask",
     "Truncation",
     "TypeStats",
     "WaitStats",

@@ -19,6 +19,7 @@ from gopher.errors import GopherError, invalid
 from gopher.job import Job, JobState
 from gopher.wire import convert, status
 from gopher.wire.events import KIND_OF, detail_of
+from gopher.wire.task_tree import TaskTree, tree_from_message
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -104,6 +105,13 @@ def get(namespace: str, job_id: str) -> Call[Job]:
     """Look at one job."""
     request = job_service_pb2.GetJobRequest(namespace=namespace, job_id=job_id)
     return call_of(JOBS + "GetJob", request, job_service_pb2.GetJobResponse, _job)
+
+
+def tree(namespace: str, job_id: str) -> Call[TaskTree]:
+    """Look at what a job does at this moment."""
+    view = job_service_pb2.JobView.JOB_VIEW_TASK_TREE
+    request = job_service_pb2.GetJobRequest(namespace=namespace, job_id=job_id, view=view)
+    return call_of(JOBS + "GetJob", request, job_service_pb2.GetJobResponse, lambda reply: tree_from_message(reply.task_tree))
 
 
 def wait(namespace: str, job_id: str) -> Call[Job]:

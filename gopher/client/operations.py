@@ -176,7 +176,14 @@ def _worker(worker: worker_pb2.Worker) -> values.Worker:
         stuck_attempts=tuple(
             values.StuckAttempt(job_id=each.job_id, type=each.type, hangs_at=each.hangs_at) for each in worker.stuck_attempts
         ),
+        blocked=_loop_block(worker.blocked) if worker.HasField("blocked") else None,
+        blocked_totals=tuple(map(_loop_block, worker.blocked_totals)),
     )
+
+
+def _loop_block(block: worker_pb2.LoopBlock) -> values.LoopBlock:
+    seconds = block.blocked_time.ToMicroseconds() / 1e6
+    return values.LoopBlock(type=block.type, function=block.function, job_id=block.job_id, seconds=seconds)
 
 
 def types(namespace: str) -> Call[list[values.JobType]]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gopher.job import Job, JsonValue
     from gopher.schedule import Schedule
     from gopher.submission import Payload
+    from gopher.wire.task_tree import TaskTree
 
 T = TypeVar("T")
 
@@ -100,6 +101,10 @@ class Client(BulkMethods, LimitMethods, RunMethods, StreamMethods):
     def get(self, job_id: str) -> Job:
         """Return the job as it stands."""
         return self._run(dialogues.ask(calls.get(self.namespace, job_id)))
+
+    def tree(self, job_id: str) -> TaskTree:
+        """Return what the job does at this moment: the Trio tasks of its handler, and the jobs that it has started."""
+        return self._run(dialogues.ask(calls.tree(self.namespace, job_id)))
 
     def wait(self, job_id: str, wait: float | None = None) -> Job:
         """Return the job once it is final.

@@ -175,6 +175,23 @@ class StuckAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoopBlock:
+    """That a worker's loop is blocked, or has been.
+
+    Attributes:
+        type: Of the job whose handler blocks it; empty where it is none.
+        function: The handler, by module and name; else the Trio task.
+        job_id: Of the job; empty in a total.
+        seconds: For how long.
+    """
+
+    type: str
+    function: str
+    job_id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """A worker that lives.
 
@@ -188,6 +205,8 @@ class Worker:
         resident_bytes: Memory of its process; 0 where its system does not tell.
         cpu_cores: Processor time of its process over the same time; 1.0 is one core.
         stuck_attempts: More about those of `stuck_job_ids`; none of a worker of an older version.
+        blocked: What blocks its loop; None when nothing does.
+        blocked_totals: For how long its loop has been blocked since it started, by type and function.
     """
 
     id: str
@@ -207,6 +226,8 @@ class Worker:
     resident_bytes: int
     cpu_cores: float
     stuck_attempts: tuple[StuckAttempt, ...] = ()
+    blocked: LoopBlock | None = None
+    blocked_totals: tuple[LoopBlock, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -177,6 +177,10 @@ def _of_workers(stats: Stats) -> Iterator[Family]:
     yield _values(metrics.WORKER_CPU, [(of, said.cpu_cores) for of, said in workers])
     yield _values(metrics.WORKER_STUCK, [(of, len(said.stuck)) for of, said in workers])
     yield _values(metrics.WORKER_DRAINING, [(of, int(said.draining)) for of, said in workers])
+    totals = [((*of, each.type, each.function), each.seconds) for of, said in workers for each in said.blocked_totals]
+    present = {(*of, each.type, each.function): each.seconds for of, said in workers if (each := said.blocked)}
+    yield _values(metrics.LOOP_BLOCKED, [(labels, present.get(labels, 0.0)) for labels, _ in totals])
+    yield _values(metrics.LOOP_BLOCKED_TOTAL, totals)
 
 
 def _of_breakers(stats: Stats) -> Iterator[Family]:

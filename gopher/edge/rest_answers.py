@@ -15,6 +15,7 @@ from gopher.wire.bulk import operation_from_message, operation_object
 from gopher.wire.events import KIND_OF, detail_of, details_object
 from gopher.wire.limits import ratio_from_message
 from gopher.wire.shape import job_object, moment
+from gopher.wire.task_tree import TaskTree  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
     from gopher_pb.v1 import admin_service_pb2, bulk_pb2, job_event_pb2, job_pb2, queue_service_pb2
@@ -302,6 +303,13 @@ class TypeList(Struct, frozen=True):
     """The types known, by name."""
 
     types: list[TypeView]
+
+
+class JobTree(Struct, frozen=True, kw_only=True):
+    """A job, and what it does at this moment."""
+
+    job: JobView
+    task_tree: TaskTree
 
 
 def job_view(message: job_pb2.Job) -> JobView:

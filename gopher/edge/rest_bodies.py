@@ -7,7 +7,7 @@ same call takes over gRPC; what is checked there alone (sizes in bytes, the word
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -67,6 +67,14 @@ class Query(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The query that every request may have."""
 
     namespace: Annotated[Name, Meta(description="Where names are unique.")] = "default"
+
+
+class JobQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of a job to show."""
+
+    view: Annotated[
+        Literal["basic", "task_tree"], Meta(description="`task_tree`: the job, and what it does at this moment.")
+    ] = "basic"
 
 
 class PageQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):

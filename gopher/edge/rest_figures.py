@@ -62,6 +62,15 @@ class StuckAttemptView(Struct, frozen=True, kw_only=True):
     hangs_at: str
 
 
+class LoopBlockView(Struct, frozen=True, kw_only=True):
+    """That a worker's loop is blocked, or has been: by which handler, and for how long."""
+
+    type: str
+    function: str
+    job_id: str
+    seconds: float
+
+
 class WorkerView(Struct, frozen=True, kw_only=True):
     """A worker that lives; what is a share, a rate or of the processor was measured between its last two beats."""
 
@@ -82,6 +91,8 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     resident_bytes: int
     cpu_cores: float
     stuck_attempts: list[StuckAttemptView]
+    blocked: LoopBlockView | None
+    blocked_totals: list[LoopBlockView]
 
 
 class StatsView(Struct, frozen=True, kw_only=True):
@@ -183,4 +194,11 @@ def worker_view(worker: worker_pb2.Worker) -> WorkerView:
         stuck_attempts=[
             StuckAttemptView(job_id=each.job_id, type=each.type, hangs_at=each.hangs_at) for each in worker.stuck_attempts
         ],
+        blocked=_loop_block(worker.blocked) if worker.HasField("blocked") else None,
+        blocked_totals=[_loop_block(each) for each in worker.blocked_totals],
     )
+
+
+def _loop_block(block: worker_pb2.LoopBlock) -> LoopBlockView:
+    seconds = block.blocked_time.ToMicroseconds() / 1e6
+    return LoopBlockView(type=block.type, function=block.function, job_id=block.job_id, seconds=seconds)

@@ -13,6 +13,7 @@ from gopher.edge.rest_answers import (
     BatchReceipts,
     Deleted,
     JobPage,
+    JobTree,
     JobView,
     Receipt,
     SeedReceipt,
@@ -23,6 +24,7 @@ from gopher.edge.rest_bodies import (
     BatchBody,
     CancelBody,
     JobBody,
+    JobQuery,
     JobsQuery,
     NoBody,
     Query,
@@ -38,6 +40,7 @@ from gopher.errors import InvalidRequestError, invalid
 from gopher.service.jobs import MAX_BATCH
 from gopher.wire.convert import STATE_NUMBER, STATE_OF
 from gopher.wire.status import from_status
+from gopher.wire.task_tree import tree_from_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -100,7 +103,16 @@ class JobOperations:
                 told_body=BatchBody,
                 answer=BatchReceipts,
             ),
-            Call(GET, job, "Look at a job.", self._get, query=Query, body=NoBody, answer=JobView),
+            Call(
+                GET,
+                job,
+                "Look at a job.",
+                self._look,
+                query=JobQuery,
+                body=NoBody,
+                answer=JobView,
+                other_answer=JobTree,
+            ),
             Call(
                 DELETE,
                 job,
@@ -146,6 +158,13 @@ class JobOperations:
     async def _get(self, job_id: str, query: Query, _body: NoBody) -> JobView:
         reply = await self._jobs.get_job(pb.GetJobRequest(namespace=query.namespace, job_id=job_id))
         return job_view(reply.job)
+
+    async def _look(self, job_id: str, query: JobQuery, body: NoBody) -> JobView | JobTree:
+        if query.view == "basic":
+            return await self._get(job_id, query, body)
+        request = pb.GetJobRequest(namespace=query.namespace, job_id=job_id, view=pb.JobView.JOB_VIEW_TASK_TREE)
+        reply = await self._jobs.get_job(request)
+        return JobTree(job=job_view(reply.job), task_tree=tree_from_message(reply.task_tree))
 
     async def _list(self, _name: str, query: JobsQuery, _body: NoBody) -> JobPage:
         request = pb.ListJobsRequest(

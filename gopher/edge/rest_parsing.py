@@ -32,6 +32,7 @@ _WORDS: Final[dict[str, tuple[str, ...]]] = {
     "per": tuple(PERIOD_NAMES),
     "control": ("automatic", *Forced),
     "overlap": tuple(OverlapPolicy),
+    "view": ("basic", "task_tree"),
     "catch_up": tuple(CatchUpPolicy),
 }
 _REASONS: Final = {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from gopher.handlers import HandlerSpec
     from gopher.runtime.lifespans import Enter
-    from gopher.runtime.scopes import RunningAttempt
+    from gopher.runtime.scopes import Host, RunningAttempt
     from gopher.surroundings import OpenLifespan
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -52,19 +52,19 @@ class _Tasks:
     """
 
     def __init__(self, left: Callable[[], Sequence[asyncio.Task[object]]], open_shields: Callable[[], object]) -> None:
-        self._left = left
+        self.left = left
         self._open_shields = open_shields
 
     def cut(self) -> Notice | None:
         """Cancel each again."""
-        for task in self._left():
+        for task in self.left():
             task.cancel()
         self._open_shields()
         return Notice(CLEANUP_CUT, "the grace is over: what is left of the handler's asyncio tasks was cancelled again")
 
     def frames(self) -> list[FrameType]:
         """Return the stack of one of them; the handler's own task most likely awaits it."""
-        left = self._left()
+        left = self.left()
         return stacks.frames_of_coroutine(left[-1].get_coro()) if left else []
 
 
@@ -99,6 +99,13 @@ class SharedLoop:
     def __init__(self) -> None:
         self._loop: trio_asyncio.TrioEventLoop | None = None
         self._closing = trio.Event()
+        self._charges: list[tuple[RunningAttempt, set[asyncio.Task[object]]]] = []
+
+    @property
+    def running(self) -> RunningAttempt | None:
+        """The attempt to which the asyncio task that runs now is charged, if any. Safe in any thread."""
+        task = None if self._loop is None else asyncio.current_task(self._loop)
+        return next((attempt for attempt, charged in list(self._charges) if task in charged), None)
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Keep the loop running until it is closed. Started once it runs."""
@@ -144,9 +151,12 @@ class SharedLoop:
                 await _end(lambda: charged - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio, where a cancel comes once
 
         attempt.host = _Tasks(lambda: list(charged), lambda: self._open_shields(charged))
+        charge = (attempt, charged)
+        self._charges.append(charge)
         try:
             return await self._call(call(), charged)
         finally:
+            self._charges.remove(charge)
             attempt.host = None
 
     def _open_shields(self, charged: set[asyncio.Task[object]]) -> None:
@@ -161,6 +171,12 @@ class SharedLoop:
         context.run(trio_asyncio.current_loop.set, self._loop)
         context.run(_charged.set, charged)
         return await trio_asyncio.run_aio_future(self._loop.create_task(coroutine, context=context))
+
+
+def calls_of(host: Host | None) -> list[tuple[str, list[FrameType]]]:
+    """Return the name of each asyncio task of a handler, and its calls, the innermost last; none where it has not begun."""
+    left = host.left() if isinstance(host, _Tasks) else []
+    return [(task.get_name(), stacks.frames_of_coroutine(task.get_coro())) for task in left]
 
 
 def _charge(

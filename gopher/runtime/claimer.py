@@ -121,6 +121,13 @@ class Claimer:
         """Whether a queue has given all that was asked for at its last claim, so that more may wait there."""
         return any(not source.is_drained for source in self._sources)
 
+    @property
+    def under_way(self) -> tuple[str, str] | None:
+        """Queue and id of the claim that is on its way, or whose reply was lost; None when there is none. Safe in any thread."""
+        source = self._unanswered
+        claim_id = None if source is None else source.claim_id
+        return None if source is None or claim_id is None else (source.name, claim_id)
+
     def resize(self, slots: int) -> None:
         """Have more slots or fewer from now on; attempts beyond them run to their end."""
         has_grown = slots > self._slots

@@ -26,6 +26,7 @@ from gopher.store.submission import BATCH
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gopher.runtime.relief import Relief
     from gopher.runtime.scopes import RunningAttempt, Scopes
     from gopher.store.leases import Leases
     from gopher.store.registry import WorkerDescription
@@ -36,6 +37,8 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _BEATS_A_LEASE: Final = 3
 _SHORTEST_PAUSE_SECONDS: Final = 0.05
+_BLOCKED_PAUSE_SECONDS: Final = 1.0
+"""Chosen: while the loop is blocked an operator sees for how long, to the second."""
 _SAFETY: Final = 0.9
 """Of a lease: then it is taken for lost if it could not be extended. Chosen: the rest is for ending the handlers."""
 
@@ -52,6 +55,8 @@ class Keeper:
         on_lost: Called on the Trio thread with an attempt whose lease is lost.
         on_drain: Called on the Trio thread with the grace in seconds, None for the worker's own, when an operator wants it to drain.
         on_cancel: Called on the Trio thread with job id, token and grace in seconds, for a cancel that was asked for.
+        is_blocked: Tells whether the loop is blocked.
+        relief: Gives back meanwhile what this worker has claimed and not begun.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class Keeper:
         on_lost: Callable[[RunningAttempt], None],
         on_cancel: Callable[[str, int, float], None],
         on_drain: Callable[[float | None], None],
+        is_blocked: Callable[[], bool],
+        relief: Relief,
     ) -> None:
         self._leases = leases
         self._scopes = scopes
@@ -74,7 +81,10 @@ class Keeper:
         self._on_lost = on_lost
         self._on_cancel = on_cancel
         self._on_drain = on_drain
+        self._is_blocked = is_blocked
+        self._relief = relief
         self._stopping = threading.Event()
+        self._has_news = threading.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_cut_off = False
 
@@ -94,20 +104,27 @@ class Keeper:
             raise RuntimeError("the keeper's thread has ended")
         finally:
             self._stopping.set()
+            self._has_news.set()
             # Shielded, so that the thread has let go of its connection; its socket's time-out bounds the wait.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 2):
                 await ended.wait()
 
+    def hasten(self) -> None:
+        """Have the next beat now: the loop is blocked, or is not any more. Safe in any thread."""
+        self._has_news.set()
+
     def tick(self) -> None:
         """Extend the leases of all that runs, and report what was found. Blocks; for the keeper's thread, and for tests."""
-        by_queue: dict[str, list[RunningAttempt]] = defaultdict(list)
-        for attempt in self._scopes.snapshot():
-            if attempt.cancel_reason is not CancelReason.LEASE_LOST:
-                by_queue[attempt.queue].append(attempt)
         if self._is_cut_off:
             # Before Redis is asked again: a call that nobody answers would outlast the leases.
             self._give_up_expired()
         try:
+            if self._is_blocked():
+                self._relief.tick(self._end_unbegun)
+            by_queue: dict[str, list[RunningAttempt]] = defaultdict(list)
+            for attempt in self._scopes.snapshot():
+                if attempt.cancel_reason is not CancelReason.LEASE_LOST and not attempt.is_given_back:
+                    by_queue[attempt.queue].append(attempt)
             for queue, attempts in by_queue.items():
                 for start in range(0, len(attempts), BATCH):
                     self._extend(queue, attempts[start : start + BATCH])
@@ -126,7 +143,9 @@ class Keeper:
         try:
             while True:
                 self.tick()
-                if self._stopping.wait(self._next_pause(pause_seconds)):
+                self._has_news.wait(self._next_pause(pause_seconds))
+                self._has_news.clear()
+                if self._stopping.is_set():
                     break
             self._leases.beat(self._worker, b"{}", 0)
         except StoreError as error:
@@ -136,13 +155,15 @@ class Keeper:
             self._tell(ended.set)
 
     def _next_pause(self, pause_seconds: float) -> float:
-        """Come back sooner when a lease would be taken for lost before the next beat."""
+        """Come back sooner when a lease would be taken for lost before the next beat, and while the loop is blocked."""
+        if self._is_blocked():
+            pause_seconds = min(pause_seconds, _BLOCKED_PAUSE_SECONDS)
         now = time.monotonic()
         margin = self._lease_seconds * (1 - _SAFETY)
         ends = [
             attempt.lease_until - margin - now
             for attempt in self._scopes.snapshot()
-            if not attempt.is_over and attempt.cancel_reason is None
+            if not attempt.is_over and not attempt.is_given_back and attempt.cancel_reason is None
         ]
         return max(_SHORTEST_PAUSE_SECONDS, min([pause_seconds, *ends]))
 
@@ -160,6 +181,9 @@ class Keeper:
         for finding in findings:
             if not finding.is_lost:
                 self._tell(self._on_cancel, finding.job_id, finding.token, finding.grace_seconds)
+
+    def _end_unbegun(self, attempt: RunningAttempt) -> None:
+        self._tell(attempt.cancel, CancelReason.GIVEN_BACK)
 
     def _give_up_expired(self) -> None:
         now = time.monotonic()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gopher.runtime.asyncio_loop import SharedLoop
     from gopher.surroundings import OpenLifespan, Surroundings
+    from gopher.telemetry.log import Attempt
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -133,6 +134,10 @@ class Lifespans:
             self.loop = SharedLoop()
             self.asyncio = Lifespan(self.loop.entry(registry.asyncio_lifespan), on_end)
         self._all = [each for each in (self.trio, self.asyncio) if each is not None]
+
+    def charged(self) -> Attempt | None:
+        """Return the attempt whose asyncio code runs now in the loop that they share, if any. Safe in any thread."""
+        return None if self.loop is None else self.loop.running
 
     def stop_opening(self) -> None:
         """Give up opening what is not open."""

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gopher.runtime.claimer import Claimer
+    from gopher.runtime.inspector import Inspector
     from gopher.runtime.orphans import Orphans
     from gopher.runtime.promoter import Promoter
     from gopher.runtime.scheduler import Scheduler
@@ -29,6 +30,7 @@ class Listener:
         scheduler: Is woken.
         scopes: Ends jobs, and is told which are watched.
         orphans: Is woken.
+        inspector: Answers servers.
         drain: Called with the id of a worker that is to drain, and the grace in seconds, None for its own.
     """
 
@@ -40,6 +42,7 @@ class Listener:
     scheduler: Scheduler
     scopes: Scopes
     orphans: Orphans
+    inspector: Inspector
     drain: Callable[[str, float | None], None]
 
     async def start(self) -> None:
@@ -61,6 +64,8 @@ class Listener:
                 self.scopes.request_cancel(job_id, int(token), int(grace_ms) / 1000)
             case "watched", [job_id]:
                 self.scopes.note_watched(job_id)
+            case "tree", [job_id, token, question, *_]:
+                self.inspector.ask_nowait(job_id, int(token), question)
             case "drain", [worker, grace_ms, *_]:
                 self.drain(worker, None if int(grace_ms) < 0 else int(grace_ms) / 1000)
             case _:

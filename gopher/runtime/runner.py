@@ -132,6 +132,7 @@ class Runner:
                 while not scope.cancel_called and (taken := take()) is not None:
                     attempt, outcomes = taken
                     slot.attempt = attempt
+                    attempt.begin(scope)
                     settlement = self._refusal(attempt) or await self._complete(attempt, scope)
                     attempt.end()
                     outcomes.put_nowait(attempt, settlement)
@@ -150,7 +151,7 @@ class Runner:
 
     def _refusal(self, attempt: RunningAttempt) -> Settlement | None:
         """Return what becomes of an attempt that does not begin; None for one that does."""
-        if attempt.cancel_reason is not None:
+        if attempt.cancel_reason is not None or attempt.is_given_back:
             # A cancel that came between the claim and this moment: nothing has begun that would have to be ended.
             return _ended_by_us(attempt, None)
         return _unhandled(attempt.job) if self._registry.get(attempt.job.type) is None else None
@@ -158,7 +159,6 @@ class Runner:
     async def _complete(self, attempt: RunningAttempt, scope: trio.CancelScope) -> Settlement:
         """Run the handler; whatever ends it but its return is raised, or caught by the scope."""
         spec = self._spec(attempt.job)
-        attempt.begin(scope)
         room = self._executors.room_for(spec)
         if room is None and attempt.may_begin is None:
             result = await self._run_handler(attempt, spec, scope)
@@ -182,6 +182,9 @@ class Runner:
             await attempt.may_begin.wait()
         async with room or nullcontext():
             attempt.is_waiting = False
+            if attempt.is_given_back:
+                attempt.cancel(CancelReason.GIVEN_BACK)
+                await trio.lowlevel.checkpoint_if_cancelled()
             attempt.waited_seconds = trio.current_time() - since
             scope.deadline = math.inf
             return await self._run_handler(attempt, spec, scope)

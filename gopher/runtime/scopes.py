@@ -34,6 +34,7 @@ class CancelReason(Enum):
     REQUESTED = "requested"
     LEASE_LOST = "lease_lost"
     SHUTDOWN = "shutdown"
+    GIVEN_BACK = "given_back"
 
 
 class Host(Protocol):
@@ -74,6 +75,7 @@ class RunningAttempt:
         grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
         may_begin: What the handler has to wait for, in its scope; None for nearly every one.
         is_waiting: Whether the handler waits in its scope for leave to begin.
+        is_given_back: Whether it must not begin, since the keeper's thread has given its job back.
         waited_seconds: How long it has waited, which its time limit does not count.
         brood: What the handler has submitted; None when it has submitted nothing.
         nurseries: How many nurseries of jobs the handler has opened.
@@ -98,6 +100,7 @@ class RunningAttempt:
         "grace_seconds",
         "hangs_at",
         "host",
+        "is_given_back",
         "is_late_at",
         "is_lost",
         "is_over",
@@ -120,6 +123,7 @@ class RunningAttempt:
         self.lease_until = lease_until
         self.may_begin: trio.Event | None = None
         self.is_waiting = False
+        self.is_given_back = False
         self.waited_seconds = 0.0
         self.cancel_reason: CancelReason | None = None
         self.grace_seconds = _GRACE_SECONDS
@@ -151,9 +155,26 @@ class RunningAttempt:
         """Tell whether the handler is to end: cancelled, out of time, or over already. Safe in any thread."""
         return self.cancel_reason is not None or self.is_over or time.monotonic() >= self.is_late_at - self.grace_seconds
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the handler runs, or has run. Safe in any thread."""
+        # In this order: `end` says that it is over before it lets go of the scope.
+        return (self._scope is not None and not self.is_waiting) or self.is_over
+
     def begin(self, scope: trio.CancelScope) -> None:
-        """Note that the handler runs in a scope, which ends its whole task tree."""
+        """Note that the handler runs in a scope, which ends its whole task tree; from now on look at `is_given_back`."""
         self._scope = scope
+
+    def give_back(self) -> bool:
+        """Let the handler not begin, in the keeper's thread; tell whether its job may be given back by that.
+
+        Each thread first says what it is about to do, then looks at what the other has said. So where they meet, the handler does
+        not begin, and the Trio thread gives the job back.
+        """
+        self.is_given_back = True
+        if self.has_begun:
+            self.is_given_back = False
+        return self.is_given_back
 
     def end(self) -> None:
         """Note that the handler has ended, and that the scope is somebody else's from now on."""
@@ -213,6 +234,7 @@ class Scopes:
         self._running: dict[str, RunningAttempt] = {}
         self._displaced: list[RunningAttempt] = []
         self._early: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._given_back: set[tuple[str, int]] = set()
         self._emptied = trio.Event()
         self._filled: trio.Event | None = None
         self.removed = 0
@@ -232,6 +254,9 @@ class Scopes:
         if self._filled is not None:
             self._filled.set()
             self._filled = None
+        if self._given_back and (job.id, job.token) in self._given_back:
+            self._given_back.discard((job.id, job.token))
+            attempt.is_given_back = True
         if self._early:
             grace_seconds = self._early.pop((job.id, job.token), None)
             if grace_seconds is not None:
@@ -254,6 +279,10 @@ class Scopes:
         """Tell whether the outcome of an attempt is still to be written."""
         return self._running.get(attempt.job.id) is attempt or attempt in self._displaced
 
+    def find(self, job_id: str, token: int) -> RunningAttempt | None:
+        """Return the attempt that has a lease token; None where it is not here."""
+        return next((each for each in self.snapshot() if each.job.token == token and each.job.id == job_id), None)
+
     def snapshot(self) -> list[RunningAttempt]:
         """Return the running attempts. Safe in any thread: each copy is one step under the interpreter's lock."""
         return [*self._running.values(), *self._displaced]
@@ -273,6 +302,19 @@ class Scopes:
         attempt = self._running.get(job_id)
         if attempt is not None:
             attempt.speech = attempt.speech or Speech()
+
+    def give_back_unseen(self, job_id: str, token: int) -> bool:
+        """Let an attempt whose claim is not known here yet not begin, in the keeper's thread; see `RunningAttempt.give_back`.
+
+        Returns:
+            Whether its job may be given back by that; not when it has come in meanwhile.
+        """
+        self._given_back.add((job_id, token))
+        attempt = self._running.get(job_id)
+        if attempt is not None and attempt.job.token == token:
+            self._given_back.discard((job_id, token))
+            return False
+        return True
 
     def lose_lease(self, attempt: RunningAttempt) -> None:
         """End an attempt that may be running elsewhere by now."""

@@ -119,7 +119,9 @@ class Settler:
         for (attempt, settlement), word in zip(batch, words, strict=True):
             self._waiting.popleft()
             self._scopes.remove(attempt)
-            if word in _REFUSED:
+            if word in _REFUSED and attempt.is_given_back:
+                pass  # it has never begun, and may run elsewhere by now
+            elif word in _REFUSED:
                 _log.warning("lease.lost", job_id=settlement.job_id, token=settlement.token, answer=word)
             elif settlement.children and word != _GIVEN_UP:
                 # Also when it was ALREADY written, by a call whose reply was lost.

@@ -7,6 +7,7 @@ While it serves:
     reporter                                  writes what running attempts say to the watchers of their jobs
     keeper (an OS thread)                     keeps the leases
     cutter                                    ends what outlasts its grace
+    watchdog (an OS thread)                   names a handler that blocks the loop
     recorder                                  brings what was measured to Redis
 
 Drain: stop claiming; let attempts finish until the grace ends; cancel the rest and give their jobs back unspent; write what is
@@ -31,6 +32,7 @@ from gopher.runtime.claimer import Claimer, QueueSource
 from gopher.runtime.cutter import Cutter
 from gopher.runtime.executors import Executors
 from gopher.runtime.gates import Gates
+from gopher.runtime.inspector import Inspector
 from gopher.runtime.keeper import Keeper
 from gopher.runtime.lifespans import Lifespans
 from gopher.runtime.listener import Listener
@@ -41,6 +43,7 @@ from gopher.runtime.promoter import Promoter
 from gopher.runtime.reaper import Reaper
 from gopher.runtime.recorder import Recorder
 from gopher.runtime.relay import Relay
+from gopher.runtime.relief import Relief
 from gopher.runtime.reporter import Reporter
 from gopher.runtime.runner import Runner
 from gopher.runtime.scheduler import Scheduler
@@ -48,6 +51,7 @@ from gopher.runtime.scopes import CancelReason, Scopes
 from gopher.runtime.settler import Settler
 from gopher.runtime.sizing import Sizer, Sizing
 from gopher.runtime.slots import Slots
+from gopher.runtime.watchdog import Watchdog
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Settlement
 from gopher.store.registry import StuckAttempt, WorkerDescription
@@ -86,15 +90,7 @@ class Supervisor:
             and they must not run on.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        url: str,
-        registry: Registry,
-        plan: WorkerPlan,
-        *,
-        abandon: Callable[[], None],
-    ) -> None:
+    def __init__(self, store: Store, url: str, registry: Registry, plan: WorkerPlan, *, abandon: Callable[[], None]) -> None:
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._store = store
         self._registry = registry
@@ -160,8 +156,9 @@ class Supervisor:
             is_draining=self._draining.is_set,
             max_attempts=plan.max_attempts,
         )
+        leases = Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4)
         self._keeper = Keeper(
-            Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4),
+            leases,
             self._scopes,
             worker=self.worker_id,
             lease_seconds=plan.lease_seconds,
@@ -169,6 +166,15 @@ class Supervisor:
             on_lost=self._scopes.lose_lease,
             on_cancel=self._scopes.request_cancel,
             on_drain=self._obey,
+            is_blocked=lambda: self._watchdog.is_blocked,
+            relief=Relief(leases, self._scopes, worker=self.worker_id, under_way=lambda: self._claimer.under_way),
+        )
+        self._watchdog = Watchdog(
+            registry,
+            charged=self._lifespans.charged,
+            on_change=self._keeper.hasten,
+            notice=self._notice,
+            lease_seconds=plan.lease_seconds,
         )
         self._started_ms = 0
 
@@ -227,6 +233,7 @@ class Supervisor:
         await self._store.registry.add_types(self._plan.namespace, self._registry.types)
         async with trio.open_nursery() as services:
             await services.start(self._keeper.run)
+            await services.start(self._watchdog.run)
             await self._gates.start()
             await services.start(self._gates.run)
             await services.start(self._carrier.run)
@@ -284,6 +291,7 @@ class Supervisor:
         reaper = Reaper(lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds, on_lost=meter.count_lost)
         scheduler = Scheduler(self._store.schedules, namespace=plan.namespace, queue=queue)
         orphans = Orphans(self._store.families, lifecycle, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
+        inspector = Inspector(self._store.trees, self._registry, self._scopes, namespace=plan.namespace, queue=queue)
         listener = Listener(
             control=self._store.control,
             namespace=plan.namespace,
@@ -293,6 +301,7 @@ class Supervisor:
             scheduler=scheduler,
             scopes=self._scopes,
             orphans=orphans,
+            inspector=inspector,
             drain=self._hear_drain,
         )
         await listener.start()
@@ -305,6 +314,7 @@ class Supervisor:
         await services.start(scheduler.run)
         await services.start(reaper.run)
         await services.start(orphans.run)
+        await services.start(inspector.run)
         await services.start(recorder.run)
 
     async def _finish(self) -> None:
@@ -370,4 +380,6 @@ class Supervisor:
             attempts_per_second=self._usage.attempts_per_second,
             resident_bytes=resident_bytes(),
             cpu_cores=self._usage.cpu_cores,
+            blocked=self._watchdog.block,
+            blocked_totals=self._watchdog.totals,
         )

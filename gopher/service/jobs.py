@@ -10,6 +10,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher_pb.v1.job_stream_pb2 import SubmitJobStreamRequest, SubmitJobStreamResponse
 
 from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
+from gopher.service.task_trees import TaskTrees
 from gopher.telemetry import tracing
 from gopher.wire import check, convert
 from gopher.wire.check import Faults
@@ -48,6 +49,7 @@ class Jobs:
 
     def __init__(self, store: Store, pages: Pages, *, accept_unknown_types: bool, max_payload_bytes: int) -> None:
         self._store = store
+        self._trees = TaskTrees(store)
         self._pages = pages
         self._accept_unknown_types = accept_unknown_types
         self._max_payload_bytes = max_payload_bytes
@@ -144,9 +146,15 @@ class Jobs:
         return [job if isinstance(job, GopherError) or job.type not in unknown else UnknownTypeError(job.type) for job in jobs]
 
     async def get_job(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
-        """Return one job."""
-        job = await self._store.query.get(check.namespace(request.namespace), request.job_id)
-        return pb.GetJobResponse(job=convert.job_to_message(job))
+        """Return one job, and what it does if that is asked for."""
+        namespace = check.namespace(request.namespace)
+        if request.view not in pb.JobView.values():
+            known = ", ".join(f"{number} ({name})" for name, number in pb.JobView.items())
+            raise invalid("view", "BAD_ENUM", f"must be {known}, got {request.view}")
+        job = await self._store.query.get(namespace, request.job_id)
+        is_asked = request.view == pb.JobView.JOB_VIEW_TASK_TREE
+        tree = await self._trees.read(namespace, job) if is_asked else None
+        return pb.GetJobResponse(job=convert.job_to_message(job), task_tree=tree)
 
     async def list_jobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         """Return a page of jobs."""

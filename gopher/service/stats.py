@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gopher.breaker import BreakerStatus
     from gopher.store.figures import QueueFigures
     from gopher.store.query import QueueStats, RedisStats
-    from gopher.store.registry import WorkerInfo
+    from gopher.store.registry import LoopBlock, WorkerInfo
     from gopher.store.store import Store
     from gopher.telemetry.histogram import Histogram
 
@@ -120,6 +120,14 @@ def worker_message(worker: WorkerInfo) -> worker_pb2.Worker:
         stuck_attempts=[
             worker_pb2.StuckAttempt(job_id=each.job_id, type=each.type, hangs_at=each.hangs_at) for each in said.stuck_attempts
         ],
+        blocked=None if said.blocked is None else _loop_block(said.blocked),
+        blocked_totals=map(_loop_block, said.blocked_totals),
+    )
+
+
+def _loop_block(block: LoopBlock) -> worker_pb2.LoopBlock:
+    return worker_pb2.LoopBlock(
+        type=block.type, function=block.function, job_id=block.job_id, blocked_time=_duration(block.seconds)
     )
 
 

@@ -160,7 +160,8 @@ class Control:
         """Have every message of a queue handed to `receive`, as its word and what follows, until the link closes.
 
         The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason; `watched`
-        with the id of a job that runs, once it has a history; `drain` with the id of a worker and grace in ms, -1 for its own.
+        with the id of a job that runs, once it has a history; `drain` with the id of a worker and grace in ms, -1 for its own;
+        `tree` with job id, token and the question to answer.
         """
 
         def parse(message: bytes) -> None:

@@ -39,6 +39,16 @@ def figures_of_minute(namespace: str, name: str, minute: int) -> str:
     return f"{queue(namespace, name)}figures:{minute}"
 
 
+def answer(namespace: str, name: str, question: str) -> str:
+    """Return the channel on which a worker of a queue answers a server's question."""
+    return f"{queue(namespace, name)}answer:{question}"
+
+
+def last_claim(namespace: str, name: str, worker: str) -> str:
+    """Return the key of what a worker's last claim took: text, the claim's id, then id and token of each job."""
+    return f"{queue(namespace, name)}claim:{worker}"
+
+
 def job(namespace: str, name: str, job_id: str) -> str:
     """Return the key of a job's record: a hash."""
     return f"{queue(namespace, name)}job:{job_id}"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from gopher.job import Move, Outcome
 from gopher.store import keys
-from gopher.store.scripts import Script
+from gopher.store.scripts import Script, execute_sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,6 +64,7 @@ class Leases:
         self._namespace = namespace
         self._extend = Script.load("extend")
         self._beat = Script.load("beat")
+        self._settle = Script.load("settle")
 
     def extend(self, queue: str, leases: Sequence[tuple[str, int]], lease_ms: int) -> list[LeaseFinding]:
         """Move the expiry of at most 100 leases forward.
@@ -90,6 +92,31 @@ class Leases:
             else:
                 findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=False, grace_seconds=reply[2] / 1000))
         return findings
+
+    def claimed(self, queue: str, worker: str, claim_id: str) -> list[tuple[str, int]]:
+        """Return id and lease token of each job that a claim took; none once the worker has claimed again.
+
+        Raises:
+            StoreError: Redis failed.
+        """
+        record = execute_sync(self._client, "GET", keys.last_claim(self._namespace, queue, worker))
+        taken_by, *words = (record or b"").decode().split(" ")
+        return list(zip(words[::2], map(int, words[1::2]), strict=True)) if taken_by == claim_id else []
+
+    def release(self, queue: str, leases: Sequence[tuple[str, int]]) -> None:
+        """Give at most 100 jobs back unspent, those whose lease is still the one given.
+
+        Args:
+            queue: Of the jobs.
+            leases: Job id and token.
+
+        Raises:
+            StoreError: Redis failed; jobs may have been given back.
+        """
+        args: list[str | int] = []
+        for lease in leases:
+            args += [*lease, Move.RELEASE.value, Outcome.CANCELLED.value, 0, "", "", ""]
+        self._settle.call_sync(self._client, [keys.settings(self._namespace, queue)], args)
 
     def beat(self, worker: str, description: bytes, life_ms: int) -> DrainOrder | None:
         """Keep a worker's entry in the register; return an operator's order to drain, if there is one.

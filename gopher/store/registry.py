@@ -31,6 +31,22 @@ class StuckAttempt(msgspec.Struct, frozen=True):
     hangs_at: str
 
 
+class LoopBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """That a worker's loop is blocked, or has been.
+
+    Attributes:
+        type: Of the job whose handler blocks it; empty where it is none.
+        function: The handler, by module and name; else the Trio task.
+        job_id: Of the job; empty where several blocks are summed up.
+        seconds: For how long.
+    """
+
+    type: str
+    function: str
+    seconds: float
+    job_id: str = ""
+
+
 class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of itself with every beat.
 
@@ -50,6 +66,8 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
         resident_bytes: Memory of its process; 0 where the system does not tell.
         cpu_cores: Processor time its process took since the beat before; 1.0 is one core.
         stuck_attempts: More about those that are stuck.
+        blocked: What blocks its loop now; None when nothing does.
+        blocked_totals: For how long its loop has been blocked since it started, by type and function.
     """
 
     host: str
@@ -68,6 +86,8 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int = 0
     cpu_cores: float = 0.0
     stuck_attempts: list[StuckAttempt] = []
+    blocked: LoopBlock | None = None
+    blocked_totals: list[LoopBlock] = []
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,10 +93,10 @@ class Script:
         """
         command = self._words(keys, args)
         try:
-            return _execute(client, "EVALSHA", self.sha, *command)
+            return execute_sync(client, "EVALSHA", self.sha, *command)
         except NoScriptError:
             pass
-        return _execute(client, "EVAL", self.text, *command)
+        return execute_sync(client, "EVAL", self.text, *command)
 
     def _words(self, keys: Sequence[Argument], args: Sequence[Argument]) -> tuple[Argument, ...]:
         # A missing argument would be a nil that may stop the script after its first write.
@@ -141,7 +141,12 @@ def _read_header(name: str, text: str) -> tuple[int, int, bool]:
     return counts["KEYS"], counts["ARGV"], is_variadic
 
 
-def _execute(client: Redis, *command: Argument) -> Reply:
+def execute_sync(client: Redis, *command: Argument) -> Reply:
+    """Send one command through a redis-py client, which must not retry by itself.
+
+    Raises:
+        StoreError: As `Link.call`.
+    """
     try:
         return client.execute_command(*command)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
     except RedisError as error:

@@ -21,6 +21,7 @@ from gopher.store.outbox import Outbox
 from gopher.store.query import Query
 from gopher.store.registry import Registry
 from gopher.store.schedules import Schedules
+from gopher.store.trees import Trees
 
 if TYPE_CHECKING:
     from gopher.job import Job
@@ -54,6 +55,7 @@ class Store:
         self.events = Events(self.link, self.registry)
         self.histories = Histories(self.link)
         self.control = Control(self.link)
+        self.trees = Trees(self.link)
         self.endings = Endings(self.link)
         self.audit = Audit(self.link, self.registry)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 import structlog
@@ -91,6 +91,12 @@ def current_slot() -> Slot:
     return _slot.get(None) or Slot()
 
 
+def attempt_in(context: Context) -> Attempt | None:
+    """Return the attempt that runs in a context now, if any. Safe in any thread."""
+    slot = context.get(_slot)
+    return None if slot is None else slot.attempt
+
+
 def _name_attempt(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     slot = _slot.get(None)
     if slot is not None and (attempt := slot.attempt) is not None:
@@ -151,9 +157,9 @@ def start(level: Level, form: Form) -> None:
 
 
 def _escape_line_ends(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Keep each text value on its line; the traceback of an error is made later and keeps its lines."""
+    """Keep each text value on its line, but for tracebacks and stacks."""
     for key, value in event.items():
-        # A traceback handed over as text is meant to have lines.
-        if key != "exception" and isinstance(value, str) and not value.isprintable():
+        # A traceback or a stack handed over as text is meant to have lines.
+        if key not in ("exception", "stack") and isinstance(value, str) and not value.isprintable():
             event[key] = repr(value)[1:-1]
     return event

@@ -3,7 +3,7 @@
 Figures of jobs and workers are kept in Redis, so each server tells the same of them, whichever process measured them. They are of
 one namespace, which their label `namespace` names. Metrics without that label are of the server that is asked.
 
-A job's id is never a label. `type` is bounded by the registered handlers, `queue` by the 65,536 of a namespace, `worker` by those
+A job's id is never a label. `type`, and `function` which names its handler, are bounded by the registered handlers, `queue` by the 65,536 of a namespace, `worker` by those
 that live.
 """
 
@@ -94,6 +94,20 @@ WORKER_MEMORY: Final = _gauge("gopher_worker_resident_memory_bytes", "Memory of 
 WORKER_CPU: Final = _gauge("gopher_worker_cpu_cores", "Processor time of the worker's process; 1 is a core.", *_WORKER)
 WORKER_STUCK: Final = _gauge("gopher_worker_stuck_jobs", "Jobs whose handler outlasts its cancel.", *_WORKER)
 WORKER_DRAINING: Final = _gauge("gopher_worker_draining", "1 while the worker claims no more.", *_WORKER)
+LOOP_BLOCKED: Final = _gauge(
+    "gopher_loop_blocked_seconds",
+    "For how long the handler has blocked the worker's loop by now; 0 once it goes on again.",
+    *_WORKER,
+    "type",
+    "function",
+)
+LOOP_BLOCKED_TOTAL: Final = _counter(
+    "gopher_worker_loop_blocked_seconds_total",
+    "For how long the handler has blocked the worker's loop.",
+    *_WORKER,
+    "type",
+    "function",
+)
 
 # --- of Redis ---
 REDIS_UP: Final = _gauge("gopher_redis_up", "1 when Redis answered just now; without it there are no figures from it.")

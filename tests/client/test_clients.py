@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from gopher.client import Client, JobEvent, ServerUnreachableError, SubmitManyError
+from gopher.client import Client, JobEvent, ServerUnreachableError, SubmitManyError, TaskTree
 from gopher.client.asynchronous import AsyncMethods
 from gopher.errors import (
     BulkOperationEndedError,
@@ -87,6 +88,22 @@ def test_get_returns_the_job_as_submitted(face: Face) -> None:
     assert (job.labels, job.max_attempts, job.payload, job.unique_key) == ({"k": "v"}, 7, b'{"a":1}', "u")
     assert job.run_ms is not None
     assert 3_590_000 < job.run_ms - job.submitted_ms < 3_610_000
+
+
+def test_tree_shows_what_a_job_does(face: Face) -> None:
+    """While it runs, its handler and what that awaits; afterwards that it does not run."""
+    job_id = face.submit("steps", "endless")
+    deadline = time.monotonic() + PATIENCE
+    while (running := face.tree(job_id)).task is None or not running.task.awaits:  # type: ignore[attr-defined]  # a TaskTree
+        assert time.monotonic() < deadline, running
+
+    face.cancel(job_id, wait=True)
+    ended = face.tree(job_id)
+
+    assert isinstance(running, TaskTree)
+    assert running.task is not None
+    assert (running.task.name, running.task.awaits) == ("tests.client.app.steps", "trio.sleep_forever")
+    assert (ended.task, ended.note) == (None, "it does not run: it is cancelled")  # type: ignore[attr-defined]  # a TaskTree
 
 
 def test_submit_is_repeatable_by_its_request_id(face: Face) -> None:

@@ -17,7 +17,7 @@ from gopher.config import ServerConfig
 from gopher.job import Failure, Move, Outcome
 from gopher.store import codec, keys
 from gopher.store.lifecycle import Settlement
-from gopher.store.registry import StuckAttempt, WorkerDescription
+from gopher.store.registry import LoopBlock, StuckAttempt, WorkerDescription
 from gopher.store.scripts import Script
 from gopher.store.store import Store
 
@@ -170,6 +170,11 @@ class Rest:
         description = WorkerDescription(
             host="h", pid=7, version="1", queues={"default": 2}, types=types, slots=10, busy=3, started_ms=1_000,
             draining=False, stuck=["j1"], stuck_attempts=[StuckAttempt("j1", "email", "app.py:7 in work")],
+            blocked=LoopBlock(type="email", function="shop.send", job_id="j2", seconds=1.5),
+            blocked_totals=[
+                LoopBlock(type="email", function="shop.send", seconds=4.25),
+                LoopBlock(type="report", function="shop.report", seconds=2.5),
+            ],
         )  # fmt: skip
         await self.store.registry.add_types(self.namespace, types)
         beat = Script.load("beat")

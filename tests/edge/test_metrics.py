@@ -77,6 +77,11 @@ async def test_figures_are_those_of_the_store(rest: Rest) -> None:
     assert value_of(told, "gopher_leases_lost_total", **of_queue) == 2
     assert value_of(told, "gopher_worker_slots", worker="w1") == 10
     assert value_of(told, "gopher_worker_stuck_jobs", worker="w1") == 1
+    culprit = {"worker": "w1", "type": "email", "function": "shop.send"}
+    former = {"worker": "w1", "type": "report", "function": "shop.report"}
+    assert value_of(told, "gopher_loop_blocked_seconds", **culprit) == 1.5
+    assert value_of(told, "gopher_loop_blocked_seconds", **former) == 0
+    assert value_of(told, "gopher_worker_loop_blocked_seconds_total", **culprit) == 4.25
     assert value_of(told, "gopher_redis_up") == 1
     assert value_of(told, "process_resident_memory_bytes") > 0
 

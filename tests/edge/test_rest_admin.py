@@ -100,6 +100,11 @@ async def test_workers_and_types_are_listed(rest: Rest) -> None:
     assert (worker["id"], worker["slot_count"], worker["busy_slot_count"]) == ("w1", 10, 3)
     assert (worker["start_time"], worker["stuck_job_ids"]) == ("1970-01-01T00:00:01.000Z", ["j1"])
     assert worker["stuck_attempts"] == [{"job_id": "j1", "type": "email", "hangs_at": "app.py:7 in work"}]
+    assert worker["blocked"] == {"type": "email", "function": "shop.send", "job_id": "j2", "seconds": 1.5}
+    assert worker["blocked_totals"] == [
+        {"type": "email", "function": "shop.send", "job_id": "", "seconds": 4.25},
+        {"type": "report", "function": "shop.report", "job_id": "", "seconds": 2.5},
+    ]
     assert types.json == {"types": [{"type": "email", "served": True}]}
 
 

@@ -41,6 +41,32 @@ async def test_seed_submit_is_answered_as_the_seed_shows(rest: Rest) -> None:
     assert (job["type"], job["priority"], job["max_attempts"]) == ("email", "high", 4)
 
 
+async def test_tree_of_a_job_is_shown(rest: Rest) -> None:
+    """Beside the job, with why there is no task; the original's address knows no view, and no other word is one."""
+    job_id = await rest.submit()
+
+    answer = await rest.get(f"{V1}/{job_id}", view="task_tree")
+    basic = await rest.get(f"{V1}/{job_id}", view="basic")
+    refused = await rest.get(f"{V1}/{job_id}", view="tree")
+    original = await rest.get(f"/api/jobs/{job_id}", view="task_tree")
+
+    assert answer.json == {
+        "job": basic.json,
+        "task_tree": {
+            "job_id": job_id,
+            "type": "email",
+            "state": "enqueued",
+            "worker": None,
+            "task": None,
+            "children": [],
+            "omitted_count": 0,
+            "note": "it does not run: it is enqueued",
+        },
+    }
+    assert (refused.status, refused.reason) == (400, "BAD_ENUM")
+    assert original.status == 400
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 async def test_seed_submit_works_by_curl(rest: Rest) -> None:
     """The program that the seed's readers have in hand gets the same answer."""

@@ -9,6 +9,7 @@ import trio.testing
 
 from gopher.errors import StoreUnavailableError
 from gopher.runtime.claimer import Claimer, QueueSource
+from gopher.runtime.inspector import Inspector
 from gopher.runtime.listener import Listener
 from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
@@ -296,6 +297,7 @@ async def listen(parts: Parts, bench: Bench) -> None:
         orphans=Orphans(
             parts.store.families, parts.store.lifecycle, namespace=parts.namespace, queue="default", sweep_seconds=3600
         ),
+        inspector=Inspector(parts.store.trees, bench.registry, bench.scopes, namespace=parts.namespace, queue="default"),
         drain=lambda _worker, _grace: None,
     )
     await listener.start()

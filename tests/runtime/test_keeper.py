@@ -11,6 +11,7 @@ import trio
 
 from gopher.errors import StoreUnavailableError
 from gopher.runtime.keeper import Keeper
+from gopher.runtime.relief import Relief
 from gopher.runtime.scopes import CancelReason, RunningAttempt, Scopes
 from gopher.store import keys
 from gopher.store.leases import Leases
@@ -55,6 +56,8 @@ class Desk:
         lost: When each attempt was said to be lost, by `time.monotonic()`, by job id.
         cancels: Each cancel that was brought back: job id, token, grace in seconds.
         drains: The grace of each order to drain that was brought back, in seconds.
+        is_blocked: Whether the loop is taken for blocked.
+        under_way: Queue and id of the claim that is taken to be on its way.
     """
 
     def __init__(self, store: Store, url: str, namespace: str, *, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -65,6 +68,8 @@ class Desk:
         self.lost: dict[str, float] = {}
         self.cancels: list[tuple[str, int, float]] = []
         self.drains: list[float | None] = []
+        self.is_blocked = False
+        self.under_way: tuple[str, str] | None = None
         self.leases = Leases(url, namespace=namespace, reply_seconds=lease_seconds / 4)
         self.keeper = self.new_keeper(self.leases)
 
@@ -78,6 +83,8 @@ class Desk:
             on_lost=self._lose,
             on_cancel=lambda *finding: self.cancels.append(finding),
             on_drain=self.drains.append,
+            is_blocked=lambda: self.is_blocked,
+            relief=Relief(leases, self.scopes, worker="w", under_way=lambda: self.under_way),
         )
 
     def _lose(self, attempt: RunningAttempt) -> None:
@@ -98,6 +105,12 @@ class Desk:
 
     async def lease_ms(self, attempt: RunningAttempt) -> int | None:
         return (await self.store.query.get(self.namespace, attempt.job.id)).lease_ms
+
+    async def states(self) -> dict[str, tuple[str, int]]:
+        """Return state and attempt of each job that is held here, by its id."""
+        ids = [attempt.job.id for attempt in self.scopes.snapshot()]
+        jobs = [await self.store.query.get(self.namespace, job_id) for job_id in ids]
+        return {job.id: (job.state.value, job.attempt) for job in jobs}
 
 
 @pytest.fixture
@@ -312,3 +325,44 @@ async def test_order_to_drain_is_found_with_the_next_beat(desk: Desk) -> None:
     assert desk.drains == [None, 1.5]
     assert other is None
     assert [key.decode() for key in await desk.store.link.call("HKEYS", keys.workers(desk.namespace))] == ["other"]
+
+
+async def test_keeper_gives_back_what_has_not_begun_while_the_loop_is_blocked(desk: Desk) -> None:
+    """At once and unspent; what runs keeps its lease, and nothing is given back while the loop goes on."""
+    runs, waits = await desk.claim(2)
+    runs.begin(trio.CancelScope())
+
+    desk.keeper.tick()
+    before = await desk.states()
+    desk.is_blocked = True
+    desk.keeper.tick()
+    after = await desk.states()
+
+    assert before == {runs.job.id: ("processing", 1), waits.job.id: ("processing", 1)}
+    assert after == {runs.job.id: ("processing", 1), waits.job.id: ("enqueued", 0)}
+    assert (runs.cancel_reason, waits.cancel_reason) == (None, CancelReason.GIVEN_BACK)
+    assert desk.lost == {}
+
+
+def test_keeper_beats_every_second_while_the_loop_is_blocked(redis_url: str) -> None:
+    """So that an operator sees for how long, to the second, however long the lease."""
+    desk = Desk(None, redis_url, "n")  # type: ignore[arg-type] # nothing is asked of it
+    desk.is_blocked = True
+
+    assert desk.keeper._next_pause(10.0) == 1.0
+    desk.leases.close()
+
+
+async def test_hastened_keeper_does_not_wait_for_its_next_beat(desk: Desk, nursery: trio.Nursery) -> None:
+    """It comes back at once, a third of a lease of half a minute before its time."""
+    (attempt,) = await desk.claim()
+    claimed = attempt.lease_until
+    nursery.start_soon(desk.keeper.run)
+    await until(lambda: attempt.lease_until > claimed)
+    extended = attempt.lease_until
+
+    desk.keeper.hasten()
+    with trio.fail_after(LEASE_SECONDS / 3 - 1):
+        await until(lambda: attempt.lease_until > extended)
+
+    nursery.cancel_scope.cancel()

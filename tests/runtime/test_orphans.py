@@ -9,7 +9,9 @@ import trio
 import trio.testing
 
 from gopher.errors import StoreUnavailableError
+from gopher.handlers import Registry
 from gopher.job import JobState, Move, NewJob, Outcome
+from gopher.runtime.inspector import Inspector
 from gopher.runtime.listener import Listener
 from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
@@ -214,6 +216,7 @@ async def test_workers_are_told_of_orphans_at_once(store: Store, namespace: str,
         scheduler=Scheduler(store.schedules, namespace=namespace, queue="default"),
         scopes=Scopes(),
         orphans=orphans,
+        inspector=Inspector(store.trees, Registry(), Scopes(), namespace=namespace, queue="default"),
         drain=lambda _worker, _grace: None,
     )
     await listener.start()

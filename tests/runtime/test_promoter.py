@@ -6,8 +6,10 @@ import pytest
 import trio
 
 from gopher.errors import StoreUnavailableError
+from gopher.handlers import Registry
 from gopher.job import JobState
 from gopher.runtime.claimer import Claimer
+from gopher.runtime.inspector import Inspector
 from gopher.runtime.listener import Listener
 from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
@@ -69,6 +71,7 @@ async def test_promoter_is_woken_by_an_earlier_job(store: Store, namespace: str,
         scheduler=Scheduler(store.schedules, namespace=namespace, queue="default"),
         scopes=Scopes(),
         orphans=Orphans(store.families, store.lifecycle, namespace=namespace, queue="default", sweep_seconds=3600),
+        inspector=Inspector(store.trees, Registry(), Scopes(), namespace=namespace, queue="default"),
         drain=lambda _worker, _grace: None,
     )
     await listener.start()

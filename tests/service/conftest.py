@@ -21,7 +21,7 @@ from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
 from gopher.store import codec, keys
 from gopher.store.lifecycle import Settlement
-from gopher.store.registry import WorkerDescription
+from gopher.store.registry import LoopBlock, WorkerDescription
 from gopher.store.scripts import Script
 from gopher.store.store import Store
 
@@ -100,6 +100,8 @@ class Rig:
             attempts_per_second=12.5,
             resident_bytes=50_000_000,
             cpu_cores=0.75,
+            blocked=LoopBlock(type="email", function="shop.send", job_id="j2", seconds=1.5),
+            blocked_totals=[LoopBlock(type="email", function="shop.send", seconds=4.25)],
         )
         await self.store.registry.add_types(self.namespace, types)
         beat = Script.load("beat")

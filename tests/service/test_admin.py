@@ -48,6 +48,11 @@ async def test_workers_tell_what_they_do(rig: Rig) -> None:
     assert (list(first.types), list(first.stuck_job_ids)) == (["email", "report"], ["j1"])
     assert (first.utilisation, first.attempts_per_second, first.cpu_cores) == (0.25, 12.5, 0.75)
     assert first.resident_bytes == 50_000_000
+    assert (first.blocked.type, first.blocked.function, first.blocked.job_id) == ("email", "shop.send", "j2")
+    assert first.blocked.blocked_time.ToMilliseconds() == 1500
+    assert [(each.type, each.job_id, each.blocked_time.ToMilliseconds()) for each in first.blocked_totals] == [
+        ("email", "", 4250)
+    ]
     assert first.start_time.ToMilliseconds() == 1_000
     assert first.heartbeat_time.ToMilliseconds() > 1_600_000_000_000
 

@@ -30,7 +30,7 @@ def test_no_metric_has_a_label_without_bound() -> None:
     """A job's id, a payload or a text of an error would be a series each."""
     allowed = {
         "namespace", "queue", "state", "priority", "type", "outcome", "worker", "method", "code", "path", "status", "script", "version",
-        "breaker",
+        "breaker", "function",
     }  # fmt: skip
 
     assert {label for each in DECLARED for label in each.labels} <= allowed

@@ -146,11 +146,12 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """Returns one job.
+        """Returns one job, and what it does if that is asked for. The worker that runs it is given two seconds to say; where it does not,
+        or the job does not run, `note` in the tree says why there is no task.
 
         Errors:
         NOT_FOUND: JOB_NOT_FOUND, no such job, or its retention has ended.
-        INVALID_ARGUMENT: BAD_ID.
+        INVALID_ARGUMENT: BAD_ID, BAD_ENUM (view).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

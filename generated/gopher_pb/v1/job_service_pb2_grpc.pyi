@@ -68,11 +68,12 @@ class JobServiceStub:
       RESOURCE_EXHAUSTED: SLOW_READER, no answer was read for 10 s; BROKER_FULL.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]
-    """Returns one job.
+    """Returns one job, and what it does if that is asked for. The worker that runs it is given two seconds to say; where it does not,
+    or the job does not run, `note` in the tree says why there is no task.
 
     Errors:
       NOT_FOUND: JOB_NOT_FOUND, no such job, or its retention has ended.
-      INVALID_ARGUMENT: BAD_ID.
+      INVALID_ARGUMENT: BAD_ID, BAD_ENUM (view).
     """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
     """Lists the jobs of one state, page by page. Jobs that change state meanwhile may be missed or seen twice.
@@ -179,11 +180,12 @@ class JobServiceAsyncStub(JobServiceStub):
       RESOURCE_EXHAUSTED: SLOW_READER, no answer was read for 10 s; BROKER_FULL.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.GetJobResponse]  # type: ignore[assignment]
-    """Returns one job.
+    """Returns one job, and what it does if that is asked for. The worker that runs it is given two seconds to say; where it does not,
+    or the job does not run, `note` in the tree says why there is no task.
 
     Errors:
       NOT_FOUND: JOB_NOT_FOUND, no such job, or its retention has ended.
-      INVALID_ARGUMENT: BAD_ID.
+      INVALID_ARGUMENT: BAD_ID, BAD_ENUM (view).
     """
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Lists the jobs of one state, page by page. Jobs that change state meanwhile may be missed or seen twice.
@@ -311,11 +313,12 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.GetJobResponse, _abc.Awaitable[_job_service_pb2.GetJobResponse]]:
-        """Returns one job.
+        """Returns one job, and what it does if that is asked for. The worker that runs it is given two seconds to say; where it does not,
+        or the job does not run, `note` in the tree says why there is no task.
 
         Errors:
           NOT_FOUND: JOB_NOT_FOUND, no such job, or its retention has ended.
-          INVALID_ARGUMENT: BAD_ID.
+          INVALID_ARGUMENT: BAD_ID, BAD_ENUM (view).
         """
 
     @_abc_1.abstractmethod

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from gopher_pb.v1 import job_pb2 as gopher_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gopher/v1/task_tree.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x13gopher/v1/job.proto\"\xcb\x01\n\x08TaskTree\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12!\n\x04task\x18\x05 \x01(\x0b\x32\x13.gopher.v1.TrioTask\x12%\n\x08\x63hildren\x18\x06 \x03(\x0b\x32\x13.gopher.v1.TaskTree\x12\x15\n\romitted_count\x18\x07 \x01(\x05\x12\x0c\n\x04note\x18\x08 \x01(\t\"\xaa\x01\n\x08TrioTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61waits\x18\x02 \x01(\t\x12\x30\n\rdeadline_left\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcancelled\x18\x04 \x01(\x08\x12\x10\n\x08shielded\x18\x05 \x01(\x08\x12)\n\tnurseries\x18\x06 \x03(\x0b\x32\x16.gopher.v1.TrioNursery\"\x8d\x01\n\x0bTrioNursery\x12\x30\n\rdeadline_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcancelled\x18\x02 \x01(\x08\x12\"\n\x05tasks\x18\x03 \x03(\x0b\x32\x13.gopher.v1.TrioTask\x12\x15\n\romitted_count\x18\x04 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gopher/v1/task_tree.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x13gopher/v1/job.proto\"\xcb\x01\n\x08TaskTree\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x0e\n\x06worker\x18\x04 \x01(\t\x12!\n\x04task\x18\x05 \x01(\x0b\x32\x13.gopher.v1.TrioTask\x12%\n\x08\x63hildren\x18\x06 \x03(\x0b\x32\x13.gopher.v1.TaskTree\x12\x15\n\romitted_count\x18\x07 \x01(\x05\x12\x0c\n\x04note\x18\x08 \x01(\t\"\xb6\x01\n\x08TrioTask\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61waits\x18\x02 \x01(\t\x12\x30\n\rdeadline_left\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcancelled\x18\x04 \x01(\x08\x12\x10\n\x08shielded\x18\x05 \x01(\x08\x12)\n\tnurseries\x18\x06 \x03(\x0b\x32\x16.gopher.v1.TrioNursery\x12\n\n\x02\x61t\x18\x07 \x01(\t\"\x8d\x01\n\x0bTrioNursery\x12\x30\n\rdeadline_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcancelled\x18\x02 \x01(\x08\x12\"\n\x05tasks\x18\x03 \x03(\x0b\x32\x13.gopher.v1.TrioTask\x12\x15\n\romitted_count\x18\x04 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKTREE']._serialized_start=94
   _globals['_TASKTREE']._serialized_end=297
   _globals['_TRIOTASK']._serialized_start=300
-  _globals['_TRIOTASK']._serialized_end=470
-  _globals['_TRIONURSERY']._serialized_start=473
-  _globals['_TRIONURSERY']._serialized_end=614
+  _globals['_TRIOTASK']._serialized_end=482
+  _globals['_TRIONURSERY']._serialized_start=485
+  _globals['_TRIONURSERY']._serialized_end=626
 # @@protoc_insertion_point(module_scope)

@@ -42,10 +42,12 @@ class TaskTree(_message.Message):
     omitted_count: _builtins.int
     """Children left out."""
     note: _builtins.str
-    """Why `task` is unset: the attempt runs in a subprocess, the worker's loop is blocked, it speaks no Trio..."""
+    """Why `task` is unset, or what to know about it: the handler runs in a subprocess, a thread or on asyncio; the worker does not
+    answer, since its loop is blocked; the job does not run.
+    """
     @_builtins.property
     def task(self) -> Global___TrioTask:
-        """Of the running attempt; unset where the worker did not answer, which then `note` says."""
+        """Of the running attempt, the handler's own; unset where `note` says why."""
 
     @_builtins.property
     def children(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskTree]:
@@ -83,18 +85,23 @@ class TrioTask(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     SHIELDED_FIELD_NUMBER: _builtins.int
     NURSERIES_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     awaits: _builtins.str
-    """The innermost line of the handler's own code: file, line and function; then what that awaits."""
+    """What the innermost line of the application's own code awaits."""
     cancelled: _builtins.bool
     shielded: _builtins.bool
     """Whether a shield keeps the cancel from it."""
+    at: _builtins.str
+    """That line: file, line and function; empty where none of the application's code is under way."""
     @_builtins.property
     def deadline_left(self) -> _duration_pb2.Duration:
         """Until the nearest deadline of a cancel scope around it; unset for none."""
 
     @_builtins.property
-    def nurseries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrioNursery]: ...
+    def nurseries(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrioNursery]:
+        """That it holds open, outermost first. Of an asyncio handler its asyncio tasks stand in one."""
+
     def __init__(
         self,
         *,
@@ -104,10 +111,11 @@ class TrioTask(_message.Message):
         cancelled: _builtins.bool = ...,
         shielded: _builtins.bool = ...,
         nurseries: _abc.Iterable[Global___TrioNursery] | None = ...,
+        at: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_left", b"deadline_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaits", b"awaits", "cancelled", b"cancelled", "deadline_left", b"deadline_left", "name", b"name", "nurseries", b"nurseries", "shielded", b"shielded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "awaits", b"awaits", "cancelled", b"cancelled", "deadline_left", b"deadline_left", "name", b"name", "nurseries", b"nurseries", "shielded", b"shielded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -89,6 +90,8 @@ class Worker(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     CPU_CORES_FIELD_NUMBER: _builtins.int
     STUCK_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
+    BLOCKED_TOTALS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     host: _builtins.str
     pid: _builtins.int
@@ -122,6 +125,14 @@ class Worker(_message.Message):
     def stuck_attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StuckAttempt]:
         """More about those of stuck_job_ids; none of a worker of an older version."""
 
+    @_builtins.property
+    def blocked(self) -> Global___LoopBlock:
+        """Set while a handler blocks its loop, as of its last beat, which comes every second meanwhile."""
+
+    @_builtins.property
+    def blocked_totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoopBlock]:
+        """For how long its loop has been blocked since it started, by type and function."""
+
     def __init__(
         self,
         *,
@@ -142,11 +153,47 @@ class Worker(_message.Message):
         resident_bytes: _builtins.int = ...,
         cpu_cores: _builtins.float = ...,
         stuck_attempts: _abc.Iterable[Global___StuckAttempt] | None = ...,
+        blocked: Global___LoopBlock | None = ...,
+        blocked_totals: _abc.Iterable[Global___LoopBlock] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_time", b"heartbeat_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "heartbeat_time", b"heartbeat_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_attempts", b"stuck_attempts", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "blocked", b"blocked", "blocked_totals", b"blocked_totals", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_attempts", b"stuck_attempts", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class LoopBlock(_message.Message):
+    """That the loop of a worker does not go on, since a handler computes or waits without awaiting."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    BLOCKED_TIME_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Of the job; empty where no handler is to blame."""
+    function: _builtins.str
+    """The handler, by module and name; else the Trio task."""
+    job_id: _builtins.str
+    """Empty in a total."""
+    @_builtins.property
+    def blocked_time(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        function: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        blocked_time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blocked_time", b"blocked_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_time", b"blocked_time", "function", b"function", "job_id", b"job_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoopBlock: _TypeAlias = LoopBlock  # noqa: Y015

@@ -78,6 +78,37 @@ async def block(job: gopher.JobContext, payload: float) -> None:
     note("end", job)
 
 
+@registry.handler("stall")
+async def stall(job: gopher.JobContext, payload: str) -> None:
+    """Stop the whole loop until there is a file of the given name."""
+    note("start", job)
+    spin(payload)
+    note("end", job)
+    await trio.lowlevel.checkpoint()
+
+
+def spin(path: str) -> None:
+    """Return once there is a file."""
+    while not Path(path).exists():
+        time.sleep(0.01)  # noqa: TID251 - as above
+
+
+@registry.handler("branch")
+async def branch(job: gopher.JobContext, payload: str) -> None:
+    """Have two Trio tasks, one with a deadline, and a child job, until there is a file of the given name."""
+    note("start", job)
+
+    async def leaf() -> None:
+        while not Path(payload).exists():  # noqa: ASYNC110, ASYNC240 - as above
+            await trio.sleep(0.01)
+
+    async with job.open_nursery() as jobs, trio.open_nursery() as tasks:
+        jobs.start_soon("hold", payload)
+        tasks.start_soon(leaf, name="left")
+        with trio.move_on_after(600):
+            await leaf()
+
+
 @registry.handler("exit")
 async def leave(job: gopher.JobContext, payload: int) -> None:
     """End the worker process as a fault in C code would."""
