@@ -6,9 +6,9 @@
         job_id = client.submit("email", {"to": "a@example.com"}, priority="high")
         print(client.result(job_id, wait=30))
 
-In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations`, `schedules` and `bulk` (the rpcs), `dialogues` (what
-takes more than one call), `submit_stream` (what a stream of submits has under way), `channel` (errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and
-`trio_client`.
+In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations`, `schedules` and `bulk` (the rpcs), `dialogues`
+(what takes more than one call), `submit_stream` (what a stream of submits has under way), `runs` (what is known of an attached job), `channel`
+(errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and `trio_client`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ In reading order:
 
 - `jobs`: submit, get, list, cancel, retry, delete.
 - `watch`: wait for a job's end, follow its changes.
+- `run`: run a job that is attached to its call.
 - `queues`: look at queues and steer them.
 - `schedules`: keep cron schedules and steer them.
 - `admin`: figures, workers, types, dead letters, the audit.
