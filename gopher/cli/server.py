@@ -36,6 +36,7 @@ from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.stats import read_stats
 from gopher.service.watch import Watch
+from gopher.service.watch_jobs import WatchJobs
 from gopher.store.store import Store
 from gopher.telemetry import log, tracing
 from gopher.telemetry.histogram import Durations
@@ -159,6 +160,7 @@ def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
     return Services(
         jobs=jobs,
         watch=watch,
+        watch_jobs=WatchJobs(store),
         runs=Runs(store, jobs, watch),
         queues=queues,
         flow=FlowControl(store, queues),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gopher.service.run import Runs
     from gopher.service.schedules import Schedules
     from gopher.service.watch import Watch
+    from gopher.service.watch_jobs import WatchJobs
 
 JOBS: Final = "gopher.v1.JobService"
 QUEUES: Final = "gopher.v1.QueueService"
@@ -44,6 +45,7 @@ class Services:
 
     jobs: Jobs
     watch: Watch
+    watch_jobs: WatchJobs
     runs: Runs
     queues: Queues
     flow: FlowControl
@@ -89,6 +91,7 @@ class Services:
             UnaryMethod(path + "DeleteJob", job_pb.DeleteJobRequest, calls, jobs.delete_job),
             # It may go on for as long as a stream does, and ends with them when the server stops.
             UnaryMethod(path + "WaitJob", job_pb.WaitJobRequest, streams, watch.wait_job),
+            StreamMethod(path + "WatchJobs", job_stream_pb2.WatchJobsRequest, streams, self.watch_jobs.watch_jobs),
             StreamMethod(path + "WatchJob", job_stream_pb2.WatchJobRequest, streams, watch.watch_job),
             AttachedMethod(path + "RunJob", job_stream_pb2.RunJobRequest, streams, self.runs.run_job),
         ]

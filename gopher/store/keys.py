@@ -134,6 +134,11 @@ def attached(namespace: str, name: str) -> str:
     return queue(namespace, name) + "attached"
 
 
+def changes(namespace: str, name: str) -> str:
+    """Return the key of all changes of a queue's jobs, kept while somebody follows them: a stream; it ends by itself."""
+    return queue(namespace, name) + "changes"
+
+
 def schedules(namespace: str, name: str) -> str:
     """Return the key of the schedules of a queue: a sorted set of names by the moment they are due, ms; `inf` for those paused."""
     return queue(namespace, name) + "schedules"

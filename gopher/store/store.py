@@ -9,6 +9,7 @@ from gopher.store.attachments import Attachments
 from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
 from gopher.store.bulk import BulkOperations
+from gopher.store.changes import Changes
 from gopher.store.endings import Endings
 from gopher.store.events import Control, Events
 from gopher.store.families import Families
@@ -46,6 +47,7 @@ class Store:
         self.families = Families(self.link, self.registry)
         self.attachments = Attachments(self.link)
         self.attached_jobs = AttachedJobs(self.link, self.registry)
+        self.changes = Changes(self.link)
         self.schedules = Schedules(self.link, self.registry)
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)

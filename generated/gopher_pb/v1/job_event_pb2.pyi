@@ -95,6 +95,8 @@ class JobEvent(_message.Message):
     CHILD_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: _job_pb2.JobState.ValueType
     """Where the job stood after the event."""
@@ -109,6 +111,10 @@ class JobEvent(_message.Message):
     """Place in the job's history, from 1 with no gap; 0 where the event is no part of it."""
     cursor: _builtins.str
     """To be said in a later call, which then goes on behind this event. Opaque; for this stream's request only."""
+    queue: _builtins.str
+    """Of the job; set in the streams of WatchJobs alone."""
+    type: _builtins.str
+    """Likewise; empty where the job was gone before it could be looked at."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """Moment of the event by the clock of Redis."""
@@ -146,10 +152,12 @@ class JobEvent(_message.Message):
         child: Global___ChildChange | None = ...,
         notice: Global___Notice | None = ...,
         truncation: Global___Truncation | None = ...,
+        queue: _builtins.str = ...,
+        type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "detail", b"detail", "event_time", b"event_time", "job", b"job", "log", b"log", "notice", b"notice", "output", b"output", "truncation", b"truncation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "child", b"child", "cursor", b"cursor", "detail", b"detail", "event_time", b"event_time", "job", b"job", "job_id", b"job_id", "kind", b"kind", "log", b"log", "notice", b"notice", "output", b"output", "progress", b"progress", "progress_message", b"progress_message", "sequence", b"sequence", "state", b"state", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "child", b"child", "cursor", b"cursor", "detail", b"detail", "event_time", b"event_time", "job", b"job", "job_id", b"job_id", "kind", b"kind", "log", b"log", "notice", b"notice", "output", b"output", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "sequence", b"sequence", "state", b"state", "truncation", b"truncation", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["log", "output", "child", "notice", "truncation"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015

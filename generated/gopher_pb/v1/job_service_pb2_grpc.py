@@ -90,6 +90,11 @@ class JobServiceStub:
                 request_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.WatchJobs = channel.unary_stream(
+                '/gopher.v1.JobService/WatchJobs',
+                request_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobsRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobsResponse.FromString,
+                _registered_method=True)
         self.RunJob = channel.unary_stream(
                 '/gopher.v1.JobService/RunJob',
                 request_serializer=gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.SerializeToString,
@@ -230,6 +235,21 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchJobs(self, request, context):
+        """Streams the events of all jobs that match, in the order of their queue, from now on, until the client goes. The first message is a
+        heartbeat with a cursor. After a cut, call again with the cursor of the last event: within a minute of the last watcher of a queue
+        nothing is missed and nothing told twice. A queue that is created meanwhile is followed from some seconds later on.
+
+        Errors:
+        NOT_FOUND: QUEUE_NOT_FOUND.
+        INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
+        OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+        RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RunJob(self, request, context):
         """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
         however it ended. The call's deadline is also the job's, unless the job has an earlier one. A call that ends before the job
@@ -302,6 +322,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'WatchJobs': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchJobs,
+                    request_deserializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobsRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_job__stream__pb2.WatchJobsResponse.SerializeToString,
             ),
             'RunJob': grpc.unary_stream_rpc_method_handler(
                     servicer.RunJob,
@@ -584,6 +609,33 @@ class JobService:
             '/gopher.v1.JobService/WatchJob',
             gopher_dot_v1_dot_job__stream__pb2.WatchJobRequest.SerializeToString,
             gopher_dot_v1_dot_job__stream__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gopher.v1.JobService/WatchJobs',
+            gopher_dot_v1_dot_job__stream__pb2.WatchJobsRequest.SerializeToString,
+            gopher_dot_v1_dot_job__stream__pb2.WatchJobsResponse.FromString,
             options,
             channel_credentials,
             insecure,

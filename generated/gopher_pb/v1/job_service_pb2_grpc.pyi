@@ -124,6 +124,17 @@ class JobServiceStub:
       OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
     """
+    WatchJobs: _grpc.UnaryStreamMultiCallable[_job_stream_pb2.WatchJobsRequest, _job_stream_pb2.WatchJobsResponse]
+    """Streams the events of all jobs that match, in the order of their queue, from now on, until the client goes. The first message is a
+    heartbeat with a cursor. After a cut, call again with the cursor of the last event: within a minute of the last watcher of a queue
+    nothing is missed and nothing told twice. A queue that is created meanwhile is followed from some seconds later on.
+
+    Errors:
+      NOT_FOUND: QUEUE_NOT_FOUND.
+      INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
+      OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
+    """
     RunJob: _grpc.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]
     """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
     however it ended. The call's deadline is also the job's, unless the job has an earlier one. A call that ends before the job
@@ -235,6 +246,17 @@ class JobServiceAsyncStub(JobServiceStub):
       INVALID_ARGUMENT: BAD_ID; BAD_CURSOR, the cursor was made for another job, or by nobody.
       OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
+    """
+    WatchJobs: _aio.UnaryStreamMultiCallable[_job_stream_pb2.WatchJobsRequest, _job_stream_pb2.WatchJobsResponse]  # type: ignore[assignment]
+    """Streams the events of all jobs that match, in the order of their queue, from now on, until the client goes. The first message is a
+    heartbeat with a cursor. After a cut, call again with the cursor of the last event: within a minute of the last watcher of a queue
+    nothing is missed and nothing told twice. A queue that is created meanwhile is followed from some seconds later on.
+
+    Errors:
+      NOT_FOUND: QUEUE_NOT_FOUND.
+      INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
+      OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
     """
     RunJob: _aio.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
@@ -404,6 +426,23 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT: BAD_ID; BAD_CURSOR, the cursor was made for another job, or by nobody.
           OUT_OF_RANGE: CURSOR_TOO_OLD, events behind the cursor are kept no more; ErrorInfo has oldest_sequence and oldest_cursor.
           RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the cursor.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchJobs(
+        self,
+        request: _job_stream_pb2.WatchJobsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_stream_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_stream_pb2.WatchJobsResponse]]:
+        """Streams the events of all jobs that match, in the order of their queue, from now on, until the client goes. The first message is a
+        heartbeat with a cursor. After a cut, call again with the cursor of the last event: within a minute of the last watcher of a queue
+        nothing is missed and nothing told twice. A queue that is created meanwhile is followed from some seconds later on.
+
+        Errors:
+          NOT_FOUND: QUEUE_NOT_FOUND.
+          INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
+          OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+          RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
         """
 
     @_abc_1.abstractmethod

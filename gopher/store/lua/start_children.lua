@@ -55,4 +55,5 @@ local replies, is_enqueued = submit_jobs(ARGV, first_left + adopted, now, 0, lin
 if is_enqueued then
   wake_workers()
 end
+publish_changes(now)
 return {'OK', string.format('%.17g', line), unpack(replies)}

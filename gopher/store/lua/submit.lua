@@ -10,8 +10,10 @@
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/submit.lua
-local replies, is_enqueued = submit_jobs(ARGV, 2, now_ms(), ARGV[1])
+local now = now_ms()
+local replies, is_enqueued = submit_jobs(ARGV, 2, now, ARGV[1])
 if is_enqueued then
   wake_workers()
 end
+publish_changes(now)
 return replies

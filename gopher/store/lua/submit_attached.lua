@@ -45,6 +45,7 @@ if type(reply) == 'string' then
   if is_enqueued then
     wake_workers()
   end
+  publish_changes(now)
   return {'OK', own_id, reply, 0}
 end
 local id, state = reply[2], reply[3]

@@ -163,6 +163,7 @@ local function tell_event(stand, event, now)
       return
     end
     stand.said = event.said
+    event.is_new = true
   end
   stand.progress = event.progress or stand.progress
   if event.kind ~= 'state' and not (event.kind == 'cancel_requested' and stand.cancelled == '1') then

@@ -52,6 +52,9 @@ local function make_job(name, id, labels, now)
   redis.call('zadd', enqueued_key(priority), now, id)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'submitted_ms', now, 'labels', labels, unpack(fields))
   redis.call('hincrby', counters_key, 'submitted_total', 1)
+  if is_watched(now) then
+    note_change(id, 'enqueued', '0')
+  end
   redis.call('hset', schedule_key(name), 'last_job', id)
   redis.call('hincrby', schedule_key(name), 'fired_total', 1)
 end

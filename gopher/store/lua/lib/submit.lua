@@ -143,6 +143,11 @@ local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
   end
   if #accepted > 0 then
     redis.call('hincrby', counters_key, 'submitted_total', #accepted)
+    if is_watched(now) then
+      for _, place in ipairs(accepted) do
+        note_change(words[place], states[words[place]], '0')
+      end
+    end
   end
   return replies, next(lines) ~= nil
 end

@@ -1,0 +1,150 @@
+"""A queue's feed is all its changes as this server's watchers read them: read from Redis once, told to any number.
+
+As a job's feed (`feeds`) it has no Trio task of its own: whoever waits reads what is new for all, and each watcher has his own place.
+Watchers say again and again that they follow; a minute after the last one has, the queue's changes are kept no more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from gopher.store.changes import Entry, Facts, Kept
+    from gopher.store.store import Store
+
+NEWEST: Final = 256
+"""Entries kept in memory; chosen: what a busy queue changes in some hundredths of a second, so that only who lags reads for himself."""
+CHUNK: Final = 64
+FACTS: Final = 10_000
+"""Jobs whose type and labels are known; chosen."""
+RENEW_SECONDS: Final = 15.0
+"""Chosen: three times before the minute is over."""
+
+
+class QueueFeed:
+    """The changes of one queue.
+
+    Args:
+        store: Where they are.
+        namespace: Of the queue.
+        queue: Which.
+    """
+
+    def __init__(self, store: Store, namespace: str, queue: str) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._queue = queue
+        self.watchers = 0
+        self._newest: deque[Entry] = deque(maxlen=NEWEST)
+        self._last = 0
+        self._facts: OrderedDict[str, Facts] = OrderedDict()
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._is_stale = True
+        self._is_reading = False
+        self._renew_at = 0.0
+
+    async def begin(self) -> Kept:
+        """Say that the queue is followed, and return which of its entries there are."""
+        kept = await self._store.changes.watch(self._namespace, self._queue)
+        self._renew_at = trio.current_time() + RENEW_SECONDS
+        if self._last < kept.oldest - 1:
+            self._newest.clear()
+            self._last = kept.last
+        return kept
+
+    async def renew(self) -> None:
+        """Say again that the queue is followed, if it is time to."""
+        if trio.current_time() >= self._renew_at:
+            await self.begin()
+
+    def note_news(self, _message: bytes = b"") -> None:
+        """Note that something has changed, or that this may have been missed."""
+        self._is_stale = True
+        if not self._is_reading:
+            self._waiting.unpark()
+
+    async def next(self, number: int) -> list[Entry]:
+        """Return the entries behind one, at least one, as soon as there is one; the first may be later than the next."""
+        while True:
+            if number < self._last:
+                if self._newest and self._newest[0].number <= number + 1:
+                    return [entry for entry in self._newest if entry.number > number]
+                found = await self._read(number)
+                if found:
+                    return found
+            await self._wait()
+
+    async def facts(self, job_ids: Iterable[str]) -> dict[str, Facts]:
+        """Return what is known of jobs that never changes; of one that is gone and was not asked for before, nothing."""
+        wanted = list(dict.fromkeys(job_ids))
+        unknown = [job_id for job_id in wanted if job_id not in self._facts]
+        read = await self._store.changes.facts(self._namespace, self._queue, unknown)
+        self._facts.update((job_id, facts) for job_id, facts in zip(unknown, read, strict=True) if facts is not None)
+        known = {job_id: self._facts[job_id] for job_id in wanted if job_id in self._facts}
+        for job_id in known:
+            self._facts.move_to_end(job_id)
+        while len(self._facts) > FACTS:
+            self._facts.popitem(last=False)
+        return known
+
+    async def _wait(self) -> None:
+        if not self._is_stale or self._is_reading:
+            await self._waiting.park()
+            return
+        self._is_reading = True
+        self._is_stale = False
+        is_done = False
+        try:
+            entries = await self._read(self._last)
+            self._newest.extend(entries)
+            self._last = entries[-1].number if entries else self._last
+            self._is_stale |= len(entries) == CHUNK
+            is_done = True
+        finally:
+            self._is_reading = False
+            self._is_stale |= not is_done
+            self._waiting.unpark_all()
+
+    async def _read(self, number: int) -> list[Entry]:
+        return await self._store.changes.read(self._namespace, self._queue, after=number, count=CHUNK)
+
+
+class QueueFeeds:
+    """The feeds of all queues that are followed at this server.
+
+    Args:
+        store: Where the changes are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._feeds: dict[tuple[str, str], QueueFeed] = {}
+        store.link.on_reconnect.append(self._note_reconnect)
+
+    @asynccontextmanager
+    async def open(self, namespace: str, queue: str) -> AsyncIterator[QueueFeed]:
+        """Share a queue's feed while the block lasts."""
+        feed = self._feeds.get((namespace, queue))
+        if feed is None:
+            feed = self._feeds[namespace, queue] = QueueFeed(self._store, namespace, queue)
+        feed.watchers += 1
+        try:
+            await self._store.changes.hear(namespace, queue, feed.note_news)
+            try:
+                yield feed
+            finally:
+                await self._store.changes.unhear(namespace, queue, feed.note_news)  # noqa: ASYNC102 - takes effect before its first checkpoint
+        finally:
+            feed.watchers -= 1
+            if not feed.watchers:
+                del self._feeds[namespace, queue]
+
+    def _note_reconnect(self) -> None:
+        for feed in self._feeds.values():
+            feed.note_news()

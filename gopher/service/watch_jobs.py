@@ -1,0 +1,233 @@
+"""Following many jobs: WatchJobs.
+
+The changes of a queue come in one order; those of several queues are merged as they come. A cursor says for each queue how far the
+reader has come: all up to an entry, and so many changes of the next one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+import trio
+
+from gopher_pb.v1 import job_event_pb2, job_stream_pb2
+
+from gopher.errors import GopherError
+from gopher.service.cursors import Seal
+from gopher.service.queue_feeds import QueueFeeds
+from gopher.service.telling import event_message
+from gopher.service.watch import HEARTBEAT_SECONDS
+from gopher.store.ids import queue_number
+from gopher.wire import check
+from gopher.wire.check import Faults
+from gopher.wire.events import KIND_OF
+from gopher.wire.status import CursorTooOldError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gopher.service.queue_feeds import QueueFeed
+    from gopher.store.changes import Change, Entry, Facts
+    from gopher.store.store import Store
+
+    Send = Callable[[job_stream_pb2.WatchJobsResponse], Awaitable[None]]
+
+_ALWAYS: Final = frozenset({job_event_pb2.JOB_EVENT_KIND_TRUNCATED, job_event_pb2.JOB_EVENT_KIND_HEARTBEAT})
+
+
+class Place(NamedTuple):
+    """How far a reader has come in a queue.
+
+    Attributes:
+        number: He knows all up to this entry.
+        told: And so many changes of the next one.
+    """
+
+    number: int
+    told: int = 0
+
+
+class Filter(NamedTuple):
+    """Which events a reader wants; what is empty or None means any."""
+
+    type: str | None
+    labels: dict[str, str]
+    root_id: str
+    kinds: frozenset[int]
+
+    def takes(self, kind: int, job_id: str, facts: Facts | None) -> bool:
+        """Tell whether it lets an event through."""
+        if self.kinds and kind not in self.kinds:
+            return False
+        if self.type is None and not self.labels and not self.root_id:
+            return True
+        # Of a job that was gone before anybody looked only its id is known.
+        if facts is None:
+            return self.type is None and not self.labels and self.root_id == job_id
+        return (
+            self.type in {None, facts.type}
+            and self.labels.items() <= facts.labels.items()
+            and (not self.root_id or self.root_id in {facts.root_id, job_id})
+        )
+
+
+class WatchJobs:
+    """Answers WatchJobs.
+
+    Args:
+        store: Where the jobs are.
+        heartbeat_seconds: Longest silence.
+    """
+
+    def __init__(self, store: Store, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._store = store
+        self._feeds = QueueFeeds(store)
+        self._heartbeat_seconds = heartbeat_seconds
+
+    async def watch_jobs(self, request: job_stream_pb2.WatchJobsRequest, send: Send) -> None:
+        """Send the events of all jobs that match, from now on or from behind the cursor, until the reader goes."""
+        namespace = check.namespace(request.namespace)
+        faults = Faults()
+        queue = check.optional_name(faults, "queue", request.queue)
+        wanted = _filter(faults, request)
+        faults.refuse()
+        if queue is not None:
+            await self._store.registry.require_queue(namespace, queue)
+        seal = Seal(await self._store.registry.page_secret(namespace), "WatchJobs", namespace, _said(request))
+        places = _decode_places(seal.place(request.cursor)) if request.cursor else {}
+        reader = _Reader(seal, wanted, places, send)
+        # While the reader listens.
+        async with trio.open_nursery() as tasks:
+            followed: set[str] = set()
+            await self._follow_new(tasks, namespace, queue, reader, followed)
+            await reader.tell_alive()
+            while True:
+                await reader.wait_silent(self._heartbeat_seconds)
+                await self._follow_new(tasks, namespace, queue, reader, followed)
+                await reader.tell_alive()
+
+    async def _follow_new(
+        self, tasks: trio.Nursery, namespace: str, queue: str | None, reader: _Reader, followed: set[str]
+    ) -> None:
+        """Follow the queues that match and are not followed yet."""
+        for name in [queue] if queue is not None else await self._store.registry.queues(namespace):
+            if name not in followed:
+                followed.add(name)
+                await tasks.start(self._follow, namespace, name, reader)
+
+    async def _follow(
+        self, namespace: str, queue: str, reader: _Reader, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        async with self._feeds.open(namespace, queue) as feed:
+            kept = await feed.begin()
+            known = reader.places.get(queue)
+            if known is None:
+                known = reader.places[queue] = Place(kept.last)
+            elif not kept.oldest - 1 <= known.number <= kept.last:
+                reader.places[queue] = Place(kept.oldest - 1)
+                raise CursorTooOldError(f"queue {queue!r}", kept.oldest, reader.cursor())
+            task_status.started()
+            number = known.number
+            while True:
+                entries: list[Entry] = []
+                with trio.move_on_after(self._heartbeat_seconds):
+                    entries = await feed.next(number)
+                await feed.renew()
+                for entry in entries:
+                    if entry.number != number + 1:
+                        await reader.tell_gap(queue, entry.number - 1, entry.number - 1 - number)
+                    await reader.tell(queue, feed, entry)
+                    number = entry.number
+
+
+class _Reader:
+    """One stream, and how far it has come in each queue."""
+
+    def __init__(self, seal: Seal, wanted: Filter, places: dict[str, Place], send: Send) -> None:
+        self.places = places
+        self._seal = seal
+        self._wanted = wanted
+        self._send = send
+        # One message after another, whichever queue it is of.
+        self._turn = trio.Lock()
+        self._told_at = 0.0
+
+    def cursor(self) -> str:
+        """Return the cursor of where the stream stands."""
+        return self._seal.cursor(msgspec.json.encode(self.places))
+
+    async def tell(self, queue: str, feed: QueueFeed, entry: Entry) -> None:
+        """Tell what an entry has changed, as far as it is wanted and not known."""
+        before = self.places[queue]
+        first = before.told if before.number == entry.number - 1 else 0
+        facts = await feed.facts(change.job_id for change in entry.changes[first:])
+        async with self._turn:
+            for place, change in enumerate(entry.changes[first:], first + 1):
+                is_last = place == len(entry.changes)
+                self.places[queue] = Place(entry.number) if is_last else Place(entry.number - 1, place)
+                await self._tell_one(queue, change, facts.get(change.job_id))
+
+    async def _tell_one(self, queue: str, change: Change, facts: Facts | None) -> None:
+        event = self._message(change)
+        if self._wanted.takes(event.kind, change.job_id, facts):
+            event.cursor, event.queue = self.cursor(), queue
+            event.type = facts.type if facts is not None else ""
+            await self._put(event)
+
+    def _message(self, change: Change) -> job_event_pb2.JobEvent:
+        if change.event is None:
+            return job_event_pb2.JobEvent(job_id=change.job_id, kind=job_event_pb2.JOB_EVENT_KIND_DELETED)
+        return event_message(change.job_id, change.event, "")
+
+    async def tell_gap(self, queue: str, number: int, missing: int) -> None:
+        """Tell that entries before one are kept no more."""
+        async with self._turn:
+            self.places[queue] = Place(number)
+            truncation = job_event_pb2.Truncation(oldest_sequence=number + 1, dropped_count=missing)
+            kind = job_event_pb2.JOB_EVENT_KIND_TRUNCATED
+            await self._put(job_event_pb2.JobEvent(kind=kind, queue=queue, cursor=self.cursor(), truncation=truncation))
+
+    async def tell_alive(self) -> None:
+        """Tell that the stream lives."""
+        async with self._turn:
+            await self._put(job_event_pb2.JobEvent(kind=job_event_pb2.JOB_EVENT_KIND_HEARTBEAT, cursor=self.cursor()))
+
+    async def wait_silent(self, seconds: float) -> None:
+        """Wait until nothing was told for so long."""
+        while (left := self._told_at + seconds - trio.current_time()) > 0:
+            await trio.sleep(left)
+
+    async def _put(self, event: job_event_pb2.JobEvent) -> None:
+        await self._send(job_stream_pb2.WatchJobsResponse(event=event))
+        self._told_at = trio.current_time()
+
+
+_places_decoder: Final = msgspec.json.Decoder(dict[str, Place])
+
+
+def _decode_places(data: bytes) -> dict[str, Place]:
+    return _places_decoder.decode(data)
+
+
+def _filter(faults: Faults, request: job_stream_pb2.WatchJobsRequest) -> Filter:
+    job_type = check.optional_name(faults, "type", request.type)
+    labels = check.labels(faults, "labels", request.labels)
+    if request.root_id:
+        try:
+            queue_number(request.root_id)
+        except GopherError as error:
+            faults.add("root_id", "BAD_ID", error.message.partition(": ")[2] or error.message)
+    kinds = set(request.kinds)
+    for kind in kinds - KIND_OF.keys() | (kinds & {0}):
+        known = ", ".join(f"{number} ({each})" for number, each in sorted(KIND_OF.items()) if number)
+        faults.add("kinds", "BAD_ENUM", f"must be {known}, got {kind}")
+    return Filter(job_type, dict(labels), request.root_id, frozenset(kinds | _ALWAYS) if kinds else frozenset())
+
+
+def _said(request: job_stream_pb2.WatchJobsRequest) -> str:
+    """Return what a cursor is good for: the rest of the request."""
+    bare = job_stream_pb2.WatchJobsRequest()
+    bare.CopyFrom(request)
+    bare.namespace = bare.cursor = ""
+    return bare.SerializeToString(deterministic=True).hex()
