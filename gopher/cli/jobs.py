@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from gopher.cli import output, report
 from gopher.cli.arguments import Labels, Seconds, State, labels_of
 from gopher.cli.target import DEFAULT_TARGET, Target
+from gopher.errors import invalid
 
 
 def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -25,16 +26,39 @@ def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
         report.tell_job(client.get(job_id), as_json=target.json)
 
 
-def watch(job_id: str, /, *, cursor: str | None = None, target: Target = DEFAULT_TARGET) -> int:
+def watch(
+    job_id: str | None = None,
+    /,
+    *,
+    cursor: str | None = None,
+    queue: str | None = None,
+    job_type: Annotated[str | None, Parameter("--type")] = None,
+    label: Labels = None,
+    root: str | None = None,
+    target: Target = DEFAULT_TARGET,
+) -> int:
     """Show all that happens to a job until its end, with what its handler says; exit 8 if it failed, 9 if it was cancelled.
+
+    Without an id, show what happens to all jobs that match, from now on, until told to stop.
 
     Args:
         job_id: Which.
         cursor: Of the last event that is known, as --json shows it: what follows is shown.
+        queue: Without an id: only jobs of this queue.
+        job_type: Without an id: only jobs of this type.
+        label: Without an id: only jobs with this label; may be given more than once.
+        root: Without an id: only jobs of the tree of this one.
         target: Which server, and how to answer.
     """
+    labels = labels_of(label)
     with target.connect() as client:
-        return report.follow(client.watch(job_id, cursor), as_json=target.json)
+        if job_id is not None:
+            if queue or job_type or labels or root:
+                raise invalid("ID", "CONFLICT", "excludes --queue, --type, --label and --root")
+            return report.follow(client.watch(job_id, cursor), as_json=target.json)
+        for event in client.watch_jobs(queue=queue, type=job_type, labels=labels, root_id=root, cursor=cursor):
+            report.tell_event(event, as_json=target.json)
+    return output.DONE
 
 
 def cancel(

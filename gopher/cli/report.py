@@ -76,7 +76,10 @@ def tell_event(event: JobEvent, *, as_json: bool) -> None:
     if as_json:
         output.json_line(_event_object(event))
         return
-    parts = [moment(event.event_ms) or NOTHING, f"{event.state:10}"]
+    parts = [moment(event.event_ms) or NOTHING]
+    parts += [event.job_id, event.queue, event.type or NOTHING] if event.queue else []
+    parts += [f"{event.state:10}"]
+    parts += ["deleted"] if event.kind is EventKind.DELETED else []
     parts += [f"attempt {event.attempt}"] if event.attempt else []
     parts += [f"{event.progress:.0%}"] if event.progress else []
     parts += [event.progress_message] if event.progress_message else []
@@ -108,6 +111,7 @@ def _event_object(event: JobEvent) -> dict[str, JsonValue]:
         "kind": event.kind.value,
         "sequence": event.sequence,
         "cursor": event.cursor,
+        **({"queue": event.queue, "type": event.type} if event.queue else {}),
         "state": event.state.value,
         "attempt": event.attempt,
         "event_time": moment(event.event_ms),

@@ -107,9 +107,25 @@ class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncRunMethods, AsyncSt
         """Return what the handler returned, once the job is completed."""
         return await self._run(dialogues.result(self.namespace, job_id, wait))
 
-    async def watch(self, job_id: str, cursor: str | None = None) -> AsyncGenerator[values.JobEvent]:
+    def watch(self, job_id: str, cursor: str | None = None) -> AsyncGenerator[values.JobEvent]:
         """Yield all that has happened to the job and what happens, from the oldest event or behind the cursor, until it is final."""
-        watching = dialogues.Watching(self.namespace, job_id, cursor)
+        return self._follow(dialogues.Watching(self.namespace, job_id, cursor))
+
+    def watch_jobs(
+        self,
+        *,
+        queue: str | None = None,
+        type: str | None = None,  # noqa: A002 -- the field's name
+        labels: Mapping[str, str] | None = None,
+        root_id: str | None = None,
+        kinds: Iterable[str] = (),
+        cursor: str | None = None,
+    ) -> AsyncGenerator[values.JobEvent]:
+        """Yield what happens to all jobs that match, from now on or from behind a cursor, for as long as it is read."""
+        which = calls.event_filter(queue, type, labels, root_id, kinds)
+        return self._follow(dialogues.WatchingJobs(self.namespace, which, cursor))
+
+    async def _follow(self, watching: dialogues.Watching) -> AsyncGenerator[values.JobEvent]:
         while True:
             cut: GopherError | None = None
             events = self._stream(watching.call)

@@ -6,7 +6,7 @@ The rpcs about queues and for operators are in `operations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -16,9 +16,10 @@ from gopher_pb.v1 import admin_service_pb2, job_event_pb2, job_pb2, job_service_
 
 from gopher.client import values
 from gopher.errors import GopherError, invalid
+from gopher.event import EventKind
 from gopher.job import Job, JobState
 from gopher.wire import convert, status
-from gopher.wire.events import KIND_OF, detail_of
+from gopher.wire.events import KIND_NUMBER, KIND_OF, detail_of
 from gopher.wire.task_tree import TaskTree, tree_from_message
 
 T = TypeVar("T")
@@ -227,6 +228,52 @@ def watch(namespace: str, job_id: str, cursor: str) -> Call[values.JobEvent]:
     return call_of(JOBS + "WatchJob", request, job_stream_pb2.WatchJobResponse, lambda reply: _event(reply.event))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events `watch_jobs` is to tell; what is empty means any."""
+
+    queue: str = ""
+    type: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    root_id: str = ""
+    kinds: Sequence[EventKind] = ()
+
+
+def event_filter(
+    queue: str | None, job_type: str | None, labels: Mapping[str, str] | None, root_id: str | None, kinds: Iterable[str]
+) -> EventFilter:
+    """Return the filter.
+
+    Raises:
+        InvalidRequestError: There is no such kind.
+    """
+    wanted = list(kinds)
+    for kind in wanted:
+        if kind not in set(EventKind):
+            raise invalid("kinds", "BAD_ENUM", f"expected some of {', '.join(EventKind)}, got {kind!r}")
+    return EventFilter(
+        queue=queue or "",
+        type=job_type or "",
+        labels=labels or {},
+        root_id=root_id or "",
+        kinds=[EventKind(each) for each in wanted],
+    )
+
+
+def watch_jobs(namespace: str, which: EventFilter, cursor: str) -> Call[values.JobEvent]:
+    """Follow all jobs that match; a stream."""
+    request = job_stream_pb2.WatchJobsRequest(
+        namespace=namespace,
+        queue=which.queue,
+        type=which.type,
+        labels=which.labels,
+        root_id=which.root_id,
+        kinds=[KIND_NUMBER[kind] for kind in which.kinds],
+        cursor=cursor,
+    )
+    return call_of(JOBS + "WatchJobs", request, job_stream_pb2.WatchJobsResponse, lambda reply: _event(reply.event))
+
+
 def run(request: job_stream_pb2.RunJobRequest) -> Call[values.JobEvent]:
     """Run a job that is attached to the call; a stream."""
     return call_of(JOBS + "RunJob", request, job_stream_pb2.RunJobResponse, lambda reply: _event(reply.event))
@@ -238,7 +285,8 @@ def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
         kind=KIND_OF[event.kind],
         sequence=event.sequence,
         cursor=event.cursor,
-        state=convert.STATE_OF[event.state],
+        # Signs of life are of no job, and nobody is told them.
+        state=convert.STATE_OF.get(event.state, JobState.ENQUEUED),
         attempt=event.attempt,
         event_ms=convert.to_ms(event.event_time),
         cancel_requested=event.cancel_requested,
@@ -246,6 +294,8 @@ def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
         progress_message=event.progress_message,
         job=convert.job_from_message(event.job) if event.HasField("job") else None,
         detail=detail_of(event),
+        queue=event.queue,
+        type=event.type,
     )
 
 

@@ -290,3 +290,34 @@ class Watching:
         if error is not None and not (is_cut and has_time):
             raise error
         return REPEATS.delay_seconds(self._failures, random.random)
+
+
+class WatchingJobs(Watching):
+    """The same of a watch of all jobs that match, which has no end.
+
+    Args:
+        namespace: Of the jobs.
+        which: Jobs and events.
+        cursor: Of the last event that the reader knows; None: from now on.
+        now: The clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        which: calls.EventFilter,
+        cursor: str | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(namespace, "", cursor, now)
+        self._which = which
+
+    @property
+    def call(self) -> calls.Call[JobEvent]:
+        """The next stream: it goes on behind what is known."""
+        return calls.watch_jobs(self._namespace, self._which, self._cursor)
+
+    @property
+    def has_ended(self) -> bool:
+        """Never."""
+        return False

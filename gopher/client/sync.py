@@ -142,7 +142,37 @@ class Client(BulkMethods, LimitMethods, RunMethods, ScheduleMethods, StreamMetho
         Raises:
             CursorTooOldError: Events behind the cursor are kept no more; the metadata hold `oldest_cursor`.
         """
-        watching = dialogues.Watching(self.namespace, job_id, cursor)
+        return self._follow(dialogues.Watching(self.namespace, job_id, cursor))
+
+    def watch_jobs(
+        self,
+        *,
+        queue: str | None = None,
+        type: str | None = None,  # noqa: A002 -- the field's name
+        labels: Mapping[str, str] | None = None,
+        root_id: str | None = None,
+        kinds: Iterable[str] = (),
+        cursor: str | None = None,
+    ) -> Iterator[values.JobEvent]:
+        """Yield what happens to all jobs that match, from now on or from behind a cursor, for as long as it is read.
+
+        When the server goes away, the watch goes on where it was: within a minute nothing is missed, nothing told twice.
+
+        Args:
+            queue: Only of this queue; None for all.
+            type: Only of this type; None for all.
+            labels: Only with all of these labels.
+            root_id: Only of the tree of this job.
+            kinds: Only these, as `EventKind` has them; empty for all.
+            cursor: Of the last event that is known; None: from now on.
+
+        Raises:
+            CursorTooOldError: Events behind the cursor are kept no more; the metadata hold `oldest_cursor`.
+        """
+        which = calls.event_filter(queue, type, labels, root_id, kinds)
+        return self._follow(dialogues.WatchingJobs(self.namespace, which, cursor))
+
+    def _follow(self, watching: dialogues.Watching) -> Iterator[values.JobEvent]:
         while True:
             cut: GopherError | None = None
             try:

@@ -25,7 +25,7 @@ class JobEvent:
         kind: What it tells.
         sequence: Its place in the job's history, from 1 with no gap; 0 where it is no part of it.
         cursor: To go on behind it with another `watch`.
-        state: Where the job stood after it.
+        state: Where the job stood after it; of one that was deleted, before.
         attempt: Number of the last attempt then; 0 before the first.
         event_ms: Its moment, ms since the epoch by the clock of Redis.
         cancel_requested: Whether a cancel was on its way.
@@ -33,6 +33,8 @@ class JobEvent:
         progress_message: Text beside it; in the event that tells it.
         job: The whole job: in the first event and in the last one; None in between, and in all that follow a cursor but the last.
         detail: What comes with its kind: a LogLine, OutputChunk, ChildChange, Notice or Truncation; None for the others.
+        queue: Of the job; of `watch_jobs` alone.
+        type: Likewise; empty where the job was gone before anybody looked.
     """
 
     job_id: str
@@ -47,6 +49,8 @@ class JobEvent:
     progress_message: str
     job: Job | None
     detail: EventDetail | None
+    queue: str = ""
+    type: str = ""
 
     @property
     def is_final(self) -> bool:

@@ -16,7 +16,7 @@ from gopher_pb.v1 import job_event_pb2, job_stream_pb2
 from gopher.errors import GopherError
 from gopher.service.cursors import Seal
 from gopher.service.queue_feeds import QueueFeeds
-from gopher.service.telling import event_message
+from gopher.service.telling import event_message, truncated
 from gopher.service.watch import HEARTBEAT_SECONDS
 from gopher.store.ids import queue_number
 from gopher.wire import check
@@ -136,7 +136,7 @@ class WatchJobs:
                 await feed.renew()
                 for entry in entries:
                     if entry.number != number + 1:
-                        await reader.tell_gap(queue, entry.number - 1, entry.number - 1 - number)
+                        await reader.tell_gap(queue, entry, entry.number - 1 - number)
                     await reader.tell(queue, feed, entry)
                     number = entry.number
 
@@ -169,24 +169,20 @@ class _Reader:
                 await self._tell_one(queue, change, facts.get(change.job_id))
 
     async def _tell_one(self, queue: str, change: Change, facts: Facts | None) -> None:
-        event = self._message(change)
+        event = event_message(change.job_id, change.event, "")
         if self._wanted.takes(event.kind, change.job_id, facts):
             event.cursor, event.queue = self.cursor(), queue
             event.type = facts.type if facts is not None else ""
             await self._put(event)
 
-    def _message(self, change: Change) -> job_event_pb2.JobEvent:
-        if change.event is None:
-            return job_event_pb2.JobEvent(job_id=change.job_id, kind=job_event_pb2.JOB_EVENT_KIND_DELETED)
-        return event_message(change.job_id, change.event, "")
-
-    async def tell_gap(self, queue: str, number: int, missing: int) -> None:
+    async def tell_gap(self, queue: str, following: Entry, missing: int) -> None:
         """Tell that entries before one are kept no more."""
+        first = following.changes[0]
         async with self._turn:
-            self.places[queue] = Place(number)
-            truncation = job_event_pb2.Truncation(oldest_sequence=number + 1, dropped_count=missing)
-            kind = job_event_pb2.JOB_EVENT_KIND_TRUNCATED
-            await self._put(job_event_pb2.JobEvent(kind=kind, queue=queue, cursor=self.cursor(), truncation=truncation))
+            self.places[queue] = Place(following.number - 1)
+            event = truncated(event_message(first.job_id, first.event, ""), missing, self.cursor())
+            event.queue = queue
+            await self._put(event)
 
     async def tell_alive(self) -> None:
         """Tell that the stream lives."""
@@ -195,7 +191,7 @@ class _Reader:
 
     async def wait_silent(self, seconds: float) -> None:
         """Wait until nothing was told for so long."""
-        while (left := self._told_at + seconds - trio.current_time()) > 0:
+        while (left := self._told_at + seconds - trio.current_time()) > 0:  # noqa: ASYNC110 - what is told moves the moment on
             await trio.sleep(left)
 
     async def _put(self, event: job_event_pb2.JobEvent) -> None:

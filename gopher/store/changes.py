@@ -48,11 +48,11 @@ class Change(NamedTuple):
 
     Attributes:
         job_id: Of the job.
-        event: What has changed, as the job's own history would tell it, without its number there; None: the job was deleted.
+        event: What has changed, as the job's own history would tell it, without its number there.
     """
 
     job_id: str
-    event: HistoryEvent | None
+    event: HistoryEvent
 
 
 class Entry(NamedTuple):
@@ -142,10 +142,10 @@ def _entry(entry: Reply) -> Entry:
 
 def _change(line: str, at_ms: int) -> Change:
     job_id, state, attempt, mark = line.split(" ", 3)
-    if state == "deleted":
-        return Change(job_id, None)
-    kind = _MARKS.get(mark, EventKind.STATE)
-    return Change(job_id, HistoryEvent(0, kind, JobState(state), int(attempt), at_ms, kind is not EventKind.STATE, 0.0, b""))
+    # Of one that was deleted the mark says where it stood.
+    kind = EventKind.DELETED if state == "deleted" else _MARKS.get(mark, EventKind.STATE)
+    stood = JobState(mark if state == "deleted" else state)
+    return Change(job_id, HistoryEvent(0, kind, stood, int(attempt), at_ms, kind is EventKind.CANCEL_REQUESTED, 0.0, b""))
 
 
 def _saying(head: str, at_ms: int, detail: bytes) -> Change:

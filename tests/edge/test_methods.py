@@ -25,6 +25,7 @@ from gopher.service.queues import Queues
 from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
+from gopher.service.watch_jobs import WatchJobs
 from gopher.store.store import Store
 from gopher.telemetry import tracing
 from tests.edge.rig import raw_stream_stream, serving
@@ -46,6 +47,7 @@ def services() -> Services:
     return Services(
         jobs=jobs,
         watch=watch,
+        watch_jobs=WatchJobs(store),
         runs=Runs(store, jobs, watch),
         queues=queues,
         schedules=schedules,

@@ -80,7 +80,7 @@ async def open_rig(url: str, namespace: str, nursery: trio.Nursery) -> Rig:
     store = Store(url, client_name="test")
     await nursery.start(store.run)
     turn_clocks(store.lifecycle, store.audit, store.schedules, store.limits, store.outbox, store.bulk)
-    turn_clocks(store.families, store.attachments, store.attached_jobs, store.histories)
+    turn_clocks(store.changes, store.families, store.attachments, store.attached_jobs, store.histories)
     rig = Rig(store, namespace)
     await rig.set_clock()
     return rig
@@ -205,6 +205,7 @@ async def drain_families(rig: Rig) -> None:
     families, where = rig.store.families, (rig.namespace, rig.queue)
     await rig.store.attachments.attach(Attachment(*where, UNKNOWN_ID, LEASE_MS, lambda: None))
     await families.leave(*where, UNKNOWN_ID, ["1.1.1"])
+    await rig.store.changes.watch(*where)
     assert await families.take_orphans(*where) is None
     assert not await rig.store.attached_jobs.abandon(*where, UNKNOWN_ID, "call", reason="", grace_ms=1)
 

@@ -25,7 +25,7 @@ local function remove_from(index)
       if job.parked_by then
         redis.call('hincrby', counters_key, 'parked', -1)
       end
-      note_change(id, 'deleted', job.attempt)
+      note_change(id, 'deleted', job.attempt, nil, job.state)
     end
   end
   if #ids > 0 then

@@ -10,5 +10,5 @@ local function delete_job(id, job)
   if job.parked_by then
     redis.call('hincrby', counters_key, 'parked', -1)
   end
-  note_change(id, 'deleted', job.attempt)
+  note_change(id, 'deleted', job.attempt, nil, job.state)
 end
