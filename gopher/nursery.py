@@ -11,13 +11,16 @@ nurseries of handlers, the server those of clients.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, Unpack
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, Unpack
 
+from gopher.errors import GopherError, JobCancelledError, JobFailedError, invalid
 from gopher.job import JobState
 
 if TYPE_CHECKING:
-    from gopher.job import JsonValue
+    from gopher.job import Job, JsonValue
     from gopher.submission import JobOptions, Payload
+
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 MAX_WIDTH: Final = 10_000
 """Children of one nursery; chosen: a tree of two levels holds 100 million."""
@@ -25,6 +28,11 @@ MAX_DEPTH: Final = 100
 """Nurseries one within the other; chosen: what runs away is stopped before it has filled Redis."""
 MAX_UNSENT_BYTES: Final = 16 << 20
 """Payloads of children that were started and are not yet in Redis; chosen."""
+
+DEFAULT_GRACE_SECONDS: Final = 10.0
+"""How long a client's nursery stands when its client has vanished; chosen: longer than a server takes to restart."""
+MIN_GRACE_SECONDS: Final = 1.0
+MAX_GRACE_SECONDS: Final = 300.0
 
 
 class NurseryPolicy(StrEnum):
@@ -210,3 +218,27 @@ class Siblings:
         if self._policy is NurseryPolicy.COLLECT or (self._policy is NurseryPolicy.ANY and self._has_completed):
             return False
         return state is JobState.FAILED or (state is JobState.CANCELLED and not by_nursery)
+
+
+def error_of(job: Job) -> GopherError | None:
+    """Return the error that a final job's failure or cancel is to its parent; None for a completed one."""
+    if job.state is JobState.FAILED:
+        reason, message = (job.failure.reason, job.failure.message) if job.failure else ("UNKNOWN", "no reason is known")
+        text = f"job {job.id} of type {job.type!r} failed: {reason}: {message}"
+        return JobFailedError(text, job_id=job.id, job_type=job.type, failure_reason=reason)
+    if job.state is JobState.CANCELLED:
+        why = f": {job.cancel_reason}" if job.cancel_reason else ""
+        return JobCancelledError(f"job {job.id} of type {job.type!r} was cancelled{why}", job_id=job.id, job_type=job.type)
+    return None
+
+
+def choice(field: str, value: str, kind: type[ChoiceT]) -> ChoiceT:
+    """Return what a word chooses.
+
+    Raises:
+        InvalidRequestError: BAD_ENUM.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise invalid(field, "BAD_ENUM", f"must be {', '.join(kind)}, got {value!r}") from None

@@ -23,12 +23,14 @@ from gopher.edge.metrics import Exposition
 from gopher.edge.rest import RestServer, operations
 from gopher.edge.rest_calls import Bounds
 from gopher.errors import StartError, StoreError
+from gopher.kin.carrier import Carrier
 from gopher.runtime.signals import watch_signals
 from gopher.service.admin import Admin
 from gopher.service.bulk import Bulk
 from gopher.service.bulk_runner import BulkRunner
 from gopher.service.jobs import Jobs
 from gopher.service.limits import FlowControl
+from gopher.service.nurseries import Nurseries
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.readiness import Readiness
@@ -81,7 +83,8 @@ class Server:
         self._readiness = Readiness(store, self._health.report)
         self._bulk_runner = BulkRunner(store)
         self._attachments = store.attachments
-        services = _services(settings, store, self._health)
+        self._carrier = Carrier(store, accept_unknown_types=settings.accept_unknown_types)
+        services = _services(settings, store, self._carrier, self._health)
         rpcs = Durations()
         exposition = Exposition(
             partial(read_stats, store), rpcs=rpcs, requests=Durations(), scripts=store.link.script_durations
@@ -115,6 +118,7 @@ class Server:
                 nursery.start_soon(self._readiness.run)
                 nursery.start_soon(self._bulk_runner.run)
                 nursery.start_soon(self._attachments.run)
+                nursery.start_soon(self._carrier.run)
                 async with trio.open_nursery() as answering:
                     http = await answering.start(self._rest.run) if self._rest else None
                     async with trio.open_nursery() as serving:
@@ -140,7 +144,7 @@ def _rest(address: str, settings: ServerConfig, services: Services, exposition: 
     return RestServer(address, operations(services), services.health, bounds, exposition)
 
 
-def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
+def _services(settings: ServerConfig, store: Store, carrier: Carrier, health: Health) -> Services:
     pages = Pages(store.registry)
     queues = Queues(store)
     jobs = Jobs(
@@ -162,6 +166,7 @@ def _services(settings: ServerConfig, store: Store, health: Health) -> Services:
         watch=watch,
         watch_jobs=WatchJobs(store),
         runs=Runs(store, jobs, watch),
+        nurseries=Nurseries(store, carrier, max_payload_bytes=settings.max_payload_bytes),
         queues=queues,
         flow=FlowControl(store, queues),
         schedules=schedules,

@@ -7,8 +7,9 @@
         print(client.result(job_id, wait=30))
 
 In reading order: `values` (what comes back), `submission` (what goes out), `calls`, `operations`, `schedules` and `bulk` (the rpcs), `dialogues`
-(what takes more than one call), `submit_stream` (what a stream of submits has under way), `runs` (what is known of an attached job), `channel`
-(errors and options), and the three that carry it all: `sync`, `asynchronous` with `aio` and `trio_client`.
+(what takes more than one call), `submit_stream` (what a stream of submits has under way), `runs` (what is known of an attached job), `nursery`
+and `nursery_stream` (the children of a nursery, and what is said of them), `channel` (errors and options), and the three that carry it
+all: `sync`, `asynchronous` with `aio` and `trio_client`.
 """
 
 from __future__ import annotations

@@ -10,12 +10,16 @@ import grpc
 from grpc import aio
 
 from gopher.client import calls, channel
+from gopher.client.aio_nursery import asyncio_block, nursery_requests
 from gopher.client.asynchronous import AsyncMethods
+from gopher.client.nursery_stream import NurseryStream
+from gopher.nursery import DEFAULT_GRACE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from gopher.client.async_nursery import AsyncNursery
     from gopher.client.submit_stream import SubmitStream
 
 T = TypeVar("T")
@@ -59,10 +63,23 @@ class AsyncClient(AsyncMethods):
         finally:
             replies.cancel()
 
-    async def _submit_over(self, stream: SubmitStream) -> AsyncGenerator[bytes]:
-        rpc: aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(calls.SUBMIT_STREAM)
-        with self._translated(), channel.traced(calls.SUBMIT_STREAM, self._metadata) as metadata:
-            replies = rpc(_requests(stream), metadata=metadata)
+    def _submit_over(self, stream: SubmitStream) -> AsyncGenerator[bytes]:
+        return self._converse(calls.SUBMIT_STREAM, _requests(stream))
+
+    def _nursery_over(self, stream: NurseryStream) -> AsyncGenerator[bytes]:
+        return self._converse(calls.RUN_NURSERY, nursery_requests(stream))
+
+    def open_nursery(
+        self, policy: str = "all", grace: float = DEFAULT_GRACE_SECONDS
+    ) -> AbstractAsyncContextManager[AsyncNursery]:
+        """See `gopher.client.async_nursery.AsyncNurseryMethods.open_nursery`; a child that decides it cancels the block's task."""
+        ended = asyncio.Event()
+        return asyncio_block(self._keep_nursery, NurseryStream(self.namespace, policy, grace, ended), ended)
+
+    async def _converse(self, path: str, requests: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        rpc: aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        with self._translated(), channel.traced(path, self._metadata) as metadata:
+            replies = rpc(requests, metadata=metadata)
         try:
             while True:
                 with self._translated():

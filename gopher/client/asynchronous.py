@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 from gopher.client import calls, channel, dialogues, operations, schedules
 from gopher.client.async_bulk import AsyncBulkMethods
 from gopher.client.async_limits import AsyncLimitMethods
+from gopher.client.async_nursery import AsyncNurseryMethods
 from gopher.client.async_runs import AsyncRunMethods
 from gopher.client.async_streams import AsyncStreamMethods
 from gopher.errors import GopherError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncRunMethods, AsyncStreamMethods):
+class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncNurseryMethods, AsyncRunMethods, AsyncStreamMethods):
     """The methods of `gopher.client.Client`, which documents them, to be awaited.
 
     Args:

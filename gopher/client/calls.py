@@ -28,6 +28,7 @@ M = TypeVar("M", bound=Message)
 
 JOBS: Final = "/gopher.v1.JobService/"
 SUBMIT_STREAM: Final = JOBS + "SubmitJobStream"
+RUN_NURSERY: Final = JOBS + "RunNursery"
 ADMIN: Final = "/gopher.v1.AdminService/"
 
 

@@ -30,6 +30,9 @@ OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_CUT_IN_MID_WRITE: Final = "Internal error from Core"
+"""What grpc.aio says of a stream whose connection breaks while a request is written."""
+
 
 class ServerUnreachableError(StoreUnavailableError):
     """No server answers at the address: the way to Redis is cut before it."""
@@ -74,6 +77,8 @@ def error_of(error: grpc.RpcError, address: str) -> GopherError:
         case grpc.StatusCode.UNAVAILABLE:
             cause = details.rpartition(": ")[2]
             return ServerUnreachableError(f"no server answers at {address}: {cause}", outcome_unknown=True)
+        case grpc.StatusCode.INTERNAL if details == _CUT_IN_MID_WRITE:
+            return ServerUnreachableError(f"the connection to {address} was cut", outcome_unknown=True)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return CallExpiredError(f"the server at {address} did not answer in time")
         case grpc.StatusCode.CANCELLED:

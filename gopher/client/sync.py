@@ -9,7 +9,9 @@ import grpc
 
 from gopher.client import calls, channel, dialogues, operations
 from gopher.client.sync_bulk import BulkMethods
+from gopher.client.sync_calls import StreamCalls
 from gopher.client.sync_limits import LimitMethods
+from gopher.client.sync_nursery import NurseryMethods
 from gopher.client.sync_runs import RunMethods
 from gopher.client.sync_schedules import ScheduleMethods
 from gopher.client.sync_streams import StreamMethods
@@ -17,13 +19,12 @@ from gopher.errors import GopherError
 from gopher.job import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Unpack
 
     from gopher.client import values
     from gopher.client.submission import JobItem, SubmitOptions
-    from gopher.client.submit_stream import SubmitStream
     from gopher.job import Job, JsonValue
     from gopher.submission import Payload
     from gopher.wire.task_tree import TaskTree
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Client(BulkMethods, LimitMethods, RunMethods, ScheduleMethods, StreamMethods):
+class Client(StreamCalls, BulkMethods, LimitMethods, NurseryMethods, RunMethods, ScheduleMethods, StreamMethods):
     """A connection to a Gopher server; opened by the first call, shared by all that follow.
 
     A call that finds no server is made again for a few seconds, if twice is as good as once; a submit is, because its request id
@@ -326,40 +327,3 @@ class Client(BulkMethods, LimitMethods, RunMethods, ScheduleMethods, StreamMetho
     def _pause(self, seconds: float) -> None:
         if self._closed.wait(seconds):
             raise channel.CallEndedError("the client is closed")
-
-    def _stream(self, call: calls.Call[T]) -> Iterator[T]:
-        told, end = self._begin_stream(call)
-        try:
-            yield from told
-        finally:
-            end()
-
-    def _begin_stream(self, call: calls.Call[T]) -> tuple[Iterator[T], Callable[[], object]]:
-        rpc: grpc.UnaryStreamMultiCallable[bytes, bytes] = self._channel.unary_stream(call.path)
-        try:
-            with channel.traced(call.path, self._metadata) as metadata:
-                replies = rpc(call.request, timeout=call.deadline_seconds, metadata=metadata)
-        except ValueError as error:
-            raise channel.CallEndedError("the client is closed") from error
-        return self._told(replies, call.read), replies.cancel
-
-    def _told(self, replies: Iterator[bytes], read: Callable[[bytes], T]) -> Iterator[T]:
-        try:
-            for reply in replies:
-                yield read(reply)
-        except grpc.RpcError as error:
-            raise channel.error_of(error, self.address) from error
-
-    def _submit_over(self, stream: SubmitStream) -> Generator[bytes]:
-        rpc: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(calls.SUBMIT_STREAM)
-        try:
-            with channel.traced(calls.SUBMIT_STREAM, self._metadata) as metadata:
-                replies = rpc(stream.requests(), metadata=metadata)
-        except ValueError as error:
-            raise channel.CallEndedError("the client is closed") from error
-        try:
-            yield from replies
-        except grpc.RpcError as error:
-            raise channel.error_of(error, self.address) from error
-        finally:
-            replies.cancel()

@@ -15,13 +15,18 @@ import trio
 
 from gopher.client import calls, channel
 from gopher.client.asynchronous import AsyncMethods
+from gopher.client.nursery_stream import NurseryStream
+from gopher.client.trio_nursery import trio_block
+from gopher.client.trio_replies import Replies
+from gopher.nursery import DEFAULT_GRACE_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from grpc import _CallIterator as CallIterator
 
+    from gopher.client.async_nursery import AsyncNursery
     from gopher.client.submit_stream import SubmitStream
 
 T = TypeVar("T")
@@ -84,13 +89,34 @@ class TrioClient(AsyncMethods):
         return self._replies(replies, call.read)
 
     def _submit_over(self, stream: SubmitStream) -> AsyncGenerator[bytes]:
-        rpc: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(calls.SUBMIT_STREAM)
+        return self._replies(self._converse(calls.SUBMIT_STREAM, stream.requests()), bytes)
+
+    async def _nursery_over(self, stream: NurseryStream) -> AsyncGenerator[bytes]:
+        replies = self._converse(calls.RUN_NURSERY, stream.requests())
+        gathered = Replies(replies).each()
         try:
-            with channel.traced(calls.SUBMIT_STREAM, self._metadata) as metadata:
-                replies = rpc(stream.requests(), metadata=metadata)
+            async for reply in gathered:
+                yield reply
+        except grpc.RpcError as error:
+            raise channel.error_of(error, self.address) from error
+        finally:
+            replies.cancel()
+            await gathered.aclose()  # noqa: ASYNC102 - it waits for nothing
+
+    def open_nursery(
+        self, policy: str = "all", grace: float = DEFAULT_GRACE_SECONDS
+    ) -> AbstractAsyncContextManager[AsyncNursery]:
+        """See `gopher.client.async_nursery.AsyncNurseryMethods.open_nursery`; a child that decides it cancels a scope of the block."""
+        ended = trio.Event()
+        return trio_block(self._keep_nursery, NurseryStream(self.namespace, policy, grace, ended), ended)
+
+    def _converse(self, path: str, requests: Iterator[bytes]) -> CallIterator[bytes]:
+        rpc: grpc.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(path)
+        try:
+            with channel.traced(path, self._metadata) as metadata:
+                return rpc(requests, metadata=metadata)
         except ValueError as error:
             raise channel.CallEndedError("the client is closed") from error
-        return self._replies(replies, bytes)
 
     async def _replies(self, replies: CallIterator[bytes], read: Callable[[bytes], T]) -> AsyncGenerator[T]:
         own_thread = trio.CapacityLimiter(1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gopher.service.bulk import Bulk
     from gopher.service.jobs import Jobs
     from gopher.service.limits import FlowControl
+    from gopher.service.nurseries import Nurseries
     from gopher.service.queues import Queues
     from gopher.service.run import Runs
     from gopher.service.schedules import Schedules
@@ -47,6 +48,7 @@ class Services:
     watch: Watch
     watch_jobs: WatchJobs
     runs: Runs
+    nurseries: Nurseries
     queues: Queues
     flow: FlowControl
     schedules: Schedules
@@ -94,6 +96,7 @@ class Services:
             StreamMethod(path + "WatchJobs", job_stream_pb2.WatchJobsRequest, streams, self.watch_jobs.watch_jobs),
             StreamMethod(path + "WatchJob", job_stream_pb2.WatchJobRequest, streams, watch.watch_job),
             AttachedMethod(path + "RunJob", job_stream_pb2.RunJobRequest, streams, self.runs.run_job),
+            DuplexMethod(path + "RunNursery", job_stream_pb2.RunNurseryRequest, streams, self.nurseries.run_nursery),
         ]
 
     def _queue_methods(self, calls: trio.Nursery) -> list[Method]:

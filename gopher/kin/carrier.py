@@ -29,7 +29,7 @@ from gopher.store.families import Member, Start
 from gopher.store.submission import BATCH, BATCH_BYTES, SubmitReceipt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gopher.job import Job
     from gopher.kin.kin import Kin, Sibling
@@ -194,6 +194,9 @@ class Carrier:
             started = await self._families.start(parent.namespace, parent.queue, parent.id, parent.token, starts, kin.line_ms)
             if started is None:
                 return False
+            if started.taken:
+                self._go_along(kin, ready, started.taken)
+                return await self._store_children(kin, ready)
             kin.line_ms = started.line_ms
             answers.update(zip((each for each in new if each.job.queue == parent.queue), started.answers, strict=True))
             await self._store_elsewhere(kin, [each for each in new if each.job.queue != parent.queue], answers)
@@ -226,6 +229,16 @@ class Carrier:
                     # The parent was lost, and whoever ended its children came by before this one was there.
                     child.by_nursery = True
                     kin.on_lost()
+
+    def _go_along(self, kin: Kin, ready: list[Sibling], taken: Mapping[str, str]) -> None:
+        """Take for a kin's own the children that another stream of the same client's nursery has started first."""
+        for child in ready:
+            job_id = taken.get(kin.place(child))
+            if job_id is not None:
+                self._forget(kin, child)
+                # Stored once more under that id, which changes nothing: the other may have written it down and not come to store it.
+                child.id = job_id
+                self._endings.follow(kin.parent.namespace, child.job.queue, job_id, partial(kin.end, child))
 
     async def follow(self, kin: Kin, children: Sequence[Sibling]) -> None:
         """Hear of the ends of children that are stored already."""
@@ -277,7 +290,7 @@ class Carrier:
         if child.state is not None or child.id is None:
             return
         parent = kin.parent
-        reason = f"its parent {parent.id} ended the nursery"
+        reason = cancel_reason(parent.id)
         grace_ms = round(parent.grace_seconds * 1000)
         try:
             state: JobState | None = await self._store.lifecycle.cancel(
@@ -294,6 +307,11 @@ class Carrier:
     def _forget(self, kin: Kin, child: Sibling) -> None:
         if child.id is not None:
             self._endings.forget(kin.parent.namespace, child.job.queue, child.id)
+
+
+def cancel_reason(parent_id: str) -> str:
+    """Return why a child was cancelled, where its nursery has had it cancelled."""
+    return f"its parent {parent_id} ended the nursery"
 
 
 def _room(children: Sequence[Sibling]) -> int:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 import trio
 
-from gopher.errors import JobCancelledError, JobFailedError, JobNotFoundError, TooManyChildrenError
+from gopher.errors import JobNotFoundError, TooManyChildrenError
 from gopher.job import JobState, NewJob
-from gopher.nursery import MAX_UNSENT_BYTES, MAX_WIDTH, OnCancel, OnCrash, Siblings
+from gopher.nursery import MAX_UNSENT_BYTES, MAX_WIDTH, OnCancel, OnCrash, Siblings, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,18 +156,6 @@ class Sibling:
             return error
 
 
-def error_of(job: Job) -> GopherError | None:
-    """Return the error that a final job's failure or cancel is to its parent; None for a completed one."""
-    if job.state is JobState.FAILED:
-        reason, message = (job.failure.reason, job.failure.message) if job.failure else ("UNKNOWN", "no reason is known")
-        text = f"job {job.id} of type {job.type!r} failed: {reason}: {message}"
-        return JobFailedError(text, job_id=job.id, job_type=job.type, failure_reason=reason)
-    if job.state is JobState.CANCELLED:
-        why = f": {job.cancel_reason}" if job.cancel_reason else ""
-        return JobCancelledError(f"job {job.id} of type {job.type!r} was cancelled{why}", job_id=job.id, job_type=job.type)
-    return None
-
-
 class Kin:
     """The children of one nursery.
 
@@ -260,18 +248,26 @@ class Kin:
             self._carrier.send_soon(self)
         return child
 
-    def take_back(self, number: int, job_id: str, queue: str) -> Sibling:
-        """Take in a child that this nursery had started before it was cut off from its client."""
-        child = Sibling(self, number, NewJob(type="", queue=queue), OnCancel.CANCEL)
-        child.id = job_id
+    def take_back(self, member: Member, queue: str, *, by_nursery: bool) -> Sibling:
+        """Take in a child that this nursery had started before it was cut off from its client.
+
+        Args:
+            member: As the family has it.
+            queue: Of the child.
+            by_nursery: Whether its nursery had it cancelled.
+        """
+        on_cancel = OnCancel.DETACH if member.policy == OnCancel.DETACH else OnCancel.CANCEL
+        child = Sibling(self, member.number, NewJob(type="", queue=queue), on_cancel)
+        child.id = member.id
         child.is_stored = True
+        child.by_nursery = by_nursery
         self.children.append(child)
         self.open_count += 1
         return child
 
-    async def wait_sent(self, most: int) -> None:
-        """Wait until no more than so many children are still to be stored."""
-        while len(self.unsent) > most:
+    async def wait_room(self, payload_bytes: int, most: int) -> None:
+        """Wait until no more than so many children are still to be stored, and there is room for a payload beside theirs."""
+        while self.unsent and (len(self.unsent) > most or self._unsent_bytes + payload_bytes > MAX_UNSENT_BYTES):
             await self._sent.wait()
 
     def note_sent(self, count: int) -> None:
@@ -336,10 +332,14 @@ class Kin:
         child.by_nursery |= child.stored is not None
         self.end(child, JobState.CANCELLED if child.by_nursery else JobState.FAILED)
 
-    def cancel(self) -> None:
-        """Have all children cancelled that have not ended; those that are detached go on alone once they are stored."""
+    def cancel(self, through: int = MAX_WIDTH) -> None:
+        """Have children cancelled that have not ended; those that are detached go on alone once they are stored.
+
+        Args:
+            through: The last number that is meant.
+        """
         for child in self.children:
-            if child.state is None and not child.by_nursery:
+            if child.state is None and not child.by_nursery and child.number <= through:
                 child.by_nursery = True
                 if child.is_stored:
                     self._cancel_stored(child)

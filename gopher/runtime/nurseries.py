@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import random
 from contextlib import asynccontextmanager, contextmanager, suppress
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -22,10 +21,9 @@ from gopher.errors import (
     NurseryTooDeepError,
     StoreError,
     StoreUnavailableError,
-    invalid,
 )
 from gopher.kin.kin import Kin, Sibling
-from gopher.nursery import MAX_DEPTH, NurseryPolicy, OnCancel, OnCrash
+from gopher.nursery import MAX_DEPTH, NurseryPolicy, OnCancel, OnCrash, choice
 from gopher.retry import RetryPolicy
 from gopher.runtime.children import descended, new_child
 from gopher.runtime.scopes import CancelReason
@@ -41,8 +39,6 @@ if TYPE_CHECKING:
     from gopher.store.families import Member
     from gopher.store.store import Store
     from gopher.submission import JobOptions, Payload
-
-ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -130,8 +126,8 @@ class Nurseries:
             InvalidRequestError: There is no such policy.
             StoreError: What an earlier attempt has left cannot be read.
         """
-        kind = _choice("policy", policy, NurseryPolicy)
-        crash = _choice("on_crash", on_crash, OnCrash)
+        kind = choice("policy", policy, NurseryPolicy)
+        crash = choice("on_crash", on_crash, OnCrash)
         await trio.lowlevel.checkpoint()
         attempt.nurseries += 1
         number = attempt.nurseries
@@ -148,7 +144,7 @@ class Nurseries:
 
     def add(self, kin: AttemptKin, job_type: str, payload: Payload, on_cancel: str, options: JobOptions) -> Sibling:
         """Take in a child as a handler describes it; see `JobNursery.start_soon`."""
-        policy = _choice("on_cancel", on_cancel, OnCancel)
+        policy = choice("on_cancel", on_cancel, OnCancel)
         parent = kin.attempt.job
         depth = (parent.number(b"depth") or 0) + 1
         if depth > MAX_DEPTH:
@@ -175,7 +171,7 @@ class Nurseries:
         """
         try:
             # With its slot: it is the children that are to have it, not whoever stands behind them.
-            await kin.wait_sent(0)
+            await kin.wait_room(0, 0)
             async with self._rests.resting(kin.attempt):
                 await kin.wait_ended()
         except trio.Cancelled:
@@ -336,10 +332,3 @@ def _bounded(attempt: RunningAttempt, shield: trio.CancelScope) -> Iterator[None
         yield
     finally:
         shields.discard(shield)
-
-
-def _choice(field: str, value: str, kind: type[ChoiceT]) -> ChoiceT:
-    try:
-        return kind(value)
-    except ValueError:
-        raise invalid(field, "BAD_ENUM", f"must be {', '.join(kind)}, got {value!r}") from None

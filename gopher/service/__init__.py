@@ -5,6 +5,7 @@ In reading order:
 - `jobs`: submit, get, list, cancel, retry, delete.
 - `watch`: wait for a job's end, follow its changes.
 - `run`: run a job that is attached to its call.
+- `nurseries`, `nursery_session`: run a nursery of jobs for a client.
 - `queues`: look at queues and steer them.
 - `schedules`: keep cron schedules and steer them.
 - `admin`: figures, workers, types, dead letters, the audit.

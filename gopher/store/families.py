@@ -8,6 +8,7 @@ is noted among the orphans' parents: some worker of the queue walks through its 
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gopher.job import JobState
@@ -17,7 +18,7 @@ from gopher.store.scripts import Script
 from gopher.store.submission import add_submission, read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gopher.errors import GopherError
     from gopher.job import NewJob
@@ -30,6 +31,8 @@ _WALK: Final = 100
 """Children a call, about; chosen as for every other script."""
 _RESERVED_MS: Final = 10_000
 """Chosen: much longer than a step of the walk takes; after that another worker goes on."""
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Member(NamedTuple):
@@ -63,6 +66,18 @@ class Member(NamedTuple):
         return int(self.place.split(".")[2])
 
 
+class Fate(NamedTuple):
+    """What has become of a child so far.
+
+    Attributes:
+        state: Where it stands.
+        cancel_reason: Empty unless its cancel was asked for.
+    """
+
+    state: JobState
+    cancel_reason: str
+
+
 class Start(NamedTuple):
     """A child to start, or one of an earlier attempt to take over.
 
@@ -83,10 +98,12 @@ class Started(NamedTuple):
     Attributes:
         line_ms: Where they stand in their lines, for the next call of the same nursery.
         answers: An entry a child that was to be stored here, in order.
+        taken: Only of a client's nursery: ids by place of children that another stream has started first; nothing was changed.
     """
 
     line_ms: str
     answers: list[SubmitReceipt | GopherError]
+    taken: Mapping[str, str] = NOTHING
 
 
 class OrphanStep(NamedTuple):
@@ -152,6 +169,9 @@ class Families:
             if start.job is not None:
                 add_submission(args, start.member.id, start.job)
         reply = await self._start(self._link, [keys.settings(namespace, queue)], args)
+        if reply[0] == b"TAKEN":
+            pairs = iter(reply[1:])
+            return Started(line_ms, [], {place.decode(): child.decode() for place, child in zip(pairs, pairs, strict=True)})
         if reply[0] != b"OK":
             return None
         answers: list[SubmitReceipt | GopherError] = []
@@ -228,3 +248,12 @@ class Families:
         ]
         replies = await self._link.call_many(commands) if commands else []
         return [None if reply is None else JobState(reply.decode()) for reply in replies]
+
+    async def fates(self, namespace: str, job_ids: Sequence[str]) -> list[Fate | None]:
+        """Return where jobs stand and why they were cancelled, in order; None for those that are gone."""
+        commands = [
+            ("HMGET", keys.job(namespace, await self._registry.queue_of(namespace, each), each), "state", "cancel_reason")
+            for each in job_ids
+        ]
+        replies = await self._link.call_many(commands) if commands else []
+        return [Fate(JobState(state.decode()), (reason or b"").decode()) if state else None for state, reason in replies]

@@ -63,6 +63,15 @@ class CursorTooOldError(errors.RequestError):
         )
 
 
+class NurseryResumedError(errors.PreconditionError):
+    """A client's nursery goes on in another stream."""
+
+    reason = "NURSERY_RESUMED"
+
+    def __init__(self, nursery_id: str) -> None:
+        super().__init__(f"nursery {nursery_id} goes on in another stream", nursery_id=nursery_id)
+
+
 class ServerStoppingError(GopherError):
     """The server stops and has ended the call; another server, or this one after its restart, will answer."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio  # noqa: TID251 - the client for asyncio is tested as its users run it
 from abc import ABC, abstractmethod
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -13,14 +13,17 @@ import trio
 from gopher.client import AsyncClient, Client, TrioClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from gopher.client import AuditReport, JobEvent, JobItem
     from gopher.client.async_runs import AsyncAttachedJob
     from gopher.client.asynchronous import AsyncMethods
     from gopher.client.submit_stream import Answer
     from gopher.client.sync_runs import AttachedJob
+    from gopher.nursery import JobNursery, SyncJobNursery
     from gopher.submission import Payload
+
+    Body = Callable[[JobNursery], Coroutine[object, None, None] | None]
 
 T = TypeVar("T")
 
@@ -102,8 +105,24 @@ class Face(ABC):
         """Act in the block of an attached job and return what that returns."""
 
     @abstractmethod
+    def in_nursery(self, body: Body, policy: str = "all", grace: float = 30.0) -> None:
+        """Run a body in a nursery of jobs, to the end of the block."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the client."""
+
+
+class BlockingNursery:
+    """A nursery of the client that blocks, whose `start` can be awaited as that of the others."""
+
+    def __init__(self, nursery: SyncJobNursery) -> None:
+        self.start_soon = nursery.start_soon
+        self.cancel = nursery.cancel
+        self._start = nursery.start
+
+    async def start(self, *args: object, **options: object) -> object:
+        return self._start(*args, **options)  # type: ignore[arg-type]  # as the test has given them
 
 
 class SyncFace(Face):
@@ -137,6 +156,12 @@ class SyncFace(Face):
             except StopIteration as end:
                 return cast("T", end.value)
         raise AssertionError  # the client that blocks never suspends
+
+    def in_nursery(self, body: Body, policy: str = "all", grace: float = 30.0) -> None:
+        with self.client.open_nursery(policy, grace) as nursery, suppress(StopIteration):
+            running = body(cast("JobNursery", BlockingNursery(nursery)))
+            if running is not None:
+                running.send(None)  # what it awaits has blocked before: it runs through at once
 
     def close(self) -> None:
         self.client.close()
@@ -187,6 +212,15 @@ class AsyncFace(Face):
                 return await act(AsyncAttached(job))
 
         return self.run(attach)
+
+    def in_nursery(self, body: Body, policy: str = "all", grace: float = 30.0) -> None:
+        async def main() -> None:
+            async with self.client.open_nursery(policy, grace) as nursery:
+                running = body(nursery)
+                if running is not None:
+                    await running
+
+        self.run(main)
 
     def close(self) -> None:
         self.run(self.client.aclose)

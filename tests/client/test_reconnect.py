@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gopher.client import JobEvent, JobItem
     from gopher.client.submit_stream import Answer
+    from gopher.nursery import ChildJob, JobNursery
 
 PATIENCE = 60
 
@@ -162,3 +163,23 @@ def test_submit_stream_without_request_ids_ends_with_the_cut(server: Restartable
         client.submit_stream(items, kill)
 
     assert 300 <= len(answers) < 5000
+
+
+def test_nursery_goes_on_after_a_restart(server: RestartableServer, client: Face) -> None:
+    """Its children are told of again, others follow, and each is one job; all of it within the grace."""
+    children: list[ChildJob] = []
+
+    async def body(nursery: JobNursery) -> None:
+        children.extend([await nursery.start("echo", number, delay_seconds=3600) for number in range(3)])
+        server.kill()
+        children.extend(nursery.start_soon("echo", number, delay_seconds=3600) for number in range(3))
+        server.start()
+        children.append(await nursery.start("echo", 7, delay_seconds=3600))
+        nursery.cancel()
+
+    client.in_nursery(body, grace=60.0)
+    listed = client.list(limit=None)
+
+    assert len({child.id for child in children}) == 7
+    assert {child.state for child in children} == {JobState.CANCELLED}
+    assert sorted(job.id for job in listed) == sorted(str(child.id) for child in children)  # type: ignore[attr-defined]  # a list of Job

@@ -16,10 +16,12 @@ from gopher.edge.health import Health
 from gopher.edge.interceptors import BatchedMethod, UnaryMethod
 from gopher.edge.methods import Services
 from gopher.errors import GopherError
+from gopher.kin.carrier import Carrier
 from gopher.service.admin import Admin
 from gopher.service.bulk import Bulk
 from gopher.service.jobs import Jobs
 from gopher.service.limits import FlowControl
+from gopher.service.nurseries import Nurseries
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.run import Runs
@@ -49,6 +51,7 @@ def services() -> Services:
         watch=watch,
         watch_jobs=WatchJobs(store),
         runs=Runs(store, jobs, watch),
+        nurseries=Nurseries(store, Carrier(store), max_payload_bytes=1024),
         queues=queues,
         schedules=schedules,
         admin=admin,

@@ -24,6 +24,7 @@ from gopher.store.lifecycle import Settlement
 from gopher.store.registry import LoopBlock, WorkerDescription
 from gopher.store.scripts import Script
 from gopher.store.store import Store
+from tests.service.nursery_rig import Desk
 
 if TYPE_CHECKING:
     import trio
@@ -63,12 +64,14 @@ class Rig:
         assert claim is not None
         return claim.jobs
 
-    async def settle(self, job: ClaimedJob, move: Move, outcome: Outcome = Outcome.SUCCEEDED) -> None:
+    def settlement(self, job: ClaimedJob, move: Move, outcome: Outcome = Outcome.SUCCEEDED) -> Settlement:
         is_failure = outcome is Outcome.RAISED
-        settlement = Settlement(
+        return Settlement(
             job.id, job.token, move, outcome, 0, b"" if is_failure else b'{"done":true}', FAILURE if is_failure else b""
         )
-        await self.store.lifecycle.settle(self.namespace, "default", [settlement])
+
+    async def settle(self, job: ClaimedJob, move: Move, outcome: Outcome = Outcome.SUCCEEDED) -> None:
+        await self.store.lifecycle.settle(self.namespace, "default", [self.settlement(job, move, outcome)])
 
     async def complete(self) -> str:
         """Run the next job to its end and return its id."""
@@ -120,3 +123,9 @@ async def store(redis_url: str, nursery: trio.Nursery) -> Store:
 async def rig(store: Store, namespace: str) -> Rig:
     """The services, for a namespace of the test's own."""
     return Rig(store, namespace)
+
+
+@pytest.fixture
+async def desk(store: Store, redis_url: str, namespace: str, nursery: trio.Nursery) -> Desk:
+    """A server of nurseries that takes every type, for a namespace of the test's own."""
+    return Desk(store, redis_url, namespace, nursery)

@@ -100,6 +100,11 @@ class JobServiceStub:
                 request_serializer=gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.SerializeToString,
                 response_deserializer=gopher_dot_v1_dot_job__stream__pb2.RunJobResponse.FromString,
                 _registered_method=True)
+        self.RunNursery = channel.stream_stream(
+                '/gopher.v1.JobService/RunNursery',
+                request_serializer=gopher_dot_v1_dot_job__stream__pb2.RunNurseryRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_job__stream__pb2.RunNurseryResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -270,6 +275,26 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RunNursery(self, request_iterator, context):
+        """Runs a nursery of jobs for a client: children that run on any worker, and are ended when one of them fails or the client goes.
+        The first message opens it and is answered by `opened`; then each start is answered by `started` once the child is stored, or
+        refused, and by `ended` when it has ended; what the policy asks for is done here. When the nursery is closed and all have ended,
+        `joined` is sent, the client leaves, and the stream ends with OK. A heartbeat comes every 15 s when there is nothing to say.
+        After a cut, or where the client goes without having left, the nursery stands for its grace: call again with the resume token,
+        on any server, and all is told once more; then say again the starts that were not answered, the cancel and the close. Nothing is
+        started twice. After the grace all children but the detached are cancelled.
+
+        Errors:
+        INVALID_ARGUMENT: BAD_NAME, BAD_ENUM (policy), OUT_OF_RANGE (grace, a number), BAD_RESUME_TOKEN, REQUIRED (no open),
+        OUT_OF_ORDER (a message where it must not come, or the end of the stream without a close). What SubmitJob refuses of a job
+        stands in its child's answer. A stream that ends with an error leaves the nursery to its grace.
+        FAILED_PRECONDITION: NURSERY_GONE, it was away for longer than its grace; NURSERY_RESUMED, it goes on in another stream.
+        RESOURCE_EXHAUSTED: SLOW_READER, nothing was read for 10 s; TOO_MANY_QUEUES; BROKER_FULL.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -332,6 +357,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.RunJob,
                     request_deserializer=gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.FromString,
                     response_serializer=gopher_dot_v1_dot_job__stream__pb2.RunJobResponse.SerializeToString,
+            ),
+            'RunNursery': grpc.stream_stream_rpc_method_handler(
+                    servicer.RunNursery,
+                    request_deserializer=gopher_dot_v1_dot_job__stream__pb2.RunNurseryRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_job__stream__pb2.RunNurseryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -663,6 +693,33 @@ class JobService:
             '/gopher.v1.JobService/RunJob',
             gopher_dot_v1_dot_job__stream__pb2.RunJobRequest.SerializeToString,
             gopher_dot_v1_dot_job__stream__pb2.RunJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunNursery(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gopher.v1.JobService/RunNursery',
+            gopher_dot_v1_dot_job__stream__pb2.RunNurseryRequest.SerializeToString,
+            gopher_dot_v1_dot_job__stream__pb2.RunNurseryResponse.FromString,
             options,
             channel_credentials,
             insecure,

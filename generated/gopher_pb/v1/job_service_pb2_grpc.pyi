@@ -151,6 +151,22 @@ class JobServiceStub:
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
       NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
     """
+    RunNursery: _grpc.StreamStreamMultiCallable[_job_stream_pb2.RunNurseryRequest, _job_stream_pb2.RunNurseryResponse]
+    """Runs a nursery of jobs for a client: children that run on any worker, and are ended when one of them fails or the client goes.
+    The first message opens it and is answered by `opened`; then each start is answered by `started` once the child is stored, or
+    refused, and by `ended` when it has ended; what the policy asks for is done here. When the nursery is closed and all have ended,
+    `joined` is sent, the client leaves, and the stream ends with OK. A heartbeat comes every 15 s when there is nothing to say.
+    After a cut, or where the client goes without having left, the nursery stands for its grace: call again with the resume token,
+    on any server, and all is told once more; then say again the starts that were not answered, the cancel and the close. Nothing is
+    started twice. After the grace all children but the detached are cancelled.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_NAME, BAD_ENUM (policy), OUT_OF_RANGE (grace, a number), BAD_RESUME_TOKEN, REQUIRED (no open),
+        OUT_OF_ORDER (a message where it must not come, or the end of the stream without a close). What SubmitJob refuses of a job
+        stands in its child's answer. A stream that ends with an error leaves the nursery to its grace.
+      FAILED_PRECONDITION: NURSERY_GONE, it was away for longer than its grace; NURSERY_RESUMED, it goes on in another stream.
+      RESOURCE_EXHAUSTED: SLOW_READER, nothing was read for 10 s; TOO_MANY_QUEUES; BROKER_FULL.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -273,6 +289,22 @@ class JobServiceAsyncStub(JobServiceStub):
       UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; call again with the same request id.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
       NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
+    """
+    RunNursery: _aio.StreamStreamMultiCallable[_job_stream_pb2.RunNurseryRequest, _job_stream_pb2.RunNurseryResponse]  # type: ignore[assignment]
+    """Runs a nursery of jobs for a client: children that run on any worker, and are ended when one of them fails or the client goes.
+    The first message opens it and is answered by `opened`; then each start is answered by `started` once the child is stored, or
+    refused, and by `ended` when it has ended; what the policy asks for is done here. When the nursery is closed and all have ended,
+    `joined` is sent, the client leaves, and the stream ends with OK. A heartbeat comes every 15 s when there is nothing to say.
+    After a cut, or where the client goes without having left, the nursery stands for its grace: call again with the resume token,
+    on any server, and all is told once more; then say again the starts that were not answered, the cancel and the close. Nothing is
+    started twice. After the grace all children but the detached are cancelled.
+
+    Errors:
+      INVALID_ARGUMENT: BAD_NAME, BAD_ENUM (policy), OUT_OF_RANGE (grace, a number), BAD_RESUME_TOKEN, REQUIRED (no open),
+        OUT_OF_ORDER (a message where it must not come, or the end of the stream without a close). What SubmitJob refuses of a job
+        stands in its child's answer. A stream that ends with an error leaves the nursery to its grace.
+      FAILED_PRECONDITION: NURSERY_GONE, it was away for longer than its grace; NURSERY_RESUMED, it goes on in another stream.
+      RESOURCE_EXHAUSTED: SLOW_READER, nothing was read for 10 s; TOO_MANY_QUEUES; BROKER_FULL.
     """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -465,6 +497,28 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; call again with the same request id.
           RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; the job is cancelled.
           NOT_FOUND: JOB_NOT_FOUND, the job was deleted meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def RunNursery(
+        self,
+        request_iterator: _MaybeAsyncIterator[_job_stream_pb2.RunNurseryRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_job_stream_pb2.RunNurseryResponse], _abc.AsyncIterator[_job_stream_pb2.RunNurseryResponse]]:
+        """Runs a nursery of jobs for a client: children that run on any worker, and are ended when one of them fails or the client goes.
+        The first message opens it and is answered by `opened`; then each start is answered by `started` once the child is stored, or
+        refused, and by `ended` when it has ended; what the policy asks for is done here. When the nursery is closed and all have ended,
+        `joined` is sent, the client leaves, and the stream ends with OK. A heartbeat comes every 15 s when there is nothing to say.
+        After a cut, or where the client goes without having left, the nursery stands for its grace: call again with the resume token,
+        on any server, and all is told once more; then say again the starts that were not answered, the cancel and the close. Nothing is
+        started twice. After the grace all children but the detached are cancelled.
+
+        Errors:
+          INVALID_ARGUMENT: BAD_NAME, BAD_ENUM (policy), OUT_OF_RANGE (grace, a number), BAD_RESUME_TOKEN, REQUIRED (no open),
+            OUT_OF_ORDER (a message where it must not come, or the end of the stream without a close). What SubmitJob refuses of a job
+            stands in its child's answer. A stream that ends with an error leaves the nursery to its grace.
+          FAILED_PRECONDITION: NURSERY_GONE, it was away for longer than its grace; NURSERY_RESUMED, it goes on in another stream.
+          RESOURCE_EXHAUSTED: SLOW_READER, nothing was read for 10 s; TOO_MANY_QUEUES; BROKER_FULL.
         """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

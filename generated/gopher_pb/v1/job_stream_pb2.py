@@ -28,7 +28,7 @@ from gopher_pb.v1 import job_pb2 as gopher_dot_v1_dot_job__pb2
 from gopher_pb.v1 import job_event_pb2 as gopher_dot_v1_dot_job__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agopher/v1/job_stream.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x13gopher/v1/job.proto\x1a\x19gopher/v1/job_event.proto\"L\n\x16SubmitJobStreamRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"\x98\x01\n\x17SubmitJobStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"D\n\x0fWatchJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"6\n\x10WatchJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent\"\xf3\x01\n\x10WatchJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.gopher.v1.WatchJobsRequest.LabelsEntry\x12\x0f\n\x07root_id\x18\x05 \x01(\t\x12&\n\x05kinds\x18\x06 \x03(\x0e\x32\x17.gopher.v1.JobEventKind\x12\x0e\n\x06\x63ursor\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x11WatchJobsResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent\"}\n\rRunJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"4\n\x0eRunJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent\"\xc4\x01\n\x11RunNurseryRequest\x12&\n\x04open\x18\x01 \x01(\x0b\x32\x16.gopher.v1.OpenNurseryH\x00\x12&\n\x05start\x18\x02 \x01(\x0b\x32\x15.gopher.v1.StartChildH\x00\x12(\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x17.gopher.v1.CloseNurseryH\x00\x12*\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x18.gopher.v1.CancelNurseryH\x00\x42\t\n\x07message\"\x8a\x01\n\x0bOpenNursery\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12(\n\x06policy\x18\x02 \x01(\x0e\x32\x18.gopher.v1.NurseryPolicy\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"=\n\nStartChild\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"\x0e\n\x0c\x43loseNursery\"\x1f\n\rCancelNursery\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xf6\x01\n\x12RunNurseryResponse\x12*\n\x06opened\x18\x01 \x01(\x0b\x32\x18.gopher.v1.NurseryOpenedH\x00\x12*\n\x07started\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ChildStartedH\x00\x12&\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x15.gopher.v1.ChildEndedH\x00\x12*\n\x06joined\x18\x04 \x01(\x0b\x32\x18.gopher.v1.NurseryJoinedH\x00\x12)\n\theartbeat\x18\x05 \x01(\x0b\x32\x14.gopher.v1.HeartbeatH\x00\x42\t\n\x07message\"9\n\rNurseryOpened\x12\x12\n\nnursery_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"Q\n\x0c\x43hildStarted\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"W\n\nChildEnded\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x1b\n\x03job\x18\x02 \x01(\x0b\x32\x0e.gopher.v1.Job\x12\x1c\n\x14\x63\x61ncelled_by_nursery\x18\x03 \x01(\x08\"\x0f\n\rNurseryJoined\"\x0b\n\tHeartbeat*{\n\rNurseryPolicy\x12\x1e\n\x1aNURSERY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12NURSERY_POLICY_ALL\x10\x01\x12\x16\n\x12NURSERY_POLICY_ANY\x10\x02\x12\x1a\n\x16NURSERY_POLICY_COLLECT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agopher/v1/job_stream.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x13gopher/v1/job.proto\x1a\x19gopher/v1/job_event.proto\"L\n\x16SubmitJobStreamRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\"\x98\x01\n\x17SubmitJobStreamResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x14\n\x0c\x64\x65\x64uplicated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"D\n\x0fWatchJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"6\n\x10WatchJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent\"\xf3\x01\n\x10WatchJobsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x37\n\x06labels\x18\x04 \x03(\x0b\x32\'.gopher.v1.WatchJobsRequest.LabelsEntry\x12\x0f\n\x07root_id\x18\x05 \x01(\t\x12&\n\x05kinds\x18\x06 \x03(\x0e\x32\x17.gopher.v1.JobEventKind\x12\x0e\n\x06\x63ursor\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x11WatchJobsResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent\"}\n\rRunJobRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\"4\n\x0eRunJobResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x13.gopher.v1.JobEvent\"\xee\x01\n\x11RunNurseryRequest\x12&\n\x04open\x18\x01 \x01(\x0b\x32\x16.gopher.v1.OpenNurseryH\x00\x12&\n\x05start\x18\x02 \x01(\x0b\x32\x15.gopher.v1.StartChildH\x00\x12(\n\x05\x63lose\x18\x03 \x01(\x0b\x32\x17.gopher.v1.CloseNurseryH\x00\x12*\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x18.gopher.v1.CancelNurseryH\x00\x12(\n\x05leave\x18\x05 \x01(\x0b\x32\x17.gopher.v1.LeaveNurseryH\x00\x42\t\n\x07message\"\x99\x01\n\x0bOpenNursery\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12(\n\x06policy\x18\x02 \x01(\x0e\x32\x18.gopher.v1.NurseryPolicy\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\r\n\x05queue\x18\x05 \x01(\t\"g\n\nStartChild\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x1f\n\x03job\x18\x02 \x01(\x0b\x32\x12.gopher.v1.JobSpec\x12\x16\n\x0emay_be_refused\x18\x03 \x01(\x08\x12\x10\n\x08\x64\x65tached\x18\x04 \x01(\x08\"\x0e\n\x0c\x43loseNursery\"7\n\rCancelNursery\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x16\n\x0ethrough_number\x18\x02 \x01(\x03\"\x0e\n\x0cLeaveNursery\"\xf6\x01\n\x12RunNurseryResponse\x12*\n\x06opened\x18\x01 \x01(\x0b\x32\x18.gopher.v1.NurseryOpenedH\x00\x12*\n\x07started\x18\x02 \x01(\x0b\x32\x17.gopher.v1.ChildStartedH\x00\x12&\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x15.gopher.v1.ChildEndedH\x00\x12*\n\x06joined\x18\x04 \x01(\x0b\x32\x18.gopher.v1.NurseryJoinedH\x00\x12)\n\theartbeat\x18\x05 \x01(\x0b\x32\x14.gopher.v1.HeartbeatH\x00\x42\t\n\x07message\"9\n\rNurseryOpened\x12\x12\n\nnursery_id\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"Q\n\x0c\x43hildStarted\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"W\n\nChildEnded\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x1b\n\x03job\x18\x02 \x01(\x0b\x32\x0e.gopher.v1.Job\x12\x1c\n\x14\x63\x61ncelled_by_nursery\x18\x03 \x01(\x08\"\x0f\n\rNurseryJoined\"\x0b\n\tHeartbeat*{\n\rNurseryPolicy\x12\x1e\n\x1aNURSERY_POLICY_UNSPECIFIED\x10\x00\x12\x16\n\x12NURSERY_POLICY_ALL\x10\x01\x12\x16\n\x12NURSERY_POLICY_ANY\x10\x02\x12\x1a\n\x16NURSERY_POLICY_COLLECT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCHJOBSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_WATCHJOBSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NURSERYPOLICY']._serialized_start=1951
-  _globals['_NURSERYPOLICY']._serialized_end=2074
+  _globals['_NURSERYPOLICY']._serialized_start=2090
+  _globals['_NURSERYPOLICY']._serialized_end=2213
   _globals['_SUBMITJOBSTREAMREQUEST']._serialized_start=146
   _globals['_SUBMITJOBSTREAMREQUEST']._serialized_end=222
   _globals['_SUBMITJOBSTREAMRESPONSE']._serialized_start=225
@@ -58,25 +58,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNJOBRESPONSE']._serialized_start=935
   _globals['_RUNJOBRESPONSE']._serialized_end=987
   _globals['_RUNNURSERYREQUEST']._serialized_start=990
-  _globals['_RUNNURSERYREQUEST']._serialized_end=1186
-  _globals['_OPENNURSERY']._serialized_start=1189
-  _globals['_OPENNURSERY']._serialized_end=1327
-  _globals['_STARTCHILD']._serialized_start=1329
-  _globals['_STARTCHILD']._serialized_end=1390
-  _globals['_CLOSENURSERY']._serialized_start=1392
-  _globals['_CLOSENURSERY']._serialized_end=1406
-  _globals['_CANCELNURSERY']._serialized_start=1408
-  _globals['_CANCELNURSERY']._serialized_end=1439
-  _globals['_RUNNURSERYRESPONSE']._serialized_start=1442
-  _globals['_RUNNURSERYRESPONSE']._serialized_end=1688
-  _globals['_NURSERYOPENED']._serialized_start=1690
-  _globals['_NURSERYOPENED']._serialized_end=1747
-  _globals['_CHILDSTARTED']._serialized_start=1749
-  _globals['_CHILDSTARTED']._serialized_end=1830
-  _globals['_CHILDENDED']._serialized_start=1832
-  _globals['_CHILDENDED']._serialized_end=1919
-  _globals['_NURSERYJOINED']._serialized_start=1921
-  _globals['_NURSERYJOINED']._serialized_end=1936
-  _globals['_HEARTBEAT']._serialized_start=1938
-  _globals['_HEARTBEAT']._serialized_end=1949
+  _globals['_RUNNURSERYREQUEST']._serialized_end=1228
+  _globals['_OPENNURSERY']._serialized_start=1231
+  _globals['_OPENNURSERY']._serialized_end=1384
+  _globals['_STARTCHILD']._serialized_start=1386
+  _globals['_STARTCHILD']._serialized_end=1489
+  _globals['_CLOSENURSERY']._serialized_start=1491
+  _globals['_CLOSENURSERY']._serialized_end=1505
+  _globals['_CANCELNURSERY']._serialized_start=1507
+  _globals['_CANCELNURSERY']._serialized_end=1562
+  _globals['_LEAVENURSERY']._serialized_start=1564
+  _globals['_LEAVENURSERY']._serialized_end=1578
+  _globals['_RUNNURSERYRESPONSE']._serialized_start=1581
+  _globals['_RUNNURSERYRESPONSE']._serialized_end=1827
+  _globals['_NURSERYOPENED']._serialized_start=1829
+  _globals['_NURSERYOPENED']._serialized_end=1886
+  _globals['_CHILDSTARTED']._serialized_start=1888
+  _globals['_CHILDSTARTED']._serialized_end=1969
+  _globals['_CHILDENDED']._serialized_start=1971
+  _globals['_CHILDENDED']._serialized_end=2058
+  _globals['_NURSERYJOINED']._serialized_start=2060
+  _globals['_NURSERYJOINED']._serialized_end=2075
+  _globals['_HEARTBEAT']._serialized_start=2077
+  _globals['_HEARTBEAT']._serialized_end=2088
 # @@protoc_insertion_point(module_scope)

@@ -296,7 +296,9 @@ Global___RunJobResponse: _TypeAlias = RunJobResponse  # noqa: Y015
 
 @_typing.final
 class RunNurseryRequest(_message.Message):
-    """What a client says of its nursery, in this order: one open, any number of starts, and a close or cancel."""
+    """What a client says of its nursery, in this order: one open; starts and cancels, any number; a close; and, once `joined` has come,
+    a leave.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -304,6 +306,7 @@ class RunNurseryRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___OpenNursery: ...
     @_builtins.property
@@ -312,6 +315,8 @@ class RunNurseryRequest(_message.Message):
     def close(self) -> Global___CloseNursery: ...
     @_builtins.property
     def cancel(self) -> Global___CancelNursery: ...
+    @_builtins.property
+    def leave(self) -> Global___LeaveNursery: ...
     def __init__(
         self,
         *,
@@ -319,12 +324,13 @@ class RunNurseryRequest(_message.Message):
         start: Global___StartChild | None = ...,
         close: Global___CloseNursery | None = ...,
         cancel: Global___CancelNursery | None = ...,
+        leave: Global___LeaveNursery | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "close", b"close", "message", b"message", "open", b"open", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "close", b"close", "leave", b"leave", "message", b"message", "open", b"open", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "close", b"close", "message", b"message", "open", b"open", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "close", b"close", "leave", b"leave", "message", b"message", "open", b"open", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "start", "close", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "start", "close", "cancel", "leave"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -338,11 +344,16 @@ class OpenNursery(_message.Message):
     POLICY_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     policy: Global___NurseryPolicy.ValueType
     """Default: all."""
     resume_token: _builtins.str
-    """Of an earlier stream of the same nursery, to go on with it; all else is then ignored."""
+    """Of an earlier stream of the same nursery, to go on with it; namespace, policy and grace are said again."""
+    queue: _builtins.str
+    """Where it is kept: a worker of this queue ends the children of a client that has vanished. Created if it is new. Default:
+    "default". Best that of the children.
+    """
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
         """How long the children go on once the client has vanished: 1 s to 5 minutes. Default: 10 s."""
@@ -354,10 +365,11 @@ class OpenNursery(_message.Message):
         policy: Global___NurseryPolicy.ValueType = ...,
         grace: _duration_pb2.Duration | None = ...,
         resume_token: _builtins.str = ...,
+        queue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "namespace", b"namespace", "policy", b"policy", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "namespace", b"namespace", "policy", b"policy", "queue", b"queue", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,19 +381,29 @@ class StartChild(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    MAY_BE_REFUSED_FIELD_NUMBER: _builtins.int
+    DETACHED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Chosen by the client, from 1 with no gap; one that was said before is answered again and starts nothing."""
+    """Chosen by the client, 1 to 10,000; one that was said before is answered again and starts nothing."""
+    may_be_refused: _builtins.bool
+    """A refusal is only answered; else a child that is refused counts as one that has failed."""
+    detached: _builtins.bool
+    """It goes on alone when the nursery is cancelled, and when its client vanishes."""
     @_builtins.property
-    def job(self) -> _job_pb2.JobSpec: ...
+    def job(self) -> _job_pb2.JobSpec:
+        """Its request id is not used: the number is."""
+
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         job: _job_pb2.JobSpec | None = ...,
+        may_be_refused: _builtins.bool = ...,
+        detached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detached", b"detached", "job", b"job", "may_be_refused", b"may_be_refused", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,7 +411,7 @@ Global___StartChild: _TypeAlias = StartChild  # noqa: Y015
 
 @_typing.final
 class CloseNursery(_message.Message):
-    """No more children: the stream ends with `joined` when all have ended."""
+    """No more children: `joined` comes when all have ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -406,24 +428,48 @@ Global___CloseNursery: _TypeAlias = CloseNursery  # noqa: Y015
 
 @_typing.final
 class CancelNursery(_message.Message):
-    """End all children; the stream ends with `joined` when they have."""
+    """End children; others may follow."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    THROUGH_NUMBER_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """For people; at most 255 bytes."""
+    through_number: _builtins.int
+    """The last number to end. Default: all that were started."""
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        through_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "through_number", b"through_number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelNursery: _TypeAlias = CancelNursery  # noqa: Y015
+
+@_typing.final
+class LeaveNursery(_message.Message):
+    """All was heard: forget the nursery. Comes when it is closed and all children but the detached have ended; the stream then ends with
+    OK. One that is not left so stands for its grace, and tells all once more to whoever resumes it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeaveNursery: _TypeAlias = LeaveNursery  # noqa: Y015
 
 @_typing.final
 class RunNurseryResponse(_message.Message):

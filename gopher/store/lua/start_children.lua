@@ -8,7 +8,8 @@
 -- ARGV[5] how many children are taken over from an earlier attempt
 -- ARGV[6..] of each child: place, `token.nursery.number`; record, `id policy fingerprint`; then the places that those taken over had;
 --   then the jobs to store, as submit.lua takes them
--- Returns: {OK, where they stand, ms, an answer a job as submit.lua gives it...}, {STALE_LEASE} or {NOT_FOUND}
+-- Returns: {OK, where they stand, ms, an answer a job as submit.lua gives it...}, {STALE_LEASE}, {NOT_FOUND} or, of a client's nursery
+--   some of whose children another stream has started under other ids, {TAKEN, place, id, ...}
 -- Moves: of children: none -> scheduled | enqueued
 -- include: lib/now.lua
 -- include: lib/queue.lua
@@ -25,6 +26,24 @@ if not job[1] and not is_client then
 end
 if not is_client and (job[1] ~= 'processing' or job[2] ~= token) then
   return {'STALE_LEASE'}
+end
+
+if is_client then
+  local places = {}
+  for i = 1, count do
+    places[i] = ARGV[4 + 2 * i]
+  end
+  local records = redis.call('hmget', family_key(id), unpack(places))
+  local taken = {'TAKEN'}
+  for i = 1, count do
+    local child = records[i] and string.match(records[i], '^(%S+)')
+    if child and child ~= string.match(ARGV[5 + 2 * i], '^(%S+)') then
+      taken[#taken + 1], taken[#taken + 2] = places[i], child
+    end
+  end
+  if #taken > 1 then
+    return taken
+  end
 end
 
 -- By steps of less than 1 ms in front of those that wait, but never by more than that before their parent's own place: so a tree is
