@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -14,13 +16,14 @@ import gopher
 from gopher.client import Client, TrioClient
 from gopher.runtime.apps import load_registry
 from tests.programs import ROOT, Program
+from tests.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import ModuleType
 
-PAGES: Final = ("structured-concurrency.md", "structured-concurrency-clientnursery.md")
+PAGE: Final = (ROOT / "docs" / "structured-concurrency.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -29,8 +32,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "client_nursery_page", raising=False)
-    text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in PAGES)
-    snippets = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    snippets = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     (tmp_path / "client_nursery_page.py").write_text("\n".join(snippets), encoding="utf-8")
     load_registry("client_nursery_page:registry")
     return sys.modules["client_nursery_page"]
@@ -62,3 +64,23 @@ def test_page_s_client_nurseries_do_what_the_page_says(page: ModuleType, address
     assert thumbs == ["a.thumb", "b.thumb"]
     assert fastest == 0.01
     assert state is gopher.JobState.CANCELLED
+
+
+def test_page_s_watches_tell_what_the_page_says(page: ModuleType, address: str) -> None:
+    """All that a handler gives out is told, in order, and of all jobs those are told that match."""
+    found: list[str] = []
+    with Client(address) as client, Client(address) as other:
+        chunks = page.watch(client)
+        thread = threading.Thread(target=lambda: found.extend(page.first_thumbnails(other, 2)), daemon=True)
+        thread.start()
+        until = time.monotonic() + PATIENCE_SECONDS
+        ids: list[str] = []
+        # Whoever follows says nobody when he has begun.
+        while thread.is_alive() and time.monotonic() < until:
+            ids.append(client.submit("thumbnail", {"name": "a"}))
+            client.result(ids[-1], wait=PATIENCE_SECONDS)
+        thread.join(PATIENCE_SECONDS)
+
+    assert chunks == [{"word": "a", "letters": 1}, {"word": "word", "letters": 4}]
+    assert len(found) == 2
+    assert set(found) <= set(ids)

@@ -23,6 +23,7 @@ PAGE: Final = (ROOT / "docs" / "structured-concurrency.md").read_text(encoding="
 RUN: Final = {
     "album": (["a", "b"], ["a.thumb", "b.thumb"]),
     "fastest": ([60.0, 0.01], 0.01),
+    "digest": (["a", "word"], 2),
     "report": (0.01, None),
     "crawl": (["one.example"], None),
 }
