@@ -15,6 +15,7 @@ import trio
 
 from gopher import config
 from gopher.cli import options, output
+from gopher.config import WorkerConfig
 from gopher.edge import methods
 from gopher.edge.grpc_server import GrpcServer, Limits
 from gopher.edge.health import Health
@@ -24,7 +25,9 @@ from gopher.edge.rest import RestServer, operations
 from gopher.edge.rest_calls import Bounds
 from gopher.errors import StartError, StoreError
 from gopher.kin.carrier import Carrier
+from gopher.retry import RetryPolicy
 from gopher.runtime.signals import watch_signals
+from gopher.runtime.upkeep import Upkeep
 from gopher.service.admin import Admin
 from gopher.service.bulk import Bulk
 from gopher.service.bulk_runner import BulkRunner
@@ -34,6 +37,8 @@ from gopher.service.nurseries import Nurseries
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
 from gopher.service.readiness import Readiness
+from gopher.service.remote_session import Terms
+from gopher.service.remote_workers import RemoteWorkers
 from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.stats import read_stats
@@ -46,6 +51,9 @@ from gopher.telemetry.histogram import Durations
 if TYPE_CHECKING:
     from gopher.config import ServerConfig, Settings
 
+REMOTE_POLL_SECONDS: Final = 5.0
+LONGEST_SWEEP_SECONDS: Final = 5.0
+"""Both as a worker of ours has them."""
 WATCHDOG_SPARE_SECONDS: Final = 10.0
 """How much longer than the grace a stop may take before the process ends itself."""
 STUCK_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
@@ -84,7 +92,10 @@ class Server:
         self._bulk_runner = BulkRunner(store)
         self._attachments = store.attachments
         self._carrier = Carrier(store, accept_unknown_types=settings.accept_unknown_types)
-        services = _services(settings, store, self._carrier, self._health)
+        self._upkeep = Upkeep(
+            store, poll_seconds=REMOTE_POLL_SECONDS, sweep_seconds=min(LONGEST_SWEEP_SECONDS, settings.remote_lease_seconds / 3)
+        )
+        services = _services(settings, store, self._carrier, self._health, self._upkeep)
         rpcs = Durations()
         exposition = Exposition(
             partial(read_stats, store), rpcs=rpcs, requests=Durations(), scripts=store.link.script_durations
@@ -117,6 +128,7 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._readiness.run)
                 nursery.start_soon(self._bulk_runner.run)
+                await nursery.start(self._upkeep.run)
                 nursery.start_soon(self._attachments.run)
                 nursery.start_soon(self._carrier.run)
                 async with trio.open_nursery() as answering:
@@ -144,7 +156,7 @@ def _rest(address: str, settings: ServerConfig, services: Services, exposition: 
     return RestServer(address, operations(services), services.health, bounds, exposition)
 
 
-def _services(settings: ServerConfig, store: Store, carrier: Carrier, health: Health) -> Services:
+def _services(settings: ServerConfig, store: Store, carrier: Carrier, health: Health, upkeep: Upkeep) -> Services:
     pages = Pages(store.registry)
     queues = Queues(store)
     jobs = Jobs(
@@ -172,7 +184,19 @@ def _services(settings: ServerConfig, store: Store, carrier: Carrier, health: He
         schedules=schedules,
         admin=admin,
         bulk=Bulk(store),
+        workers=RemoteWorkers(store, upkeep, _terms(settings)),
         health=health,
+    )
+
+
+def _terms(settings: ServerConfig) -> Terms:
+    """Return what workers on streams are offered: but for the lease, what a worker of ours has unless told otherwise."""
+    worker = WorkerConfig()
+    return Terms(
+        lease_seconds=settings.remote_lease_seconds,
+        poll_seconds=REMOTE_POLL_SECONDS,
+        max_result_bytes=worker.max_result_bytes,
+        policy=RetryPolicy(max_attempts=worker.max_retries + 1),
     )
 
 

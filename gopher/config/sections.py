@@ -130,6 +130,13 @@ class ServerConfig(Section):
         "How long a stop lets calls finish before it ends them, seconds.",
         parse=parse_seconds,
     )
+    remote_lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = setting(
+        30.0,
+        "--remote-lease",
+        "GOPHER_REMOTE_LEASE",
+        "As --lease of a worker, for workers that are connected over WorkerService, seconds.",
+        parse=parse_seconds,
+    )
 
     def conflicts(self) -> Iterator[str]:
         """Refuse plaintext that leaves the machine, and a payload that no message can carry."""

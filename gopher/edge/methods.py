@@ -12,6 +12,7 @@ from gopher_pb.v1 import job_service_pb2 as job_pb
 from gopher_pb.v1 import job_stream_pb2
 from gopher_pb.v1 import queue_service_pb2 as queue_pb
 from gopher_pb.v1 import schedule_service_pb2 as schedule_pb
+from gopher_pb.v1 import worker_service_pb2 as worker_pb
 
 from gopher.edge.interceptors import AttachedMethod, BatchedMethod, DuplexMethod, StreamMethod, UnaryMethod
 from gopher.telemetry import tracing
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gopher.service.limits import FlowControl
     from gopher.service.nurseries import Nurseries
     from gopher.service.queues import Queues
+    from gopher.service.remote_workers import RemoteWorkers
     from gopher.service.run import Runs
     from gopher.service.schedules import Schedules
     from gopher.service.watch import Watch
@@ -36,8 +38,9 @@ JOBS: Final = "gopher.v1.JobService"
 QUEUES: Final = "gopher.v1.QueueService"
 SCHEDULES: Final = "gopher.v1.ScheduleService"
 ADMIN: Final = "gopher.v1.AdminService"
+WORKERS: Final = "gopher.v1.WorkerService"
 HEALTH: Final = "grpc.health.v1.Health"
-SERVICES: Final = (JOBS, QUEUES, SCHEDULES, ADMIN)
+SERVICES: Final = (JOBS, QUEUES, SCHEDULES, ADMIN, WORKERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,7 @@ class Services:
     schedules: Schedules
     admin: Admin
     bulk: Bulk
+    workers: RemoteWorkers
     health: Health
 
     def methods(self, calls: trio.Nursery, streams: trio.Nursery) -> list[Method]:
@@ -68,6 +72,7 @@ class Services:
             *self._queue_methods(calls),
             *self._schedule_methods(calls),
             *self._admin_methods(calls, streams),
+            DuplexMethod(f"/{WORKERS}/Connect", worker_pb.ConnectRequest, streams, self.workers.connect),
             UnaryMethod(f"/{HEALTH}/Check", health_pb2.HealthCheckRequest, calls, self.health.check),
             # It ends by itself when the server stops, having said so.
             StreamMethod(f"/{HEALTH}/Watch", health_pb2.HealthCheckRequest, calls, self.health.watch),

@@ -104,6 +104,14 @@ class QueueMeter:
                 outcome = settlement.outcome.value
                 of_type.others[outcome] = of_type.others.get(outcome, 0) + 1
 
+    def count_attempt(self, job_type: str, outcome: Outcome, seconds: float) -> None:
+        """Count one attempt whose outcome is written, and that ran elsewhere for so long."""
+        of_type = self._of_type(job_type)
+        of_type.buckets[bisect_left(BOUNDS, seconds)] += 1
+        of_type.seconds += seconds
+        if outcome is not Outcome.SUCCEEDED:
+            of_type.others[outcome.value] = of_type.others.get(outcome.value, 0) + 1
+
     def _of_type(self, job_type: str) -> _OfType:
         of_type = self._types.get(job_type)
         if of_type is None:

@@ -11,9 +11,9 @@ Whatever a handler raises or returns is its attempt's outcome, and never the end
 from __future__ import annotations
 
 import math
-import random
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
@@ -23,12 +23,12 @@ import trio
 
 from gopher.contexts import AttemptCancelled, JobContext
 from gopher.errors import PayloadMismatchError, ResultInvalidError
-from gopher.handlers import LONGEST_DELAY_SECONDS, Discard, Retry, Snooze
+from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
-from gopher.retry import RetryPolicy
 from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
 from gopher.runtime.nurseries import trio_block
 from gopher.runtime.scopes import CancelReason
+from gopher.store import settlements
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
 from gopher.telemetry import log, tracing
@@ -51,8 +51,6 @@ Taken: TypeAlias = "tuple[RunningAttempt, Outcomes]"
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-_UNHANDLED_SECONDS: Final = 5.0
-"""How long a job of a type that this worker lacks stays out of its way; chosen: a rolling deploy's worker is not far."""
 _encode_result = msgspec.json.Encoder().encode
 
 # Numbers of gRPC status codes (google/rpc/code.proto), for a job's failure.
@@ -145,7 +143,9 @@ class Runner:
         finally:
             if attempt is not None and outcomes is not None:
                 attempt.end()
-                outcomes.put_nowait(attempt, _release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+                outcomes.put_nowait(
+                    attempt, settlements.release(attempt.job) if is_torn_down else self._failure(attempt, error, scope)
+                )
             slot.attempt = None
         return attempt is None
 
@@ -259,7 +259,7 @@ class Runner:
             failure = Failure(
                 reason="EXPIRED", message="the job's deadline passed before the attempt had ended", code=_CODE_DEADLINE_EXCEEDED
             )
-            return Settlement(job.id, job.token, Move.BURY, Outcome.TIMED_OUT, 0, b"", encode_failure(failure))
+            return settlements.bury(job, Outcome.TIMED_OUT, failure)
         failure = Failure(
             reason="TIMED_OUT", message=f"the attempt was ended after {limit_seconds:g} s", code=_CODE_DEADLINE_EXCEEDED
         )
@@ -268,7 +268,7 @@ class Runner:
     def _raised(self, job: ClaimedJob, spec: HandlerSpec, error: BaseException) -> Settlement:
         match error:
             case Snooze():
-                return _snooze(job, error.seconds)
+                return settlements.snooze(job, error.seconds)
             case Discard():
                 failure = Failure(reason="DISCARDED", message=message_of(error), code=_CODE_ABORTED)
             case PayloadMismatchError() | ResultInvalidError():
@@ -285,32 +285,13 @@ class Runner:
                     advised_ms = failure.retry_after_ms
                     after_seconds = None if advised_ms is None else advised_ms / 1000
                     return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=after_seconds)
-        return Settlement(job.id, job.token, Move.BURY, Outcome.RAISED, 0, b"", encode_failure(failure))
+        return settlements.bury(job, Outcome.RAISED, failure)
 
     def _retry_or_bury(
         self, job: ClaimedJob, spec: HandlerSpec, outcome: Outcome, failure: Failure, *, after_seconds: float | None = None
     ) -> Settlement:
-        policy = self._policy(job, spec)
-        # Attempts that crashed, and those of an earlier generation, are counted apart.
-        failures = max(1, job.attempt - (job.number(b"crashes") or 0) - (job.number(b"spent") or 0))
-        encoded = encode_failure(failure)
-        if not policy.has_attempt_after(failures) or failure.reason in job.non_retryable_reasons:
-            return Settlement(job.id, job.token, Move.BURY, outcome, 0, b"", encoded)
-        delay_seconds = policy.delay_seconds(failures, random.random) if after_seconds is None else after_seconds
-        return Settlement(job.id, job.token, Move.RETRY, outcome, _ms(delay_seconds), b"", encoded)
-
-    def _policy(self, job: ClaimedJob, spec: HandlerSpec) -> RetryPolicy:
-        """What the submitter set, and for the rest what the handler declares."""
-        declared = spec.retry_policy
-        initial_ms = job.number(b"backoff_initial_ms")
-        max_ms = job.number(b"backoff_max_ms")
-        multiplier = job.decimal(b"backoff_multiplier")
-        return RetryPolicy(
-            max_attempts=job.number(b"max_attempts") or (spec.max_attempts or self._max_attempts),
-            backoff_initial_seconds=declared.backoff_initial_seconds if initial_ms is None else initial_ms / 1000,
-            backoff_max_seconds=declared.backoff_max_seconds if max_ms is None else max_ms / 1000,
-            backoff_multiplier=declared.backoff_multiplier if multiplier is None else multiplier,
-        )
+        declared = replace(spec.retry_policy, max_attempts=spec.max_attempts or self._max_attempts)
+        return settlements.retry_or_bury(job, declared, outcome, failure, after_seconds=after_seconds)
 
 
 def _limit(attempt: RunningAttempt, spec: HandlerSpec) -> tuple[float | None, bool]:
@@ -335,15 +316,7 @@ def _left_seconds(attempt: RunningAttempt) -> float:
 
 def _unhandled(job: ClaimedJob) -> Settlement:
     _log.warning("attempt.unhandled", job_id=job.id, type=job.type)
-    return _snooze(job, _UNHANDLED_SECONDS)
-
-
-def _snooze(job: ClaimedJob, seconds: float) -> Settlement:
-    return Settlement(job.id, job.token, Move.SNOOZE, Outcome.CANCELLED, _ms(seconds))
-
-
-def _release(job: ClaimedJob) -> Settlement:
-    return Settlement(job.id, job.token, Move.RELEASE, Outcome.CANCELLED)
+    return settlements.unhandled(job)
 
 
 def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settlement:
@@ -353,9 +326,4 @@ def _ended_by_us(attempt: RunningAttempt, error: BaseException | None) -> Settle
         failure = b"" if error is None or isinstance(error, AttemptCancelled) else encode_failure(describe(error))
         return Settlement(job.id, job.token, Move.ACKNOWLEDGE_CANCEL, Outcome.CANCELLED, 0, b"", failure)
     # With the lease lost the release is refused, which is right: the job is somebody else's.
-    return _release(job)
-
-
-def _ms(seconds: float) -> int:
-    # In this order NaN, which is neither above nor below anything, counts as nothing.
-    return round(min(LONGEST_DELAY_SECONDS, max(0.0, seconds)) * 1000)
+    return settlements.release(job)

@@ -122,6 +122,7 @@ def worker_message(worker: WorkerInfo) -> worker_pb2.Worker:
         ],
         blocked=None if said.blocked is None else _loop_block(said.blocked),
         blocked_totals=map(_loop_block, said.blocked_totals),
+        labels=said.labels,
     )
 
 

@@ -161,11 +161,25 @@ class Control:
 
         The words: `wake`; `due` and `schedule` with the moment in ms; `cancel` with job id, token, grace in ms and reason; `watched`
         with the id of a job that runs, once it has a history; `drain` with the id of a worker and grace in ms, -1 for its own;
-        `tree` with job id, token and the question to answer.
+        `tree` with job id, token and the question to answer; `session` with the id of a worker on a stream and the number of its new
+        session.
         """
+        await self._link.subscribe(keys.control(namespace, queue).encode(), _parsing(receive))
 
-        def parse(message: bytes) -> None:
-            word, *rest = message.decode(errors="replace").split(" ", 4)
-            receive(word, rest)
+    @asynccontextmanager
+    async def hear(self, namespace: str, queue: str, receive: Callable[[str, list[str]], None]) -> AsyncIterator[None]:
+        """Do as `listen` while the block lasts."""
+        channel, handler = keys.control(namespace, queue).encode(), _parsing(receive)
+        await self._link.subscribe(channel, handler)
+        try:
+            yield
+        finally:
+            await self._link.unsubscribe(channel, handler)  # noqa: ASYNC102 - takes effect before its first checkpoint
 
-        await self._link.subscribe(keys.control(namespace, queue).encode(), parse)
+
+def _parsing(receive: Callable[[str, list[str]], None]) -> Callable[[bytes], None]:
+    def parse(message: bytes) -> None:
+        word, *rest = message.decode(errors="replace").split(" ", 4)
+        receive(word, rest)
+
+    return parse

@@ -139,6 +139,11 @@ def changes(namespace: str, name: str) -> str:
     return queue(namespace, name) + "changes"
 
 
+def assigned(namespace: str, name: str, worker: str) -> str:
+    """Return the key of what a worker on a stream was assigned: a hash, id of the job -> token, and the session that claims."""
+    return f"{queue(namespace, name)}assigned:{worker}"
+
+
 def schedules(namespace: str, name: str) -> str:
     """Return the key of the schedules of a queue: a sorted set of names by the moment they are due, ms; `inf` for those paused."""
     return queue(namespace, name) + "schedules"

@@ -14,6 +14,8 @@ from gopher.store.scripts import Script, execute_sync
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gopher.store.resp import Reply
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseFinding:
@@ -24,12 +26,14 @@ class LeaseFinding:
         token: Of the lease.
         is_lost: Whether the job is somebody else's or nobody's; nothing was extended.
         grace_seconds: When it is not lost, a cancel was asked for: how long cleanup may take.
+        reason: Of the cancel.
     """
 
     job_id: str
     token: int
     is_lost: bool
     grace_seconds: float = 0.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +84,10 @@ class Leases:
         Raises:
             StoreError: Redis failed; leases may have been extended.
         """
-        tokens = dict(leases)
         args: list[str | int] = [lease_ms]
         for lease in leases:
             args += lease
-        findings = []
-        for reply in self._extend.call_sync(self._client, [keys.settings(self._namespace, queue)], args):
-            job_id = reply[1].decode()
-            if reply[0] == b"LOST":
-                findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=True))
-            else:
-                findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=False, grace_seconds=reply[2] / 1000))
-        return findings
+        return read_findings(leases, self._extend.call_sync(self._client, [keys.settings(self._namespace, queue)], args))
 
     def claimed(self, queue: str, worker: str, claim_id: str) -> list[tuple[str, int]]:
         """Return id and lease token of each job that a claim took; none once the worker has claimed again.
@@ -129,9 +125,30 @@ class Leases:
         Raises:
             StoreError: Redis failed.
         """
-        word, *rest = self._beat.call_sync(self._client, [keys.workers(self._namespace)], [worker, life_ms, description])
-        return DrainOrder(None if rest[0] < 0 else rest[0] / 1000) if word == b"DRAIN" else None
+        return read_order(self._beat.call_sync(self._client, [keys.workers(self._namespace)], [worker, life_ms, description]))
 
     def close(self) -> None:
         """Let go of the connection."""
         self._client.close()
+
+
+def read_findings(leases: Sequence[tuple[str, int]], replies: Sequence[Reply]) -> list[LeaseFinding]:
+    """Return what `extend.lua` has found of some leases."""
+    tokens = dict(leases)
+    findings = []
+    for word, name, *rest in replies:
+        job_id = name.decode()
+        if word == b"LOST":
+            findings.append(LeaseFinding(job_id, tokens[job_id], is_lost=True))
+        else:
+            grace_ms, reason = rest
+            findings.append(
+                LeaseFinding(job_id, tokens[job_id], is_lost=False, grace_seconds=grace_ms / 1000, reason=reason.decode())
+            )
+    return findings
+
+
+def read_order(reply: Reply) -> DrainOrder | None:
+    """Return the order that `beat.lua` tells of."""
+    word, *rest = reply
+    return DrainOrder(None if rest[0] < 0 else rest[0] / 1000) if word == b"DRAIN" else None

@@ -69,6 +69,10 @@ class Claim(NamedTuple):
     refused: tuple[str, ...]
 
 
+REPLACED: Final = Claim([], ())
+"""The answer to a session that claims no more."""
+
+
 class Settlement(NamedTuple):
     """How an attempt ended, and what becomes of the job: the arguments of `settle.lua`.
 
@@ -218,11 +222,12 @@ class Lifecycle:
             worker: Id of the worker.
             count: 1 to 100.
             lease_ms: How long the leases stand unless extended.
-            claim_id: The same id again gives the same jobs: for a call whose reply was lost.
+            claim_id: The same id again gives the same jobs: for a call whose reply was lost. Of a worker on a stream `@SESSION.N`.
             bounds: What this worker takes fewer jobs of.
 
         Returns:
-            At most `count` jobs; None when the queue is paused.
+            At most `count` jobs; None when the queue is paused; REPLACED when the claim's id names a session, and a later one claims for
+            the worker.
 
         Cancellation:
             The jobs may have been claimed; the next claim under the same id gives them.
@@ -231,8 +236,8 @@ class Lifecycle:
         for bound in bounds:
             args += bound
         reply = await self._claim(self._link, [keys.settings(namespace, queue)], args)
-        if reply[0] == b"PAUSED":
-            return None
+        if reply[0] != b"OK":
+            return REPLACED if reply[0] == b"REPLACED" else None
         now_ms = reply[1]
         refused = tuple(reply[2].decode().split()) if reply[2] else ()
         return Claim([ClaimedJob(entry, now_ms) for entry in reply[3:]], refused)

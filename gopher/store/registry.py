@@ -68,6 +68,7 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
         stuck_attempts: More about those that are stuck.
         blocked: What blocks its loop now; None when nothing does.
         blocked_totals: For how long its loop has been blocked since it started, by type and function.
+        labels: Of a worker on a stream, as it has told them.
     """
 
     host: str
@@ -88,6 +89,7 @@ class WorkerDescription(msgspec.Struct, frozen=True, kw_only=True):
     stuck_attempts: list[StuckAttempt] = []
     blocked: LoopBlock | None = None
     blocked_totals: list[LoopBlock] = []
+    labels: dict[str, str] = {}
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gopher.store.assignments import Assignments
 from gopher.store.attached_jobs import AttachedJobs
 from gopher.store.attachments import Attachments
 from gopher.store.audit import Audit
@@ -43,6 +44,7 @@ class Store:
         """Connects and keeps the connection until cancelled; see `Link.run`."""
         self.registry = Registry(self.link)
         self.lifecycle = Lifecycle(self.link, self.registry)
+        self.assignments = Assignments(self.link)
         self.outbox = Outbox(self.link, self.registry)
         self.families = Families(self.link, self.registry)
         self.attachments = Attachments(self.link)

@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2, status_pb2
 from gopher import errors
 from gopher.errors import GopherError, InvalidRequestError, Violation
 from gopher.job import REASON_PATTERN, Failure
+from gopher.wire import worker_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -130,6 +131,9 @@ TABLE: Final = (
     Row(errors.NurseryTooDeepError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.TooManyBulkOperationsError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(SlowReaderError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7, retry_after_seconds=1.0),
+    Row(worker_errors.WorkerReplacedError, grpc.StatusCode.ABORTED, 4),
+    Row(worker_errors.ServerBusyError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7, retry_after_seconds=1.0),
+    Row(worker_errors.WorkerSilentError, grpc.StatusCode.ABORTED, 4, retry_after_seconds=1.0),
     Row(errors.PayloadMismatchError, grpc.StatusCode.INVALID_ARGUMENT, 1),
     Row(errors.ResultInvalidError, grpc.StatusCode.INVALID_ARGUMENT, 1),
     Row(errors.JobFailedError, grpc.StatusCode.ABORTED, 8),
@@ -255,6 +259,11 @@ def failure_of_call(error: BaseException) -> Failure:
         if key == DETAILS_KEY and isinstance(value, bytes):
             with suppress(DecodeError):
                 status.MergeFrom(status_pb2.Status.FromString(value[:_MAX_FOREIGN_BYTES]))
+    return foreign_failure(status)
+
+
+def foreign_failure(status: status_pb2.Status) -> Failure:
+    """Return the failure of an attempt as a program that is not ours has told it, as far as 1 KiB of each part holds it."""
     failure = failure_from_status(status)
     reason = failure.reason if _REASON.fullmatch(failure.reason) else "HANDLER_RAISED"
     room, details = MAX_DETAILS_BYTES, []

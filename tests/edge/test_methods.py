@@ -9,7 +9,7 @@ import trio
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from gopher_pb.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, schedule_service_pb2
+from gopher_pb.v1 import admin_service_pb2, job_service_pb2, queue_service_pb2, schedule_service_pb2, worker_service_pb2
 
 from gopher.edge import methods, reflection
 from gopher.edge.health import Health
@@ -17,6 +17,8 @@ from gopher.edge.interceptors import BatchedMethod, UnaryMethod
 from gopher.edge.methods import Services
 from gopher.errors import GopherError
 from gopher.kin.carrier import Carrier
+from gopher.retry import RetryPolicy
+from gopher.runtime.upkeep import Upkeep
 from gopher.service.admin import Admin
 from gopher.service.bulk import Bulk
 from gopher.service.jobs import Jobs
@@ -24,6 +26,8 @@ from gopher.service.limits import FlowControl
 from gopher.service.nurseries import Nurseries
 from gopher.service.pages import Pages
 from gopher.service.queues import Queues
+from gopher.service.remote_session import Terms
+from gopher.service.remote_workers import RemoteWorkers
 from gopher.service.run import Runs
 from gopher.service.schedules import Schedules
 from gopher.service.watch import Watch
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 
     from gopher.edge.interceptors import Method
 
-FILES = (admin_service_pb2, job_service_pb2, queue_service_pb2, schedule_service_pb2)
+FILES = (admin_service_pb2, job_service_pb2, queue_service_pb2, schedule_service_pb2, worker_service_pb2)
 
 
 def services() -> Services:
@@ -56,6 +60,7 @@ def services() -> Services:
         schedules=schedules,
         admin=admin,
         bulk=Bulk(store),
+        workers=RemoteWorkers(store, Upkeep(store, poll_seconds=1, sweep_seconds=1), Terms(policy=RetryPolicy())),
         flow=FlowControl(store, queues),
         health=Health([]),
     )

@@ -25,11 +25,15 @@ from gopher.store.registry import LoopBlock, WorkerDescription
 from gopher.store.scripts import Script
 from gopher.store.store import Store
 from tests.service.nursery_rig import Desk
+from tests.service.remote_rig import serving_workers
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import trio
 
     from gopher.store.codec import ClaimedJob
+    from tests.service.remote_rig import Remote
 
 FAILURE = codec.encode_failure(Failure(reason="HANDLER_RAISED", message="no"))
 
@@ -129,3 +133,10 @@ async def rig(store: Store, namespace: str) -> Rig:
 async def desk(store: Store, redis_url: str, namespace: str, nursery: trio.Nursery) -> Desk:
     """A server of nurseries that takes every type, for a namespace of the test's own."""
     return Desk(store, redis_url, namespace, nursery)
+
+
+@pytest.fixture
+async def remote(rig: Rig) -> AsyncIterator[Remote]:
+    """The service of workers on streams, in the same namespace."""
+    async with serving_workers(rig) as serving:
+        yield serving

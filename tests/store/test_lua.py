@@ -151,6 +151,7 @@ async def drain(rig: Rig, url: str) -> None:
     await drain_limits(rig)
     await drain_breakers(rig)
     await drain_families(rig)
+    await rig.store.assignments.resume(rig.namespace, rig.queue, worker="w", session=1, lease_ms=1000, leases=[])
     await lifecycle.purge(rig.namespace, rig.queue)
 
 

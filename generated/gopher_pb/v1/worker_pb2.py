@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gopher/v1/worker.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0cStuckAttempt\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08hangs_at\x18\x03 \x01(\t\"\xca\x04\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12-\n\x06queues\x18\x05 \x03(\x0b\x32\x1d.gopher.v1.Worker.QueuesEntry\x12\r\n\x05types\x18\x06 \x03(\t\x12\x12\n\nslot_count\x18\x07 \x01(\x05\x12\x17\n\x0f\x62usy_slot_count\x18\x08 \x01(\x05\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12\x15\n\rstuck_job_ids\x18\x0c \x03(\t\x12\x13\n\x0butilisation\x18\r \x01(\x01\x12\x1b\n\x13\x61ttempts_per_second\x18\x0e \x01(\x01\x12\x16\n\x0eresident_bytes\x18\x0f \x01(\x03\x12\x11\n\tcpu_cores\x18\x10 \x01(\x01\x12/\n\x0estuck_attempts\x18\x11 \x03(\x0b\x32\x17.gopher.v1.StuckAttempt\x12%\n\x07\x62locked\x18\x12 \x01(\x0b\x32\x14.gopher.v1.LoopBlock\x12,\n\x0e\x62locked_totals\x18\x13 \x03(\x0b\x32\x14.gopher.v1.LoopBlock\x1a-\n\x0bQueuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"l\n\tLoopBlock\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12/\n\x0c\x62locked_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gopher/v1/worker.proto\x12\tgopher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\x0cStuckAttempt\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x10\n\x08hangs_at\x18\x03 \x01(\t\"\xa8\x05\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12\x0f\n\x07version\x18\x04 \x01(\t\x12-\n\x06queues\x18\x05 \x03(\x0b\x32\x1d.gopher.v1.Worker.QueuesEntry\x12\r\n\x05types\x18\x06 \x03(\t\x12\x12\n\nslot_count\x18\x07 \x01(\x05\x12\x17\n\x0f\x62usy_slot_count\x18\x08 \x01(\x05\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x0b \x01(\x08\x12\x15\n\rstuck_job_ids\x18\x0c \x03(\t\x12\x13\n\x0butilisation\x18\r \x01(\x01\x12\x1b\n\x13\x61ttempts_per_second\x18\x0e \x01(\x01\x12\x16\n\x0eresident_bytes\x18\x0f \x01(\x03\x12\x11\n\tcpu_cores\x18\x10 \x01(\x01\x12/\n\x0estuck_attempts\x18\x11 \x03(\x0b\x32\x17.gopher.v1.StuckAttempt\x12%\n\x07\x62locked\x18\x12 \x01(\x0b\x32\x14.gopher.v1.LoopBlock\x12,\n\x0e\x62locked_totals\x18\x13 \x03(\x0b\x32\x14.gopher.v1.LoopBlock\x12-\n\x06labels\x18\x14 \x03(\x0b\x32\x1d.gopher.v1.Worker.LabelsEntry\x1a-\n\x0bQueuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"l\n\tLoopBlock\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12/\n\x0c\x62locked_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKER_QUEUESENTRY']._loaded_options = None
   _globals['_WORKER_QUEUESENTRY']._serialized_options = b'8\001'
+  _globals['_WORKER_LABELSENTRY']._loaded_options = None
+  _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_STUCKATTEMPT']._serialized_start=102
   _globals['_STUCKATTEMPT']._serialized_end=164
   _globals['_WORKER']._serialized_start=167
-  _globals['_WORKER']._serialized_end=753
-  _globals['_WORKER_QUEUESENTRY']._serialized_start=708
-  _globals['_WORKER_QUEUESENTRY']._serialized_end=753
-  _globals['_LOOPBLOCK']._serialized_start=755
-  _globals['_LOOPBLOCK']._serialized_end=863
+  _globals['_WORKER']._serialized_end=847
+  _globals['_WORKER_QUEUESENTRY']._serialized_start=755
+  _globals['_WORKER_QUEUESENTRY']._serialized_end=800
+  _globals['_WORKER_LABELSENTRY']._serialized_start=802
+  _globals['_WORKER_LABELSENTRY']._serialized_end=847
+  _globals['_LOOPBLOCK']._serialized_start=849
+  _globals['_LOOPBLOCK']._serialized_end=957
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,26 @@ class Worker(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     HOST_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
@@ -92,6 +112,7 @@ class Worker(_message.Message):
     STUCK_ATTEMPTS_FIELD_NUMBER: _builtins.int
     BLOCKED_FIELD_NUMBER: _builtins.int
     BLOCKED_TOTALS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     host: _builtins.str
     pid: _builtins.int
@@ -133,6 +154,10 @@ class Worker(_message.Message):
     def blocked_totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoopBlock]:
         """For how long its loop has been blocked since it started, by type and function."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of a worker on a stream, as its hello has them."""
+
     def __init__(
         self,
         *,
@@ -155,10 +180,11 @@ class Worker(_message.Message):
         stuck_attempts: _abc.Iterable[Global___StuckAttempt] | None = ...,
         blocked: Global___LoopBlock | None = ...,
         blocked_totals: _abc.Iterable[Global___LoopBlock] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "heartbeat_time", b"heartbeat_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "blocked", b"blocked", "blocked_totals", b"blocked_totals", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_attempts", b"stuck_attempts", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts_per_second", b"attempts_per_second", "blocked", b"blocked", "blocked_totals", b"blocked_totals", "busy_slot_count", b"busy_slot_count", "cpu_cores", b"cpu_cores", "draining", b"draining", "heartbeat_time", b"heartbeat_time", "host", b"host", "id", b"id", "labels", b"labels", "pid", b"pid", "queues", b"queues", "resident_bytes", b"resident_bytes", "slot_count", b"slot_count", "start_time", b"start_time", "stuck_attempts", b"stuck_attempts", "stuck_job_ids", b"stuck_job_ids", "types", b"types", "utilisation", b"utilisation", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ConnectRequest(_message.Message):
-    """What a worker says. The first frame is a hello."""
+    """What a worker says. The first frame is a hello; a worker that has nothing to say sends an extend with no lease every third of a
+    lease, so that it is known to live.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -78,6 +80,7 @@ class ConnectResponse(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    EXTENDED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -92,6 +95,8 @@ class ConnectResponse(_message.Message):
     def drain(self) -> Global___Drain: ...
     @_builtins.property
     def ping(self) -> Global___Ping: ...
+    @_builtins.property
+    def extended(self) -> Global___Extended: ...
     def __init__(
         self,
         *,
@@ -102,12 +107,13 @@ class ConnectResponse(_message.Message):
         settled: Global___Settled | None = ...,
         drain: Global___Drain | None = ...,
         ping: Global___Ping | None = ...,
+        extended: Global___Extended | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "lease_lost", b"lease_lost", "ping", b"ping", "settled", b"settled", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cancel", b"cancel", "drain", b"drain", "extended", b"extended", "frame", b"frame", "lease_lost", b"lease_lost", "ping", b"ping", "settled", b"settled", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cancel", b"cancel", "drain", b"drain", "frame", b"frame", "lease_lost", b"lease_lost", "ping", b"ping", "settled", b"settled", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "cancel", b"cancel", "drain", b"drain", "extended", b"extended", "frame", b"frame", "lease_lost", b"lease_lost", "ping", b"ping", "settled", b"settled", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assignment", "cancel", "lease_lost", "settled", "drain", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["welcome", "assignment", "cancel", "lease_lost", "settled", "drain", "ping", "extended"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -167,29 +173,36 @@ class Hello(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
-    LAST_ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
+    """Default: default."""
     version: _builtins.str
     """Of the worker's program, for people."""
     slots: _builtins.int
-    """Jobs that it runs at most at once, for people and for `gopher workers`."""
+    """Jobs that it runs at most at once, for people: what it is given is for its credit to say. 0 to 1,000."""
     resume_token: _builtins.str
-    """Of the welcome of an earlier stream, to go on as the same worker; empty for a new one."""
-    last_assignment: _builtins.int
-    """With a resume token: the number of the last assignment that it has received."""
+    """Of the last welcome, to go on as the same worker; empty for a new one."""
+    stream: _builtins.int
+    """Counts the streams that the worker has opened, from 1, also those that came to nothing: of two streams the later one counts,
+    whichever arrives first.
+    """
     @_builtins.property
     def queues(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """What it takes jobs from, each with its share of the claims, >= 1."""
+        """What it takes jobs from, 1 to 64 queues, each with its share of the claims, 1 to 1,000. Those of an earlier stream that it goes on
+        from must be the same.
+        """
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it has handlers for; a job of another type is given back."""
+        """What it has handlers for, 1 to 1,000; a job of another type is given back, and runs elsewhere."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
-        """With a resume token: the leases that it still holds. All others of this worker are taken as never begun, and given to it again."""
+        """With a resume token: of every assignment received, the lease, until its outcome is confirmed by settled or it was told lost. What
+        was assigned and is not named here has not arrived, and is assigned again.
+        """
 
     def __init__(
         self,
@@ -202,11 +215,11 @@ class Hello(_message.Message):
         slots: _builtins.int = ...,
         resume_token: _builtins.str = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
-        last_assignment: _builtins.int = ...,
+        stream: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "last_assignment", b"last_assignment", "leases", b"leases", "namespace", b"namespace", "queues", b"queues", "resume_token", b"resume_token", "slots", b"slots", "types", b"types", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "leases", b"leases", "namespace", b"namespace", "queues", b"queues", "resume_token", b"resume_token", "slots", b"slots", "stream", b"stream", "types", b"types", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,6 +227,8 @@ Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
+    """The right to run an attempt of a job: nobody else has this token."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: _builtins.int
@@ -248,7 +263,9 @@ class Welcome(_message.Message):
     """Longest result, in bytes."""
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
-        """How long a lease stands unless it is extended; extend every third of it."""
+        """How long a lease stands unless it is extended; extend every third of it. An attempt whose lease was not extended for nine tenths
+        of that is to be ended: soon it may run elsewhere.
+        """
 
     def __init__(
         self,
@@ -268,12 +285,15 @@ Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
 class Credit(_message.Message):
-    """The worker takes so many jobs more; sums up, at most 1,000 outstanding."""
+    """The worker takes so many jobs more. Adds to what it has given and not used up; a new stream begins with none. Together with what it
+    holds at most 1,000.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
     jobs: _builtins.int
+    """1 to 1,000."""
     def __init__(
         self,
         *,
@@ -313,9 +333,7 @@ class Assignment(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    NUMBER_FIELD_NUMBER: _builtins.int
-    JOB_ID_FIELD_NUMBER: _builtins.int
-    TOKEN_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
@@ -325,10 +343,6 @@ class Assignment(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
-    number: _builtins.int
-    """Counts the assignments of this worker, from 1."""
-    job_id: _builtins.str
-    token: _builtins.int
     queue: _builtins.str
     type: _builtins.str
     payload: _builtins.bytes
@@ -337,19 +351,21 @@ class Assignment(_message.Message):
     """From 1."""
     traceparent: _builtins.str
     @_builtins.property
+    def lease(self) -> Global___Lease: ...
+    @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Longest run of this attempt; the worker ends it itself."""
+        """Longest run of this attempt, where the submitter has set one; the worker ends it itself."""
 
     @_builtins.property
-    def deadline(self) -> _timestamp_pb2.Timestamp: ...
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """The job's end for good; the worker ends it itself."""
+
     def __init__(
         self,
         *,
-        number: _builtins.int = ...,
-        job_id: _builtins.str = ...,
-        token: _builtins.int = ...,
+        lease: Global___Lease | None = ...,
         queue: _builtins.str = ...,
         type: _builtins.str = ...,
         payload: _builtins.bytes = ...,
@@ -360,9 +376,9 @@ class Assignment(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         traceparent: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "lease", b"lease", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content_type", b"content_type", "deadline", b"deadline", "job_id", b"job_id", "labels", b"labels", "number", b"number", "payload", b"payload", "queue", b"queue", "timeout", b"timeout", "token", b"token", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content_type", b"content_type", "deadline", b"deadline", "labels", b"labels", "lease", b"lease", "payload", b"payload", "queue", b"queue", "timeout", b"timeout", "traceparent", b"traceparent", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,7 +386,9 @@ Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 
 @_typing.final
 class Extend(_message.Message):
-    """The worker lives, and so do these attempts: their leases are extended."""
+    """The worker lives, and so do these attempts: their leases are extended. Answered, in order, by lease_lost for those that are lost,
+    then by extended.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -391,15 +409,35 @@ class Extend(_message.Message):
 Global___Extend: _TypeAlias = Extend  # noqa: Y015
 
 @_typing.final
+class Extended(_message.Message):
+    """The leases of the oldest extend that was not answered stand for a whole lease from when it was sent, but those told lost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Extended: _TypeAlias = Extended  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
-    """The attempt's handler says something."""
+    """The attempt's handler says something, which those who watch the job are told. Not answered; for an attempt that is not the worker's any more, by lease_lost."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     LOG_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts the reports of the attempt, from 1. One that may not have arrived before a cut may be sent again: it is kept once."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -412,13 +450,14 @@ class Report(_message.Message):
         self,
         *,
         lease: Global___Lease | None = ...,
+        number: _builtins.int = ...,
         progress: Global___ReportedProgress | None = ...,
         log: Global___ReportedLog | None = ...,
         output: Global___ReportedOutput | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "log", b"log", "output", b"output", "progress", b"progress", "said", b"said"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "log", b"log", "output", b"output", "progress", b"progress", "said", b"said"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "log", b"log", "number", b"number", "output", b"output", "progress", b"progress", "said", b"said"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_said: _TypeAlias = _typing.Literal["progress", "log", "output"]  # noqa: Y015
     _WhichOneofArgType_said: _TypeAlias = _typing.Literal["said", b"said"]  # noqa: Y015
@@ -435,6 +474,7 @@ class ReportedProgress(_message.Message):
     fraction: _builtins.float
     """0 to 1."""
     message: _builtins.str
+    """At most 255 bytes, for people."""
     def __init__(
         self,
         *,
@@ -458,6 +498,7 @@ class ReportedLog(_message.Message):
     level: _builtins.str
     """debug, info, warning or error."""
     message: _builtins.str
+    """At most 4 KiB."""
     def __init__(
         self,
         *,
@@ -479,8 +520,9 @@ class ReportedOutput(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     CONTENT_TYPE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
+    """At most 64 KiB."""
     content_type: _builtins.str
-    """Default: application/octet-stream."""
+    """application/json or application/octet-stream, which is the default."""
     def __init__(
         self,
         *,
@@ -497,7 +539,7 @@ Global___ReportedOutput: _TypeAlias = ReportedOutput  # noqa: Y015
 
 @_typing.final
 class Settle(_message.Message):
-    """How the attempt ended; answered by settled. May be sent again, also on a later stream: it counts once."""
+    """How the attempt ended; answered by settled. After a cut it is sent again on the next stream until it is answered: it counts once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -509,18 +551,20 @@ class Settle(_message.Message):
     SNOOZED_FIELD_NUMBER: _builtins.int
     IS_FINAL_FIELD_NUMBER: _builtins.int
     result: _builtins.bytes
-    """JSON."""
+    """JSON; empty: null."""
     is_final: _builtins.bool
     """Of a failure: no further attempt follows."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
     def failure(self) -> _status_pb2.Status:
-        """The attempt failed: what its retry policy says follows."""
+        """The attempt failed: what the job's retry policy says follows. Its reason is that of an ErrorInfo, UPPER_SNAKE, else
+        HANDLER_RAISED; TIMED_OUT is for attempts that were ended at their time-out. A RetryInfo names the next attempt's moment.
+        """
 
     @_builtins.property
     def cancelled(self) -> Global___CancelAcknowledged:
-        """The cancelled task tree has ended."""
+        """What a cancel asked for was done: the task tree has ended."""
 
     @_builtins.property
     def released(self) -> Global___Released:
@@ -587,7 +631,9 @@ class Snoozed(_message.Message):
 
     DELAY_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def delay(self) -> _duration_pb2.Duration: ...
+    def delay(self) -> _duration_pb2.Duration:
+        """0 to 3650 days."""
+
     def __init__(
         self,
         *,
@@ -614,7 +660,10 @@ class Settled(_message.Message):
     def lease(self) -> Global___Lease: ...
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Set when the outcome was refused: FAILED_PRECONDITION STALE_ATTEMPT, INVALID_ARGUMENT RESULT_TOO_LARGE..."""
+        """Set when the outcome was refused. FAILED_PRECONDITION STALE_ATTEMPT: the attempt is not the worker's any more, forget it; the
+        metadata tells how far the job has come (attempt). INVALID_ARGUMENT RESULT_TOO_LARGE, BAD_JSON, REQUIRED, OUT_OF_RANGE,
+        BAD_NAME: nothing was written and the lease stands, settle otherwise.
+        """
 
     def __init__(
         self,
@@ -641,6 +690,7 @@ class Cancel(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """For people; empty where none was given."""
     @_builtins.property
     def lease(self) -> Global___Lease: ...
     @_builtins.property
@@ -686,13 +736,15 @@ Global___LeaseLost: _TypeAlias = LeaseLost  # noqa: Y015
 
 @_typing.final
 class Drain(_message.Message):
-    """Take no more: the worker (told by an operator) is to finish, settle and leave."""
+    """An operator wants the worker to end: it gets no more jobs, and is to finish, settle and leave."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     GRACE_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def grace(self) -> _duration_pb2.Duration: ...
+    def grace(self) -> _duration_pb2.Duration:
+        """How long its attempts may go on; unset: as long as the worker itself thinks fit."""
+
     def __init__(
         self,
         *,
@@ -708,7 +760,7 @@ Global___Drain: _TypeAlias = Drain  # noqa: Y015
 
 @_typing.final
 class Leave(_message.Message):
-    """The worker goes: it holds no lease any more, and gets no assignment."""
+    """The worker goes, and is not coming back: it gets no assignment, and what it still holds is given back unspent. The stream ends."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from gopher_pb.v1 import worker_service_pb2 as gopher_dot_v1_dot_worker__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -22,3 +23,92 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
+
+
+class WorkerServiceStub:
+    """Workers in any language. docs/workers-in-any-language.md tells the protocol frame by frame, and `python -m gopher.conformance` tries an
+    implementation of it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Connect = channel.stream_stream(
+                '/gopher.v1.WorkerService/Connect',
+                request_serializer=gopher_dot_v1_dot_worker__service__pb2.ConnectRequest.SerializeToString,
+                response_deserializer=gopher_dot_v1_dot_worker__service__pb2.ConnectResponse.FromString,
+                _registered_method=True)
+
+
+class WorkerServiceServicer:
+    """Workers in any language. docs/workers-in-any-language.md tells the protocol frame by frame, and `python -m gopher.conformance` tries an
+    implementation of it.
+    """
+
+    def Connect(self, request_iterator, context):
+        """Makes the caller a worker for as long as the stream lasts, and beyond it until its leases end: it is given jobs, and says how they
+        ended. The stream ends with OK after a leave. However else it ends, the worker goes on with what it holds, and connects again,
+        to any server, with its resume token.
+
+        Errors:
+        INVALID_ARGUMENT: OUT_OF_ORDER (the first frame is no hello, or a later one is; a frame holds nothing), REQUIRED, BAD_NAME,
+        OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
+        ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
+        DEADLINE_EXCEEDED: no hello came in time.
+        RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+        UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WorkerServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Connect': grpc.stream_stream_rpc_method_handler(
+                    servicer.Connect,
+                    request_deserializer=gopher_dot_v1_dot_worker__service__pb2.ConnectRequest.FromString,
+                    response_serializer=gopher_dot_v1_dot_worker__service__pb2.ConnectResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gopher.v1.WorkerService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gopher.v1.WorkerService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class WorkerService:
+    """Workers in any language. docs/workers-in-any-language.md tells the protocol frame by frame, and `python -m gopher.conformance` tries an
+    implementation of it.
+    """
+
+    @staticmethod
+    def Connect(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gopher.v1.WorkerService/Connect',
+            gopher_dot_v1_dot_worker__service__pb2.ConnectRequest.SerializeToString,
+            gopher_dot_v1_dot_worker__service__pb2.ConnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -4,10 +4,17 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gopher_pb.v1 import worker_service_pb2 as _worker_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
+import sys
 import typing as _typing
+
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
+else:
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
@@ -18,3 +25,73 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+
+class WorkerServiceStub:
+    """Workers in any language. docs/workers-in-any-language.md tells the protocol frame by frame, and `python -m gopher.conformance` tries an
+    implementation of it.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
+    Connect: _grpc.StreamStreamMultiCallable[_worker_service_pb2.ConnectRequest, _worker_service_pb2.ConnectResponse]
+    """Makes the caller a worker for as long as the stream lasts, and beyond it until its leases end: it is given jobs, and says how they
+    ended. The stream ends with OK after a leave. However else it ends, the worker goes on with what it holds, and connects again,
+    to any server, with its resume token.
+
+    Errors:
+      INVALID_ARGUMENT: OUT_OF_ORDER (the first frame is no hello, or a later one is; a frame holds nothing), REQUIRED, BAD_NAME,
+        OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
+      ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
+      DEADLINE_EXCEEDED: no hello came in time.
+      RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+      UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
+    """
+
+@_typing.type_check_only
+class WorkerServiceAsyncStub(WorkerServiceStub):
+    """Workers in any language. docs/workers-in-any-language.md tells the protocol frame by frame, and `python -m gopher.conformance` tries an
+    implementation of it.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Connect: _aio.StreamStreamMultiCallable[_worker_service_pb2.ConnectRequest, _worker_service_pb2.ConnectResponse]  # type: ignore[assignment]
+    """Makes the caller a worker for as long as the stream lasts, and beyond it until its leases end: it is given jobs, and says how they
+    ended. The stream ends with OK after a leave. However else it ends, the worker goes on with what it holds, and connects again,
+    to any server, with its resume token.
+
+    Errors:
+      INVALID_ARGUMENT: OUT_OF_ORDER (the first frame is no hello, or a later one is; a frame holds nothing), REQUIRED, BAD_NAME,
+        OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
+      ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
+      DEADLINE_EXCEEDED: no hello came in time.
+      RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+      UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
+    """
+
+class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Workers in any language. docs/workers-in-any-language.md tells the protocol frame by frame, and `python -m gopher.conformance` tries an
+    implementation of it.
+    """
+
+    @_abc_1.abstractmethod
+    def Connect(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_service_pb2.ConnectRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.ConnectResponse], _abc.AsyncIterator[_worker_service_pb2.ConnectResponse]]:
+        """Makes the caller a worker for as long as the stream lasts, and beyond it until its leases end: it is given jobs, and says how they
+        ended. The stream ends with OK after a leave. However else it ends, the worker goes on with what it holds, and connects again,
+        to any server, with its resume token.
+
+        Errors:
+          INVALID_ARGUMENT: OUT_OF_ORDER (the first frame is no hello, or a later one is; a frame holds nothing), REQUIRED, BAD_NAME,
+            OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
+          ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
+          DEADLINE_EXCEEDED: no hello came in time.
+          RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+          UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
+        """
+
+def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,16 +4,18 @@
 -- ARGV[1] id of the worker
 -- ARGV[2] how many jobs at most, 1 to 100
 -- ARGV[3] lease, ms
--- ARGV[4] id of this claim: the same id again gives the same jobs, for a reply that was lost
+-- ARGV[4] id of this claim: the same id again gives the same jobs, for a reply that was lost; @SESSION.N of a worker on a stream
 -- ARGV[5] priority cycle where the queue has none of its own, a letter a claim: h, n or l
 -- ARGV[6..] a bound of this worker: type, breaker:NAME or bulkhead:TYPE, how many jobs more, ms from which to ask it again
 -- Returns: {OK, now in ms, bounds of this worker that refused a job, a line each, {id, token, attempt, {field, value, ...}}, ...},
---   the fields as they stood before the claim, and last `held` of what counts as running under a limit; or {PAUSED}
+--   the fields as they stood before the claim, and last `held` of what counts as running under a limit; or {PAUSED}; or {REPLACED},
+--   a later session claims for the worker
 -- Moves: enqueued -> processing; enqueued -> failed (EXPIRED) when the deadline has passed
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
 -- include: lib/limits.lua
+-- include: lib/assigned.lua
 local worker, asked, lease_ms, claim_id, cycle = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local LEVELS = {h = 'high', n = 'normal', l = 'low'}
 -- A call looks at so many jobs more than it takes, and at the parked lines of so many limits; chosen, to keep it near 1 ms.
@@ -23,6 +25,10 @@ local claim_key = base .. 'claim:' .. worker
 local now = now_ms()
 local reply = {'OK', now, ''}
 
+local session = tonumber(string.match(claim_id, '^@(%d+)%.'))
+if session and last_session(worker) > session then
+  return {'REPLACED'}
+end
 local last = redis.call('get', claim_key)
 if last and string.sub(last, 1, #claim_id + 1) == claim_id .. ' ' then
   for id, token in string.gmatch(string.sub(last, #claim_id + 1), ' (%S+) (%S+)') do
@@ -214,6 +220,9 @@ if #taken > 0 then
   end
   for id, held in pairs(holds) do
     redis.call('hset', job_key(id), 'held', held)
+  end
+  if session then
+    note_assigned(worker, session, taken, lease_ms)
   end
   redis.call('set', claim_key, table.concat(names, ' '), 'px', lease_ms)
   if #dated > 0 then
