@@ -251,3 +251,14 @@ async def test_history_that_is_gone_is_begun_anew(rig: Rig) -> None:
     await rig.settle(job_id, job.token, Move.COMPLETE)
 
     assert told(await rig.history(job_id)) == ["enqueued 0", "processing 1", "completed 1"]
+
+
+async def test_history_that_a_progress_opens_tells_it_once(rig: Rig) -> None:
+    """The first thing that a handler says is a thing of its own, and not also one that the record told before."""
+    job_id = await rig.submit()
+    (job,) = await rig.claim()
+    await rig.say(job_id, job.token, "half", EventKind.PROGRESS)
+
+    events = await rig.history(job_id)
+
+    assert told(events) == ["enqueued 0", "processing 1", "progress"]

@@ -27,6 +27,8 @@ local function say(id, token, number, kind, progress, detail)
     return 'STALE_LEASE'
   end
   if kind == 'progress' then
+    -- Opened before, or the history would begin with what is only told now.
+    history_of(id, job.history, now)
     redis.call('hset', job_key(id), 'progress', progress, 'progress_message', detail)
   end
   told[#told + 1] = {id = id, kind = kind, state = 'processing', attempt = job.attempt, is_open = job.history, said = tonumber(number),
