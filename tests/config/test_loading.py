@@ -181,6 +181,27 @@ def test_describe_settings_masks_passwords() -> None:
     assert 'redis_url = "redis://user:***@h"' in text
 
 
+@pytest.mark.parametrize("url", ["redis://user:hunter2@h", "unix:///tmp/r.sock?db=1&password=hunter2"])
+def test_load_refuses_masked_passwords(url: str) -> None:
+    """What --print-config has shown is no password when it is read back: each is named, with where it came from."""
+    shown = config.describe_settings(load_worker(environ={"REDIS_URL": url, "REDIS_PASSWORD": "swordfish"}))
+
+    found = problems({}, {}, tomllib.loads(shown))
+
+    masked = "expected the password itself, got the '***' that --print-config shows for it (file gopher.toml)"
+    assert found == [
+        f"--redis-url, GOPHER_REDIS_URL, REDIS_URL, store.redis_url: {masked}",
+        f"GOPHER_REDIS_PASSWORD, REDIS_PASSWORD, store.redis_password: {masked}",
+    ]
+
+
+def test_load_takes_stars_that_are_no_mask() -> None:
+    """A password may hold stars, and one of three can be written percent-encoded."""
+    settings = load_worker(environ={"REDIS_URL": "redis://u:%2A%2A%2A@h", "REDIS_PASSWORD": "a***"})
+
+    assert (settings.store.redis_url, settings.store.redis_password) == ("redis://u:%2A%2A%2A@h", "a***")
+
+
 def test_arguments_for_gives_the_same_section_to_another_program() -> None:
     """A child started with these flags has the section whatever its environment says."""
     worker = WorkerConfig(app="a.b:c", queues={"a": 2, "b": 1}, concurrency=3, grace_seconds=1.25, namespace="ns")
