@@ -193,7 +193,7 @@ class _Reader:
             values[name] = msgspec.convert(parsed, hint, strict=not isinstance(parsed, str))
         except ValueError as error:
             # The parsers say what they got; msgspec (whose error is a ValueError too) does not.
-            text = describe(error)
+            text = describe(error, hint)
             if isinstance(error, msgspec.ValidationError):
                 shown = spec.mask(str(raw)) if spec.mask else raw
                 text = f"{text.partition(', got ')[0]}, got {shown!r}"
