@@ -64,7 +64,7 @@ class Breaker:
             if not (0 < seconds <= LONGEST_SECONDS and math.isfinite(seconds)):
                 raise ValueError(f"{what} of a breaker must be more than 0 and at most {LONGEST_SECONDS:g}, not {seconds}")
         if self.name is not None and _NAME.fullmatch(self.name) is None:
-            raise ValueError(f"the name of a breaker must match {_NAME.pattern}, not {self.name!r}")
+            raise ValueError(f"the name of a breaker must match {_NAME.pattern}, as mail.gateway does, not {self.name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

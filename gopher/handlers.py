@@ -20,7 +20,7 @@ import msgspec
 
 from gopher.contexts import AttemptInfo
 from gopher.errors import PayloadMismatchError
-from gopher.job import JSON_CONTENT_TYPE, REASON_PATTERN, STATUS_CODES
+from gopher.job import JSON_CONTENT_TYPE, NAME_EXAMPLE, REASON_EXAMPLE, REASON_PATTERN, STATUS_CODES
 from gopher.limits import Limits, RateLimit
 from gopher.retry import MAX_ATTEMPTS_LIMIT, RetryPolicy
 from gopher.surroundings import Surroundings
@@ -126,7 +126,7 @@ class StatusError(Exception):
         if code not in STATUS_CODES[1:]:
             raise ValueError(f"the code of StatusError must be one of {', '.join(STATUS_CODES[1:])}, not {code!r}")
         if re.fullmatch(REASON_PATTERN, reason) is None:
-            raise ValueError(f"the reason of StatusError must match {REASON_PATTERN}, not {reason!r}")
+            raise ValueError(f"the reason of StatusError must match {REASON_PATTERN}, as {REASON_EXAMPLE} does, not {reason!r}")
         super().__init__(message)
         self.code = code
         self.reason = reason
@@ -326,7 +326,7 @@ def _rate(said: str | RateLimit | None) -> RateLimit | None:
 
 def _check_numbers(job_type: str, policy: RetryPolicy, max_attempts: int | None, timeout_seconds: float | None) -> None:
     if _NAME.fullmatch(job_type) is None:
-        raise ValueError(f"the type {job_type!r} must match {NAME_PATTERN}")
+        raise ValueError(f"the type {job_type!r} must match {NAME_PATTERN}, as {NAME_EXAMPLE} does")
     if max_attempts is not None and not 1 <= max_attempts <= MAX_ATTEMPTS_LIMIT:
         raise ValueError(f"max_attempts of {job_type!r} must be 1 to {MAX_ATTEMPTS_LIMIT}, not {max_attempts}")
     # All asked this way round, since NaN is neither below nor above anything.

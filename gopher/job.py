@@ -43,6 +43,9 @@ STATUS_CODES: Final = (
 )
 """The names of gRPC's status codes, each at its number. Source: google/rpc/code.proto."""
 REASON_PATTERN: Final = r"[A-Z][A-Z0-9_]{0,62}"
+NAME_EXAMPLE: Final = "mail.welcome"
+REASON_EXAMPLE: Final = "CARD_DECLINED"
+"""What messages show beside the pattern, since not everybody reads those."""
 
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_NAMESPACE: Final = "default"

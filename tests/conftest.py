@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import hypothesis
@@ -14,6 +12,7 @@ import redis
 
 from gopher.errors import StartError
 from gopher.store.embedded import SERVER_VARIABLE, find_redis_server
+from gopher.store.socket_directory import open_socket_directory
 from tests.key_leaks import forget, leaked_keys
 from tests.redis_server import RedisServer
 
@@ -45,8 +44,8 @@ def redis_program() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def shared_redis(redis_program: str) -> Iterator[RedisServer]:
     """One redis-server for the whole session; it keeps nothing. For its URL ask for `redis_url`."""
-    with tempfile.TemporaryDirectory(prefix="gopher-tests-", dir="/tmp") as name:
-        server = RedisServer(redis_program, Path(name, "redis.sock"), Path(name), persistent=False)
+    with open_socket_directory("/tmp", prefix="gopher-tests-") as (directory, _):
+        server = RedisServer(redis_program, directory / "redis.sock", directory, persistent=False)
         server.start()
         yield server
         server.stop()
@@ -61,8 +60,8 @@ def redis_url(shared_redis: RedisServer) -> str:
 @pytest.fixture
 def redis_server(redis_program: str) -> Iterator[RedisServer]:
     """A running redis-server of the test's own, with an append-only file: kill it, start it again, set its configuration."""
-    with tempfile.TemporaryDirectory(prefix="gopher-tests-", dir="/tmp") as name:
-        server = RedisServer(redis_program, Path(name, "redis.sock"), Path(name), persistent=True)
+    with open_socket_directory("/tmp", prefix="gopher-tests-") as (directory, _):
+        server = RedisServer(redis_program, directory / "redis.sock", directory, persistent=True)
         server.start()
         yield server
         server.stop()

@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from gopher import config
-from gopher.cli import options, output
+from gopher.cli import options, output, starting
 from gopher.cli.server import Addresses, Server
 from gopher.cli.worker import processes_for
-from gopher.errors import StartError, StoreError
 from gopher.runtime.signals import watch_signals
 from gopher.store.embedded import open_embedded_redis
-from gopher.store.store import Store
-from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,31 +31,27 @@ def run(settings: Settings) -> None:
     Raises:
         StartError: An address or the data directory is in use, Redis cannot be used, or the application cannot be imported.
     """
-    log.start(settings.telemetry.log_level, settings.telemetry.log_format)
-    telemetry = settings.telemetry
-    hand_over_spans = tracing.start("gopher-server", telemetry.trace_ratio) if telemetry.tracing else None
-    try:
+    with starting.telemetry(settings.telemetry, "gopher-server"):
         trio.run(_serve, settings)
-    finally:
-        if hand_over_spans is not None:
-            hand_over_spans()
 
 
 async def _serve(settings: Settings) -> None:
     async with _redis(settings) as url, trio.open_nursery() as nursery:
-        store = Store(url, client_name="gopher-dev", timeout_seconds=settings.store.redis_timeout_seconds)
-        try:
-            await nursery.start(store.run)
-        except StoreError as error:
-            raise StartError(f"redis at {settings.store.location}: {error}", exit_code=output.UNREACHABLE) from error
+        store = starting.new_store(settings.store, "gopher-dev", url=url)
+        await starting.connect(nursery, store, settings.store)
         server = Server(settings.server, store)
+        watchdog = starting.Watchdog(settings.server.grace_seconds)
         # While the server serves; the worker ends first, because what it runs may still submit.
         async with trio.open_nursery() as serving:
             addresses = await serving.start(server.run)
-            if settings.worker.app:
-                await processes_for(settings, url, on_ready=lambda: output.line(f"ready {addresses}")).run()
-            else:
-                await _until_told(addresses)
+            try:
+                if settings.worker.app:
+                    await processes_for(settings, url, on_ready=lambda: output.line(f"ready {addresses}")).run()
+                else:
+                    await _until_told(addresses)
+            finally:
+                # The worker's end has bounds of its own; from here on the server's is awaited.
+                watchdog.arm()
             server.stop()
         nursery.cancel_scope.cancel()
 

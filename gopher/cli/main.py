@@ -8,6 +8,7 @@ from cyclopts import App, Group, Parameter
 
 from gopher import config
 from gopher.cli import output
+from gopher.cli.examples import epilogue_of
 from gopher.cli.options import new_app, run_program
 
 if TYPE_CHECKING:
@@ -101,14 +102,15 @@ def make_app() -> App:
     groups = {title: Group(title, sort_key=order) for order, title in enumerate(COMMANDS, start=2)}
     for title, commands in COMMANDS.items():
         for name, path, text in commands:
-            app.command(path, name=name, help=text, group=groups[title], help_epilogue="")
+            app.command(path, name=name, help=text, group=groups[title], help_epilogue=epilogue_of(name))
     schedule = App(name="schedule", help="Submit jobs by the clock.", group=groups["Jobs"], help_epilogue="")
     for name, path, text in SCHEDULE_COMMANDS:
-        schedule.command(path, name=name, help=text)
+        schedule.command(path, name=name, help=text, help_epilogue=epilogue_of(f"schedule {name}"))
     app.command(schedule)
-    bulk = App(name="bulk", help="Cancel, retry or delete many jobs at once.", group=groups["Jobs"], help_epilogue="")
+    bulk_help = "Cancel, retry or delete many jobs at once."
+    bulk = App(name="bulk", help=bulk_help, group=groups["Jobs"], help_epilogue=epilogue_of("bulk"))
     for name, path, text in BULK_COMMANDS:
-        bulk.command(path, name=name, help=text)
+        bulk.command(path, name=name, help=text, help_epilogue=epilogue_of(f"bulk {name}"))
     app.command(bulk)
     admin = App(name="admin", help="Prove that all is in order.", group=groups["Operations"], help_epilogue="")
     admin.command("gopher.cli.admin:audit", name="audit", help="Prove that every job stands in exactly one place.")

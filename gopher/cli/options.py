@@ -17,6 +17,7 @@ from cyclopts import App, Parameter
 
 from gopher import config
 from gopher.cli import output
+from gopher.cli.examples import epilogue_of
 
 Body: TypeAlias = Callable[[config.Settings], "int | None"]
 
@@ -75,7 +76,7 @@ def program_app(program: config.Program, body: Body) -> App:
 
     # Cyclopts takes the flags from the signature: one keyword each.
     main.__signature__ = _signature(program)  # type: ignore[attr-defined]  # as PEP 362 has it
-    app = new_app(program.name, program.help)
+    app = new_app(program.name, program.help, epilogue=epilogue_of(program.name))
     app.default(main)
     return app
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-import threading
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,7 +12,7 @@ import structlog
 import trio
 
 from gopher import config
-from gopher.cli import options, output
+from gopher.cli import options, output, starting
 from gopher.config import WorkerConfig
 from gopher.edge import methods
 from gopher.edge.grpc_server import GrpcServer, Limits
@@ -23,7 +21,7 @@ from gopher.edge.methods import Services
 from gopher.edge.metrics import Exposition
 from gopher.edge.rest import RestServer, operations
 from gopher.edge.rest_calls import Bounds
-from gopher.errors import StartError, StoreError
+from gopher.errors import StartError
 from gopher.kin.carrier import Carrier
 from gopher.retry import RetryPolicy
 from gopher.runtime.signals import watch_signals
@@ -44,19 +42,15 @@ from gopher.service.schedules import Schedules
 from gopher.service.stats import read_stats
 from gopher.service.watch import Watch
 from gopher.service.watch_jobs import WatchJobs
-from gopher.store.store import Store
-from gopher.telemetry import log, tracing
 from gopher.telemetry.histogram import Durations
 
 if TYPE_CHECKING:
     from gopher.config import ServerConfig, Settings
+    from gopher.store.store import Store
 
 REMOTE_POLL_SECONDS: Final = 5.0
 LONGEST_SWEEP_SECONDS: Final = 5.0
 """Both as a worker of ours has them."""
-WATCHDOG_SPARE_SECONDS: Final = 10.0
-"""How much longer than the grace a stop may take before the process ends itself."""
-STUCK_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -211,26 +205,17 @@ def run(settings: Settings) -> None:
     Raises:
         StartError: Redis cannot be used, or an address cannot.
     """
-    log.start(settings.telemetry.log_level, settings.telemetry.log_format)
-    telemetry = settings.telemetry
-    hand_over_spans = tracing.start("gopher-server", telemetry.trace_ratio) if telemetry.tracing else None
-    try:
+    with starting.telemetry(settings.telemetry, "gopher-server"):
         trio.run(_serve, settings)
-    finally:
-        if hand_over_spans is not None:
-            hand_over_spans()
 
 
 async def _serve(settings: Settings) -> None:
-    store = Store(settings.store.url, client_name="gopher-server", timeout_seconds=settings.store.redis_timeout_seconds)
+    store = starting.new_store(settings.store, "gopher-server")
     # While the program runs.
     async with trio.open_nursery() as nursery:
-        try:
-            await nursery.start(store.run)
-        except StoreError as error:
-            raise StartError(f"redis at {settings.store.location}: {error}", exit_code=output.UNREACHABLE) from error
+        await starting.connect(nursery, store, settings.store)
         server = Server(settings.server, store)
-        watchdog = _Watchdog(settings.server.grace_seconds + WATCHDOG_SPARE_SECONDS)
+        watchdog = starting.Watchdog(settings.server.grace_seconds)
 
         def drain() -> None:
             watchdog.arm()
@@ -246,22 +231,6 @@ async def _serve(settings: Settings) -> None:
             output.line(f"ready {addresses}")
             _log.info("server.ready", grpc=addresses.grpc, http=addresses.http)
         nursery.cancel_scope.cancel()
-
-
-class _Watchdog:
-    """Ends the process when a stop takes too long: a thread inside of gRPC that hangs would otherwise keep it for ever."""
-
-    def __init__(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._bite)
-        self._timer.daemon = True
-
-    def arm(self) -> None:
-        """Start the clock; the process is to be gone before it runs out."""
-        self._timer.start()
-
-    def _bite(self) -> None:
-        _log.error("server.stuck", exit_code=STUCK_EXIT_CODE)
-        os._exit(STUCK_EXIT_CODE)
 
 
 if __name__ == "__main__":

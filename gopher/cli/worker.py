@@ -12,16 +12,14 @@ import structlog
 import trio
 
 from gopher import config
-from gopher.cli import options, output
-from gopher.errors import StartError, StoreError
+from gopher.cli import options, output, starting
 from gopher.runtime.apps import EXIT_BAD_APP, load_registry
 from gopher.runtime.machine import usable_cpus
 from gopher.runtime.plan import WorkerPlan
 from gopher.runtime.processes import CHILD_VARIABLE, EXIT_DISMISSED, Processes
 from gopher.runtime.signals import watch_signals
 from gopher.runtime.supervisor import Supervisor
-from gopher.store.store import Store
-from gopher.telemetry import log, tracing
+from gopher.telemetry import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,18 +46,13 @@ def run(settings: Settings) -> None:
     Raises:
         StartError: The application cannot be imported, or Redis cannot be reached.
     """
-    log.start(settings.telemetry.log_level, settings.telemetry.log_format)
     if _process_count(settings) > 1:
+        log.start(settings.telemetry.log_level, settings.telemetry.log_format)
         processes = processes_for(settings, settings.store.url, on_ready=lambda: output.line("ready"))
         trio.run(processes.run)
         return
-    telemetry = settings.telemetry
-    hand_over_spans = tracing.start("gopher-worker", telemetry.trace_ratio) if telemetry.tracing else None
-    try:
+    with starting.telemetry(settings.telemetry, "gopher-worker"):
         code = trio.run(_work, settings, load_registry(settings.worker.app))
-    finally:
-        if hand_over_spans is not None:
-            hand_over_spans()
     sys.exit(code)
 
 
@@ -67,7 +60,7 @@ async def _work(settings: Settings, registry: Registry) -> int:
     """Work until drained; return the exit code."""
     # Not for the programs that handlers start.
     has_parent = os.environ.pop(CHILD_VARIABLE, None) is not None
-    store = Store(settings.store.url, client_name="gopher-worker", timeout_seconds=settings.store.redis_timeout_seconds)
+    store = starting.new_store(settings.store, "gopher-worker")
     supervisor = Supervisor(
         store,
         settings.store.url,
@@ -80,10 +73,7 @@ async def _work(settings: Settings, registry: Registry) -> int:
         return EXIT_DISMISSED if has_parent and supervisor.is_dismissed else output.DONE
 
     async with trio.open_nursery() as nursery:
-        try:
-            await nursery.start(store.run)
-        except StoreError as error:
-            raise StartError(f"redis at {settings.store.location}: {error}", exit_code=output.UNREACHABLE) from error
+        await starting.connect(nursery, store, settings.store)
         await nursery.start(
             lambda task_status: watch_signals(drain=supervisor.drain, abort=supervisor.abort, task_status=task_status)
         )

@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 REPEATS: Final = RetryPolicy(max_attempts=6, backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
 """Of a call that found no server: in 1.5 s on average, 3.1 s at most; long enough for a restart behind a balancer."""
+LAST_REPEAT_SECONDS: Final = 4.0
+"""Chosen: after so long no repeat is begun; a server whose Redis is down has waited 5 s for it before it says so."""
 PATIENCE_SECONDS: Final = 60.0
 """Chosen: how long a wait or a watch goes on trying while nothing answers."""
 LONGEST_WAIT_SECONDS: Final = 240.0
@@ -67,13 +69,29 @@ def is_unavailable(error: GopherError) -> bool:
     return status.row_of(error).code is grpc.StatusCode.UNAVAILABLE
 
 
-def ask(call: calls.Call[T]) -> Dialogue[T]:
-    """Make a call; again, if it is repeatable and nothing answered."""
+def may_repeat(failures: int, since_seconds: float) -> bool:
+    """Tell whether a call that nothing answered is made again.
+
+    Args:
+        failures: How often nothing answered.
+        since_seconds: How long ago the first call was begun.
+    """
+    return REPEATS.has_attempt_after(failures) and since_seconds <= LAST_REPEAT_SECONDS
+
+
+def ask(call: calls.Call[T], now: Callable[[], float] = time.monotonic) -> Dialogue[T]:
+    """Make a call; again, if it is repeatable and nothing answered.
+
+    Args:
+        call: Which.
+        now: The clock, in seconds.
+    """
+    begun = now()
     for failures in range(1, REPEATS.max_attempts + 1):
         try:
             return cast("T", (yield call))
         except GopherError as error:
-            if not (call.is_repeatable and is_unavailable(error) and REPEATS.has_attempt_after(failures)):
+            if not (call.is_repeatable and is_unavailable(error) and may_repeat(failures, now() - begun)):
                 raise
         yield Pause(REPEATS.delay_seconds(failures, random.random))
     raise AssertionError  # the last round returns or raises
@@ -283,7 +301,7 @@ class Watching:
         """
         self._failures += 1
         if self._last is None:
-            has_time = REPEATS.has_attempt_after(self._failures)
+            has_time = may_repeat(self._failures, self._now() - self._heard_at)
         else:
             has_time = self._now() - self._heard_at <= PATIENCE_SECONDS
         is_cut = error is None or is_unavailable(error) or isinstance(error, status.SlowReaderError)

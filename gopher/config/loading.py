@@ -24,6 +24,7 @@ from gopher.config.sections import (
     WorkerConfig,
 )
 from gopher.config.setting import Section, Setting, describe, name_of, settings_of
+from gopher.config.values import is_masked
 from gopher.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -181,13 +182,18 @@ class _Reader:
         self, values: dict[str, object], name: str, names: str, raw: object, source: str, spec: Setting, hint: object
     ) -> None:
         """Convert the raw value and keep it, or note why it is wrong."""
+        if spec.mask and isinstance(raw, str) and is_masked(raw):
+            self.problems.append(
+                f"{names}: expected the password itself, got the '***' that --print-config shows for it ({source})"
+            )
+            return
         try:
             parsed = spec.parse(raw) if isinstance(raw, str) and spec.parse else raw
             # Lax only for text, which is all that a flag or a variable can hold: `"8"` is 8, but 8 is no text.
             values[name] = msgspec.convert(parsed, hint, strict=not isinstance(parsed, str))
         except ValueError as error:
             # The parsers say what they got; msgspec (whose error is a ValueError too) does not.
-            text = describe(error)
+            text = describe(error, hint)
             if isinstance(error, msgspec.ValidationError):
                 shown = spec.mask(str(raw)) if spec.mask else raw
                 text = f"{text.partition(', got ')[0]}, got {shown!r}"

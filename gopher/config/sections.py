@@ -36,7 +36,19 @@ MAX_CONCURRENCY: Final = 100_000
 Concurrency = Annotated[int, Meta(ge=1, le=MAX_CONCURRENCY)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Size = Annotated[int, Meta(ge=1024, le=512 * 1024 * 1024)]
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_.-]{0,63}$")]
+Bounds = Annotated[
+    str, Meta(pattern=f"^{CONCURRENCY_BOUNDS.pattern}$", description="a number such as 100, or bounds such as '5-200'")
+]
+App = Annotated[
+    str, Meta(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$", description="MODULE:REGISTRY, such as 'shop.jobs:registry'")
+]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z][a-z0-9_.-]{0,63}$",
+        description="a name of a-z, 0-9, '_', '.' and '-' that begins with a letter, at most 64 long, such as 'mail.eu'",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,14 +176,14 @@ class WorkerConfig(Section):
 
     table = "worker"
 
-    app: Annotated[str, Meta(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = setting(
+    app: App = setting(
         "", "--app", "GOPHER_APP", "Registry of handlers, as MODULE:REGISTRY; the working directory is on the import path."
     )
     queues: Annotated[dict[Name, Annotated[int, Meta(ge=1, le=1000)]], Meta(min_length=1)] = setting(
         {"default": 1}, "--queues", "GOPHER_QUEUES", "Queues and their weights, as a=2,b=1.", parse=parse_queues
     )
     namespace: Name = setting("default", "--namespace", "GOPHER_NAMESPACE", "Where the queues and types are.")
-    concurrency: Concurrency | Annotated[str, Meta(pattern=f"^{CONCURRENCY_BOUNDS.pattern}$")] = setting(
+    concurrency: Concurrency | Bounds = setting(
         100,
         "--concurrency",
         "GOPHER_CONCURRENCY WORKER_CONCURRENCY",

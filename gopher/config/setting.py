@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -71,7 +71,7 @@ class Section:
             try:
                 msgspec.convert(getattr(self, name), hint)
             except msgspec.ValidationError as error:
-                yield f"{name_of(self.table, name, spec)}: {describe(error)}"
+                yield f"{name_of(self.table, name, spec)}: {describe(error, hint)}"
 
     def conflicts(self) -> Iterator[str]:
         """Yield a line for each fault that no single field shows; called only when each field by itself is right."""
@@ -91,7 +91,29 @@ def name_of(table: str, name: str, spec: Setting) -> str:
     return ", ".join([*flag, *spec.variables, f"{table}.{name}"])
 
 
-def describe(error: Exception) -> str:
-    """Return the error's text as the end of a line: small letter first, no backticks, no path inside the value."""
+def describe(error: Exception, hint: object) -> str:
+    """Return the error's text as the end of a line: small letter first, no backticks, no path inside the value.
+
+    Args:
+        error: Of a parser, or of msgspec, which names neither the choices nor what a pattern is for.
+        hint: The type of the setting.
+    """
     text = str(error).split(" - at")[0].replace("`", "")
+    if text.startswith("Invalid enum value"):
+        return f"expected one of {', '.join(str(each) for part in _parts(hint) for each in _choices(part))}"
+    for part in _parts(hint):
+        if isinstance(part, msgspec.Meta) and part.pattern is not None and repr(part.pattern) in text:
+            return f"expected {part.description}"
     return text[:1].lower() + text[1:]
+
+
+def _parts(hint: object) -> Iterator[object]:
+    """Yield the type and all that it is made of, with what is annotated to it."""
+    yield hint
+    yield from getattr(hint, "__metadata__", ())
+    for each in get_args(hint):
+        yield from _parts(each)
+
+
+def _choices(hint: object) -> tuple[object, ...]:
+    return get_args(hint) if get_origin(hint) is Literal else ()

@@ -14,6 +14,7 @@ PLAIN_NUMBER: Final = re.compile(r"\d+(\.\d+)?")
 LENGTH_OF_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 SECONDS_A_UNIT: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 CONCURRENCY_BOUNDS: Final = re.compile(r"\d{1,9}-\d{1,9}")
+MASKED: Final = re.compile(r"^\*\*\*$|:\*\*\*@|[?&]password=\*\*\*(&|$)")
 MAX_PORT: Final = 65_535
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 
@@ -115,3 +116,8 @@ def mask_url(url: str) -> str:
 def mask_whole(_: str) -> str:
     """Return `***`."""
     return "***"
+
+
+def is_masked(text: str) -> bool:
+    """Tell whether the text is what a mask has left: it holds `***` where a password was."""
+    return MASKED.search(text) is not None

@@ -10,7 +10,7 @@ import msgspec
 from gopher.breaker import Forced
 from gopher.bulk import BulkKind
 from gopher.edge.rest_bodies import NAME_PATTERN, MisfitError, misfit
-from gopher.job import JobState, Priority
+from gopher.job import NAME_EXAMPLE, REASON_EXAMPLE, JobState, Priority
 from gopher.limits import PERIOD_NAMES
 from gopher.schedule import CatchUpPolicy, OverlapPolicy
 from gopher.wire import check
@@ -104,7 +104,9 @@ def _refusal(kind: type[msgspec.Struct], text: str) -> MisfitError:
     if reason == "BAD_TIME":
         return misfit(path, reason, "must be a moment with its zone, such as 2030-01-31T12:00:00Z")
     if reason == "BAD_NAME":
-        return misfit(path, reason, f"must match {NAME_PATTERN}")
+        pattern = said.partition("'")[2].rpartition("'")[0]
+        example = NAME_EXAMPLE if pattern == NAME_PATTERN else REASON_EXAMPLE
+        return misfit(path, reason, f"must match {pattern}, as {example} does")
     plain = said.replace("`", "").replace("Expected ", "must be ", 1)
     return misfit(path or BODY, reason, plain[:1].lower() + plain[1:])
 

@@ -43,7 +43,24 @@ async def call_through(
 
 
 def _link(function: Middleware, context: JobContext, payload: object, call_next: CallNext) -> CallNext:
-    return lambda: function(context, payload, call_next)
+    return lambda: function(context, payload, _once(call_next, function))
+
+
+def _once(call_next: CallNext, function: Middleware) -> CallNext:
+    """Return what calls the rest, and refuses to do so again: a handler runs once an attempt."""
+    was_called = False
+
+    def call_once() -> Awaitable[object]:
+        nonlocal was_called
+        if was_called:
+            name = getattr(function, "__qualname__", repr(function))
+            raise RuntimeError(
+                f"the middleware {name} has called call_next twice: it runs the rest once; retries are the job's"
+            )
+        was_called = True
+        return call_next()
+
+    return call_once
 
 
 def _holds_cancelled(error: BaseException) -> bool:

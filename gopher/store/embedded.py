@@ -17,8 +17,7 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +27,7 @@ import trio
 
 from gopher.errors import StartError, StoreUnavailableError
 from gopher.leash import leashed
+from gopher.store.socket_directory import open_socket_directory, remove_ownerless
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
@@ -91,12 +91,13 @@ async def open_embedded_redis(
     """
     server = await trio.to_thread.run_sync(find_redis_server, environ)
     with ExitStack() as stack:
-        socket_path = stack.enter_context(_socket_directory()) / SOCKET_NAME
-        locks: list[int] = []
+        directory, owner_lock = stack.enter_context(_socket_directory())
+        socket_path = directory / SOCKET_NAME
+        locks = [owner_lock]
         if data_dir is not None:
-            locks.append(stack.enter_context(_open_lock(data_dir)))
-            await _acquire(locks[0], data_dir)
-            _take_over(locks[0], socket_path)
+            locks.append(data_lock := stack.enter_context(_open_lock(data_dir)))
+            await _acquire(data_lock, data_dir)
+            _take_over(data_lock, socket_path)
         command = redis_command(server, socket_path, persistent=data_dir is not None)
         failure = None
         try:
@@ -255,11 +256,11 @@ def _fault_of(program: str) -> str | None:
 
 
 @contextmanager
-def _socket_directory() -> Iterator[Path]:
+def _socket_directory() -> Iterator[tuple[Path, int]]:
     for parent in (None, "/tmp"):  # noqa: S108 - the shortest there is; mkdtemp makes a directory that only we can enter
-        with tempfile.TemporaryDirectory(prefix="gopher-", dir=parent, ignore_cleanup_errors=True) as name:
-            if len(os.fsencode(name)) + len(f"/{SOCKET_NAME}") <= SOCKET_PATH_BYTES:
-                yield Path(name)
+        with open_socket_directory(parent) as (directory, lock):
+            if len(os.fsencode(directory / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
+                yield directory, lock
                 return
     raise StartError(
         f"no temporary directory has a path short enough for a unix socket ({SOCKET_PATH_BYTES} bytes); set TMPDIR"
@@ -295,12 +296,10 @@ async def _acquire(lock: int, data_dir: Path) -> None:
 
 
 def _take_over(lock: int, socket_path: Path) -> None:
-    """Write our pid and socket into the lock we hold, and remove the socket that a holder who was killed has left."""
+    """Write our pid and socket into the lock we hold, and remove the socket that a holder who was killed has left, wherever."""
     left_behind = Path(_read_lock(lock)[1])
     if left_behind.name == SOCKET_NAME and left_behind.is_socket():
-        with suppress(OSError):  # a directory that holds more than ours stays
-            left_behind.unlink()
-            left_behind.parent.rmdir()
+        remove_ownerless(left_behind.parent)
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n{socket_path}\n".encode(), 0)
 

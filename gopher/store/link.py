@@ -98,7 +98,7 @@ class Link:
             await self._serve(transport)
             while True:
                 transport = await self._reconnect()
-                _log.info("link.reconnected", failures=self._failures)
+                _log.info("link.reconnected", redis=self._address.place, failures=self._failures)
                 await self._serve(transport, self.on_reconnect)
         finally:
             self._is_closed = True
@@ -237,7 +237,7 @@ class Link:
             try:
                 return await self._connect(self._reply_seconds)
             except StoreError as error:
-                _log.warning("link.connect_failed", error=error.message, failures=self._failures)
+                _log.warning("link.connect_failed", redis=self._address.place, error=error.message, failures=self._failures)
 
     async def _connect(self, within_seconds: float) -> Transport:
         return await open_transport(self._address, self._client_name, within_seconds=within_seconds)

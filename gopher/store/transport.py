@@ -60,6 +60,11 @@ class Address:
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
 
+    @property
+    def place(self) -> str:
+        """Where it is, for the logs: HOST:PORT or the path of a socket."""
+        return self.path or f"{self.host}:{self.port}"
+
     @classmethod
     def from_url(cls, url: str) -> Address:
         """Read `redis://[[user]:password@]host[:port][/db]`, `rediss://...` or `unix://PATH[?db=N]`.

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gopher.errors import InvalidRequestError, Violation
-from gopher.job import BYTES_CONTENT_TYPE, CONTENT_TYPES, DEFAULT_NAMESPACE, DEFAULT_QUEUE, JSON_CONTENT_TYPE, REASON_PATTERN
+from gopher.job import (
+    BYTES_CONTENT_TYPE,
+    CONTENT_TYPES,
+    DEFAULT_NAMESPACE,
+    DEFAULT_QUEUE,
+    JSON_CONTENT_TYPE,
+    NAME_EXAMPLE,
+    REASON_EXAMPLE,
+    REASON_PATTERN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +81,7 @@ def name(faults: Faults, field: str, value: str) -> str:
     if not value:
         faults.add(field, "REQUIRED", "must be set")
     elif not _is_name(value):
-        faults.add(field, "BAD_NAME", f"must match ^{_NAME.pattern}$, got {value[:_SHOWN]!r}")
+        faults.add(field, "BAD_NAME", f"must match ^{_NAME.pattern}$, as {NAME_EXAMPLE} does, got {value[:_SHOWN]!r}")
     return value
 
 
@@ -161,7 +170,7 @@ def reasons(faults: Faults, field: str, value: Sequence[str]) -> tuple[str, ...]
         faults.add(field, "OUT_OF_RANGE", f"must be at most {MAX_REASONS}, got {len(value)}")
     for each in value[:MAX_REASONS]:
         if _REASON.fullmatch(each) is None:
-            faults.add(field, "BAD_NAME", f"must match ^{REASON_PATTERN}$, got {each[:_SHOWN]!r}")
+            faults.add(field, "BAD_NAME", f"must match ^{REASON_PATTERN}$, as {REASON_EXAMPLE} does, got {each[:_SHOWN]!r}")
     return tuple(value)
 
 

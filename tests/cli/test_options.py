@@ -76,7 +76,7 @@ def test_run_program_prints_the_settings_and_does_not_run(capsys: pytest.Capture
             "--concurrency, GOPHER_CONCURRENCY, WORKER_CONCURRENCY, worker.concurrency: expected a number",
         ),
         (["--config", "absent.toml"], "cannot read absent.toml"),
-        (["--app", "no registry"], "--app, GOPHER_APP, worker.app: expected str matching"),
+        (["--app", "no registry"], "--app, GOPHER_APP, worker.app: expected MODULE:REGISTRY"),
     ],
 )
 def test_run_program_says_what_is_wrong_in_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,22 @@ def test_stop_tells_watchers_of_health_and_of_jobs(redis_server: RedisServer, nu
     assert code == 0
 
 
+@pytest.mark.parametrize("argv", [["stats"], ["watch", "01920000-0000-7000-8000-000000000000"]], ids=lambda argv: argv[0])
+def test_command_tells_soon_that_redis_is_down(redis_server: RedisServer, argv: list[str]) -> None:
+    """One line without an address and the code for it, after the server's one wait for Redis, which it logs with the address."""
+    with server(redis_server.url) as program:
+        address = program.wait_ready()["grpc"]
+        redis_server.kill()
+
+        ended = run("gopher.cli.main", *argv, "--server", address, environ=os.environ)
+        program.process.kill()
+        program.wait()
+
+    assert (ended.returncode, ended.stdout) == (5, "")
+    assert ended.stderr == "gopher: redis does not serve now; try again (with a request id a submit is safe to repeat)\n"
+    assert str(redis_server.socket_path) in "".join(program.errors)
+
+
 def test_second_signal_cuts_the_grace(redis_server: RedisServer) -> None:
     """A call that would hold the stop for its grace is cancelled by the second signal."""
     with server(redis_server.url, "--grace", "1h") as program:

@@ -18,6 +18,7 @@ from gopher.errors import (
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
+    StoreUnavailableError,
     UnknownTypeError,
     WaitTimeoutError,
 )
@@ -105,6 +106,16 @@ def test_ask_gives_up_after_its_repeats() -> None:
 
     assert len(there.paths) == 6
     assert sum(there.pauses) < 3.2
+
+
+def test_ask_gives_up_soon_on_a_server_that_waits_for_redis() -> None:
+    """Where each answer takes 5 s, as long as the server waits for its Redis, the first one is told."""
+    there = server(StoreUnavailableError("redis does not serve now"))
+
+    with pytest.raises(StoreUnavailableError):
+        there.drive(dialogues.ask(calls.get("ns", "j1"), clock(0, 5)))
+
+    assert there.paths == ["GetJob"]
 
 
 @pytest.mark.parametrize(
@@ -423,6 +434,14 @@ def test_watching_gives_up_soon_where_nobody_has_ever_answered() -> None:
 
     with pytest.raises(ServerUnreachableError):
         watching.pause_seconds(DOWN)
+
+
+def test_watching_gives_up_soon_on_a_server_that_waits_for_redis() -> None:
+    """One that has never told an event, and took 5 s to say so, is not asked again."""
+    watching = Watching("ns", "j1", now=clock(0, 5))
+
+    with pytest.raises(StoreUnavailableError):
+        watching.pause_seconds(StoreUnavailableError("redis does not serve now"))
 
 
 def test_watching_gives_up_when_nobody_answers_for_long() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+import msgspec
 import pytest
 
 from gopher import config
@@ -179,6 +180,59 @@ def test_describe_settings_masks_passwords() -> None:
     assert "hunter2" not in text
     assert "swordfish" not in text
     assert 'redis_url = "redis://user:***@h"' in text
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--log-format", "xml", "expected one of json, console, got 'xml'"),
+        ("--log-level", "loud", "expected one of debug, info, warning, error, got 'loud'"),
+        ("--app", "mail", "expected MODULE:REGISTRY, such as 'shop.jobs:registry', got 'mail'"),
+        ("--namespace", "A B", "at most 64 long, such as 'mail.eu', got 'A B'"),
+        ("--queues", "A=1", "at most 64 long, such as 'mail.eu', got 'A=1'"),
+    ],
+)
+def test_load_says_what_is_allowed(flag: str, value: str, expected: str) -> None:
+    """The choices, or the pattern in words with an example: nobody has to read a regular expression."""
+    (found,) = problems({flag: value})
+
+    assert f"{expected} (flag {flag})" in found
+    assert "regex" not in found
+
+
+@pytest.mark.parametrize("section", config.SECTIONS.values())
+def test_every_pattern_is_put_into_words(section: type) -> None:
+    """A setting with a pattern says in words, with an example, what it takes."""
+    for name, _, hint in config.settings_of(section):
+        for part in parts(hint):
+            if isinstance(part, msgspec.Meta) and part.pattern is not None:
+                assert "such as" in (part.description or ""), name
+
+
+def parts(hint: object) -> list[object]:
+    inner = [each for argument in get_args(hint) for each in parts(argument)]
+    return [*getattr(hint, "__metadata__", ()), *inner]
+
+
+@pytest.mark.parametrize("url", ["redis://user:hunter2@h", "unix:///tmp/r.sock?db=1&password=hunter2"])
+def test_load_refuses_masked_passwords(url: str) -> None:
+    """What --print-config has shown is no password when it is read back: each is named, with where it came from."""
+    shown = config.describe_settings(load_worker(environ={"REDIS_URL": url, "REDIS_PASSWORD": "swordfish"}))
+
+    found = problems({}, {}, tomllib.loads(shown))
+
+    masked = "expected the password itself, got the '***' that --print-config shows for it (file gopher.toml)"
+    assert found == [
+        f"--redis-url, GOPHER_REDIS_URL, REDIS_URL, store.redis_url: {masked}",
+        f"GOPHER_REDIS_PASSWORD, REDIS_PASSWORD, store.redis_password: {masked}",
+    ]
+
+
+def test_load_takes_stars_that_are_no_mask() -> None:
+    """A password may hold stars, and one of three can be written percent-encoded."""
+    settings = load_worker(environ={"REDIS_URL": "redis://u:%2A%2A%2A@h", "REDIS_PASSWORD": "a***"})
+
+    assert (settings.store.redis_url, settings.store.redis_password) == ("redis://u:%2A%2A%2A@h", "a***")
 
 
 def test_arguments_for_gives_the_same_section_to_another_program() -> None:

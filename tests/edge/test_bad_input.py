@@ -68,7 +68,7 @@ def spec(**fields: object) -> job_pb2.JobSpec:
 
 SUBMITS: Final = {
     "B27": (spec(type=""), INVALID, "REQUIRED", "job.type: must be set"),
-    "B28": (spec(type="../../x"), INVALID, "BAD_NAME", "job.type: must match ^[a-z][a-z0-9_.-]{0,63}$"),
+    "B28": (spec(type="../../x"), INVALID, "BAD_NAME", "job.type: must match ^[a-z][a-z0-9_.-]{0,63}$, as mail.welcome does"),
     "B28-line": (spec(type="email\r\n"), INVALID, "BAD_NAME", "job.type"),
     "B29": (spec(), PRECONDITION, "UNKNOWN_JOB_TYPE", "no worker has registered the type 'email'"),
     "B30": (spec(queue="a}b"), INVALID, "BAD_NAME", "job.queue"),

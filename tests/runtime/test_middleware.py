@@ -44,6 +44,52 @@ async def test_middleware_wraps_in_the_order_of_registration(bench: Bench) -> No
     assert seen == [("outer", "work", 6), "inner", "handler"]
 
 
+@pytest.mark.parametrize("is_outer", [True, False], ids=["around middleware", "around the handler"])
+async def test_middleware_may_run_the_rest_once(bench: Bench, is_outer: bool) -> None:
+    """A second call_next fails the attempt and names who made it, and neither the handler nor what is between runs again."""
+    runs: list[str] = []
+
+    async def twice(job: gopher.JobContext, payload: object, call_next: CallNext) -> object:
+        await call_next()
+        return await call_next()
+
+    async def once(job: gopher.JobContext, payload: object, call_next: CallNext) -> object:
+        runs.append("once")
+        return await call_next()
+
+    for each in (twice, once) if is_outer else (once, twice):
+        bench.registry.middleware(each)
+
+    @bench.handler
+    async def work(job: gopher.JobContext, payload: object) -> None:
+        await trio.lowlevel.checkpoint()
+        runs.append("handler")
+
+    settlement = await bench.run(bench.take(claimed_job()))
+
+    assert settlement.outcome is Outcome.RAISED
+    assert settlement.failure is not None
+    assert "twice has called call_next twice" in msgspec.json.decode(settlement.failure, type=Failure).message
+    assert runs == ["once", "handler"]
+
+
+async def test_middleware_may_run_the_rest_in_each_attempt(bench: Bench) -> None:
+    """Once means once an attempt: the next job finds a call_next of its own."""
+
+    @bench.registry.middleware
+    async def once(job: gopher.JobContext, payload: object, call_next: CallNext) -> object:
+        return await call_next()
+
+    @bench.handler
+    async def work(job: gopher.JobContext, payload: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    for _ in range(2):
+        await bench.run_alone(bench.take(claimed_job()))
+
+    assert [each.outcome for each in bench.handed.settlements] == [Outcome.SUCCEEDED] * 2
+
+
 @pytest.mark.parametrize("kind", ["thread", "asyncio", "process"])
 async def test_middleware_wraps_every_kind_of_handler(kind: str) -> None:
     """It runs on Trio in the worker, wherever the handler does."""

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import redis
 import trio
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from gopher.errors import ScriptReplyError, StoreFullError, StoreUnavailableError
 from gopher.store.link import Link
 from tests.redis_peer import Answers, open_linked_peer, open_peer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,6 +289,16 @@ async def test_run_tells_waiters_when_it_is_cancelled() -> None:
     with pytest.raises(StoreUnavailableError, match="closed"):
         await link.call("GET", "k")
     assert {name: error.outcome_unknown for name, error in answers.came.items()} == {"sent": True, "waiting for room": False}
+
+
+async def test_link_logs_where_redis_is(redis_server: RedisServer, own_link: Link) -> None:
+    """What the operator reads of a lost Redis names the one that is meant."""
+    with capture_logs() as logs, trio.fail_after(PATIENCE_SECONDS):
+        redis_server.kill()
+        await until(lambda: any(each["event"] == "link.connect_failed" for each in logs))
+
+    failed = next(each for each in logs if each["event"] == "link.connect_failed")
+    assert failed["redis"] == str(redis_server.socket_path)
 
 
 async def test_link_reconnects_at_a_bounded_rate(monkeypatch: pytest.MonkeyPatch) -> None:

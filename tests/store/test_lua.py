@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -29,6 +27,7 @@ from gopher.store.families import Member, Start
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Bound
 from gopher.store.scripts import LUA_DIRECTORY, Script
+from gopher.store.socket_directory import open_socket_directory
 from gopher.store.store import Store
 from gopher.store.submission import SubmitReceipt
 from tests.redis_server import RedisServer
@@ -36,6 +35,7 @@ from tests.store.rig import DELAY_MS, LEASE_MS, SET_CLOCK, Rig, turn_clocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
 ADD: Final = {"submit", "name_queue", "create_schedule", "start_children", "submit_attached"}
@@ -53,8 +53,8 @@ def cluster(redis_program: str) -> Iterator[RedisServer]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="gopher-tests-", dir="/tmp") as name:
-        server = RedisServer(redis_program, Path(name, "redis.sock"), Path(name), persistent=False)
+    with open_socket_directory("/tmp", prefix="gopher-tests-") as (directory, _):
+        server = RedisServer(redis_program, directory / "redis.sock", directory, persistent=False)
         bus = ["--cluster-enabled", "yes", "--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(port - 1)]
         server._command = [*server._command, *bus]
         server.start()
