@@ -320,7 +320,7 @@ class Feeds:
 
 
 class _Share:
-    """The block of `Feeds.open`; a class, since the frames of a generator would be a large part of an idle watcher's memory."""
+    """The block of `Feeds.open`; a class, since the frames of a generator take hundreds of bytes, and a server may hold ten thousand watchers."""
 
     __slots__ = ("_feed", "_feeds", "_hearing", "_job_id", "_namespace")
 

@@ -28,7 +28,8 @@ HEARTBEAT_SECONDS: Final = 12.0
 """Of silence, then comes a sign of life; chosen: a reader may count on one every 15 s, also over a slow network."""
 
 _GRID_SECONDS: Final = 0.1
-"""Signs of life leave at multiples of this, all that are due together: a wake-up of gRPC's thread for each is most of their cost."""
+"""Signs of life leave at multiples of this, all that are due together, with one wake-up of each thread. Chosen: of ten thousand idle
+watchers some 80 are due at once, which is a few ms of other calls' time."""
 
 
 class Watch:
@@ -50,7 +51,7 @@ class Watch:
     async def watch_job(self, request: job_stream_pb2.WatchJobRequest, send: Send) -> None:
         """Send the events of a job, from the oldest that is kept or from behind the cursor, until it is final."""
         namespace, job_id, cursor = check.namespace(request.namespace), request.job_id, request.cursor
-        del request  # a message takes more memory than all the rest of an idle watcher's frames
+        del request  # an idle watcher, of which there may be ten thousand, does not keep it
         async with self._feeds.open(namespace, job_id) as feed:
             place = await feed.begin(cursor)
             if not cursor:

@@ -116,7 +116,7 @@ class Events:
 
 
 class _Hearing:
-    """The block of `Events.hear`; a class, since the frame of a generator would be the largest part of an idle watcher's memory."""
+    """The block of `Events.hear`; a class, since the frame of a generator takes hundreds of bytes, and a server may hold ten thousand."""
 
     __slots__ = ("_hearer", "_job_id", "_link", "_queue")
 
