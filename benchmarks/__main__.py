@@ -37,6 +37,7 @@ Question = Literal[
     "memory",
     "idle",
     "yardstick",
+    "watchers",
     "adaptive",
 ]
 

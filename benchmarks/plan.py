@@ -47,6 +47,8 @@ class Plan:
         cancels: Running jobs that are cancelled one by one.
         events: How often all watchers are told something.
         nurseries: Parents whose children are counted.
+        watchers: Idle watchers that are weighed.
+        watched_seconds: How long they are idle.
         backlog_jobs: Waiting jobs of the long backlog.
         parked_jobs: Jobs that a limit holds back.
     """
@@ -64,6 +66,8 @@ class Plan:
     cancels: int
     events: int
     nurseries: int
+    watchers: int
+    watched_seconds: float
     backlog_jobs: int
     parked_jobs: int
 
@@ -82,6 +86,8 @@ FULL: Final = Plan(
     cancels=300,
     events=5,
     nurseries=10,
+    watchers=10_000,
+    watched_seconds=24.0,
     backlog_jobs=1_000_000,
     parked_jobs=100_000,
 )
@@ -100,6 +106,8 @@ QUICK: Final = Plan(
     cancels=100,
     events=2,
     nurseries=5,
+    watchers=10_000,
+    watched_seconds=13.0,
     backlog_jobs=200_000,
     parked_jobs=50_000,
 )

@@ -29,6 +29,7 @@ from benchmarks import (
     processes,
     steady,
     submit,
+    watchers,
     yardstick,
 )
 from benchmarks.children import MeasurementError
@@ -57,9 +58,10 @@ MODULES = {
     "parked": parked,
     "memory": memory,
     "idle": idle,
+    "watchers": watchers,
     "adaptive": adaptive,
 }
-ON_DEMAND = ("adaptive",)
+ON_DEMAND = ("watchers", "adaptive")
 """Asked by name alone: they take minutes, and have no peer."""
 QUESTIONS = (*(name for name in MODULES if name not in ON_DEMAND), "yardstick")
 

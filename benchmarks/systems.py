@@ -15,10 +15,12 @@ from gopher.store import keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     import redis
 
+    from benchmarks.children import Child
     from benchmarks.servers import Server
 
 PEERS: Final = ROOT / "benchmarks" / "peers"
@@ -120,9 +122,14 @@ def _dramatiq() -> System:
 @asynccontextmanager
 async def open_gopher_server(server: Server) -> AsyncGenerator[str]:
     """Run a gopher-server on this Redis and yield the address of its gRPC."""
-    argv = (_script("gopher-server"), "--grpc=127.0.0.1:0", "--accept-unknown-types")
-    async with open_child(argv, server.environment) as child:
+    async with gopher_server(server) as child:
         yield grpc_target(await child.ready())
+
+
+def gopher_server(server: Server) -> AbstractAsyncContextManager[Child]:
+    """Run a gopher-server on this Redis."""
+    argv = (_script("gopher-server"), "--grpc=127.0.0.1:0", "--accept-unknown-types")
+    return open_child(argv, server.environment)
 
 
 def grpc_target(ready_line: str) -> str:

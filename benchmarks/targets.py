@@ -101,6 +101,19 @@ FIGURES: Final = (
     *_paced("lateness_1000", "lateness of scheduled jobs, 1,000 due/s", p99=50),
     *_paced("cancel", "CancelJob to the handler's Cancelled, 100 running", p99=20),
     *_paced("fanout", "an event to each of 1,000 watchers", p99=250),
+    *(
+        figure
+        for name, title in (("one_job", "10,000 idle watchers of one job"), ("job_each", "10,000 idle watchers, a job each"))
+        for figure in (
+            Figure(
+                name=f"watchers_{name}_bytes",
+                title=f"{title}, memory beyond gRPC's (bytes each)",
+                targets=(Target(bound=10 * 1024, at_least=False),),
+            ),
+            Figure(name=f"watchers_{name}_cpu_percent", title="  their signs of life, server CPU (%)", digits=1),
+        )
+    ),
+    Figure(name="watchers_bare_bytes", title="  gRPC's own memory an idle stream (bytes)"),
     Figure(
         name="nursery_children_per_second",
         title="a nursery of 1,000 no-op children (children/s)",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 KEEP_ALIVE_SECONDS: Final = 15.0
 """Chosen: proxies commonly cut what was silent for 30 or 60 s."""
 MAX_STREAMS: Final = 1000
-"""Chosen: a stream costs a connection and a task; gRPC lets in 4,096 calls."""
+"""Chosen: a stream costs a connection and a task; gRPC lets in more, and shares connections."""
 MEDIA_TYPE: Final = "text/event-stream"
 
 

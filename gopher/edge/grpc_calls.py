@@ -13,7 +13,7 @@ from gopher.edge.duplex import DuplexCall
 from gopher.edge.handover import StreamCall, UnaryCall
 from gopher.edge.interceptors import DEFAULT_SECONDS, LONGEST_SECONDS, expired
 from gopher.telemetry import tracing
-from gopher.wire.status import CODE_BY_NUMBER, DETAILS_KEY
+from gopher.wire.status import CODE_BY_NUMBER, DETAILS_KEY, TooManyCallsError, to_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,20 +28,35 @@ if TYPE_CHECKING:
     Handlers: TypeAlias = dict[str, grpc.RpcMethodHandler[bytes, bytes]]
 
 
-def handlers_of(handover: Handover, methods: Sequence[Method], durations: Durations) -> Handlers:
+class Places:
+    """How many unary calls may still be taken on; used in gRPC's thread alone.
+
+    Args:
+        count: When none is under way.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+
+def handlers_of(handover: Handover, methods: Sequence[Method], durations: Durations, places: Places) -> Handlers:
     """Return a handler a method. They take and give bytes, so that bytes which are no message are ours to refuse."""
-    return {method.path: _handler(handover, method, durations) for method in methods}
+    return {method.path: _handler(handover, method, durations, places) for method in methods}
 
 
-def _handler(handover: Handover, method: Method, durations: Durations) -> grpc.RpcMethodHandler[bytes, bytes]:
+def _handler(handover: Handover, method: Method, durations: Durations, places: Places) -> grpc.RpcMethodHandler[bytes, bytes]:
     if method.is_duplex:
         return grpc.stream_stream_rpc_method_handler(_duplex_handler(handover, method, durations))
     if method.is_stream:
         return grpc.unary_stream_rpc_method_handler(_stream_handler(handover, method, durations))
-    return grpc.unary_unary_rpc_method_handler(_unary_handler(handover, method, durations))
+    return grpc.unary_unary_rpc_method_handler(_unary_handler(handover, method, durations, places))
 
 
-def _unary_handler(handover: Handover, method: Method, durations: Durations) -> Callable[[bytes, Context], object]:
+def _unary_handler(
+    handover: Handover, method: Method, durations: Durations, places: Places
+) -> Callable[[bytes, Context], object]:
     accept = method.accept
 
     async def handle(request: bytes, context: Context) -> bytes:
@@ -49,10 +64,16 @@ def _unary_handler(handover: Handover, method: Method, durations: Durations) -> 
         left_seconds = DEFAULT_SECONDS if remaining_seconds is None else min(remaining_seconds, LONGEST_SECONDS)
         if left_seconds <= 0:
             return refuse(context, expired())
+        if places.left <= 0:
+            return refuse(context, to_status(TooManyCallsError()))
         call = UnaryCall(handover, accept, request, left_seconds, _traceparent(context))
-        with _Timing(durations, method) as timing:
-            reply = await call.answer()
-            timing.end(reply)
+        places.left -= 1
+        try:
+            with _Timing(durations, method) as timing:
+                reply = await call.answer()
+                timing.end(reply)
+        finally:
+            places.left += 1
         return reply if isinstance(reply, bytes) else refuse(context, reply)
 
     return handle

@@ -25,7 +25,7 @@ import uvloop
 from gopher.config import split_address
 from gopher.edge import channelz as channelz_service
 from gopher.edge import reflection
-from gopher.edge.grpc_calls import handlers_of
+from gopher.edge.grpc_calls import Places, handlers_of
 from gopher.edge.handover import Handover
 from gopher.errors import StartError
 from gopher.telemetry.histogram import Durations
@@ -50,12 +50,15 @@ class Limits:
 
     Attributes:
         message_bytes: Largest request, also after decompression.
-        calls: Calls under way, of all clients.
+        calls: Calls under way, of all clients: ten thousand watchers, idle nearly always, and what else there is. An idle stream takes
+            some 30 KB, most of it gRPC's; and one that is not read holds no more than its unsent messages.
+        unary_calls: Of these, unary ones: each holds a whole request, and each is work that is waiting.
         streams_a_connection: Calls under way, of one connection.
     """
 
     message_bytes: int = 1024 * 1024
-    calls: int = 4096
+    calls: int = 16_384
+    unary_calls: int = 4096
     streams_a_connection: int = 100
 
     def options(self) -> list[tuple[str, int]]:
@@ -242,7 +245,7 @@ class _Host:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_stray)
         self._grace_seconds, self._release = loop.create_future(), asyncio.Event()
-        handlers = handlers_of(Handover(self._token, loop), methods, self._durations) | tools
+        handlers = handlers_of(Handover(self._token, loop), methods, self._durations, Places(self._limits.unary_calls)) | tools
         server = grpc.aio.server(options=self._limits.options(), maximum_concurrent_rpcs=self._limits.calls)
         server.add_generic_rpc_handlers([_Router(handlers)])
         try:

@@ -198,6 +198,11 @@ class Call(ABC):
         self.scope = trio.CancelScope(relative_deadline=left_seconds)
         self._handover = handover
 
+    def take_request(self) -> bytes:
+        """Return the request, and keep it no longer."""
+        request, self.request = self.request, b""
+        return request
+
     def finish(self, reply: Reply) -> None:
         """End the call; done exactly once, in Trio."""
         self._handover.to_grpc.post(lambda: self._settle(reply))
@@ -236,7 +241,7 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """A call that is answered by a stream of messages."""
 
-    __slots__ = ("_is_cut", "_news", "_reply", "_room", "_unsent", "_unwritten")
+    __slots__ = ("_is_cut", "_news", "_reply", "_room", "_sent", "_unwritten", "_written")
 
     def __init__(
         self,
@@ -249,12 +254,14 @@ class StreamCall(Call):
         super().__init__(handover, accept, request, left_seconds, traceparent)
         # These belong to gRPC's thread...
         self._news: asyncio.Future[None] | None = None
-        self._unwritten: deque[bytes] = deque()
+        # Short, and empty nearly always: a deque takes ten times the memory of an empty list.
+        self._unwritten: list[bytes] = []
         self._reply: Reply | None = None
+        self._written = 0
         # ...and these to Trio; whether the reader was cut off is read by the other when nothing follows any more.
         self._is_cut = False
-        self._unsent = 0
-        self._room = trio.lowlevel.ParkingLot()
+        self._sent = 0
+        self._room: trio.lowlevel.ParkingLot | None = None
 
     async def stream(self, write: Callable[[bytes], Awaitable[None]]) -> Reply:
         """Have the call served, write what it sends, and return its reply, in gRPC's thread."""
@@ -262,8 +269,11 @@ class StreamCall(Call):
         try:
             while True:
                 while self._unwritten:
-                    await write(self._unwritten.popleft())
-                    self._handover.to_trio.post(self._make_room)
+                    await write(self._unwritten.pop(0))
+                    self._written += 1
+                    # Trio need not be woken as long as its sender has never had to wait, as an idle stream's never has.
+                    if self._room is not None:
+                        self._handover.to_trio.post(self._make_room)
                 if self._reply is not None:
                     return self._reply
                 self._news = self._handover.loop.create_future()
@@ -295,15 +305,23 @@ class StreamCall(Call):
             SlowReaderError: The reader took none of them for `STALL_SECONDS`.
         """
         await trio.lowlevel.checkpoint()
-        while self._unsent >= MAX_UNSENT:
-            with trio.move_on_after(STALL_SECONDS) as stall:
-                await self._room.park()
-            if stall.cancelled_caught:
-                self._is_cut = True
-                raise SlowReaderError
-        self._unsent += 1
+        while self._sent - self._written >= MAX_UNSENT:
+            await self._wait_for_room()
+        self._sent += 1
         self._handover.to_grpc.post(lambda: self._add(message))
 
+    async def _wait_for_room(self) -> None:
+        if self._room is None:
+            # Without a lock: the other thread counts before it looks for this, and here it is the other way round.
+            self._room = trio.lowlevel.ParkingLot()
+            if self._sent - self._written < MAX_UNSENT:
+                return
+        with trio.move_on_after(STALL_SECONDS) as stall:
+            await self._room.park()
+        if stall.cancelled_caught:
+            self._is_cut = True
+            raise SlowReaderError
+
     def _make_room(self) -> None:
-        self._unsent -= 1
-        self._room.unpark()
+        if self._room is not None:
+            self._room.unpark()

@@ -106,7 +106,7 @@ class ScopedMethod(Method):
     def accept(self, call: Call) -> None:
         """Start a Trio task that serves the call."""
         try:
-            self._nursery.start_soon(self._serve, call)
+            self._nursery.start_soon(self._serve, call, name=self.path)
         except RuntimeError:
             # The nursery has closed: the call was on its way while the server stopped.
             self.finish(call, _stopping())
@@ -182,7 +182,8 @@ class StreamMethod(ScopedMethod, Generic[RequestT]):
 
     async def _respond(self, call: Call) -> bytes:
         assert isinstance(call, StreamCall)  # noqa: S101 - the server makes one for each method that is a stream
-        await self._handler(_parse(self._request_type, call.request), _sender(call))
+        # The handler alone holds the request, and may let go of it: a stream can last for days.
+        await self._handler(_parse(self._request_type, call.take_request()), _sender(call))
         return b""
 
 

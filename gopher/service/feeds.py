@@ -9,7 +9,6 @@ After the connection to Redis was renewed the next reader looks where the histor
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -18,12 +17,13 @@ from gopher_pb.v1 import job_stream_pb2
 
 from gopher.errors import GopherError, JobNotFoundError
 from gopher.service.cursors import Seal
-from gopher.service.telling import event_message
+from gopher.service.telling import event_message, heartbeat
 from gopher.wire import convert
 from gopher.wire.status import CursorTooOldError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from gopher.store.events import JobChange
     from gopher.store.history import HistoryEvent
@@ -71,6 +71,24 @@ class Feed:
         job_id: Of the job.
     """
 
+    __slots__ = (
+        "_beat",
+        "_failure",
+        "_heard",
+        "_is_doubtful",
+        "_is_reading",
+        "_is_stale",
+        "_job_id",
+        "_namespace",
+        "_newest",
+        "_queue",
+        "_seal",
+        "_store",
+        "_waiting",
+        "last",
+        "watchers",
+    )
+
     def __init__(self, store: Store, namespace: str, queue: str, job_id: str) -> None:
         self.last: Told | None = None
         self.watchers = 0
@@ -86,6 +104,7 @@ class Feed:
         self._is_reading = False
         self._heard = (0, 0)
         self._failure: Callable[[], GopherError] | None = None
+        self._beat: tuple[Told, job_stream_pb2.WatchJobResponse] | None = None
 
     def put_nowait(self, change: JobChange | None) -> None:
         """Note that the job has changed, or that this may have been missed."""
@@ -98,6 +117,15 @@ class Feed:
         self._is_stale = True
         if not self._is_reading:
             self._waiting.unpark()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its namespace and job id."""
+        return self._namespace, self._job_id
+
+    def hear(self) -> AbstractAsyncContextManager[None]:
+        """Have it told of the job's changes while the block lasts."""
+        return self._store.events.hear(self._namespace, self._queue, self._job_id, self)
 
     @property
     def has_failed(self) -> bool:
@@ -146,6 +174,16 @@ class Feed:
             if place < last.sequence:
                 return self._newest[place + 1 - first :]
             await self._wait()
+
+    def heartbeat(self) -> job_stream_pb2.WatchJobResponse:
+        """Return the sign of life after the newest event, the same to all who wait behind it."""
+        assert self.last is not None  # noqa: S101 - a stream has begun behind it
+        if self._beat is not None and self._beat[0] is self.last:
+            return self._beat[1]
+        message = job_stream_pb2.WatchJobResponse(event=heartbeat(self.last.message.event))
+        # Kept only where another watcher needs it: of ten thousand jobs it would be megabytes.
+        self._beat = (self.last, message) if self.watchers > 1 else None
+        return message
 
     def cursor(self, place: int) -> str:
         """Return the cursor of an event."""
@@ -236,8 +274,9 @@ class Feed:
         return await self._store.histories.read(self._namespace, self._queue, self._job_id, after=place, count=count)
 
     def _told(self, event: HistoryEvent) -> Told:
-        message = event_message(self._job_id, event, self.cursor(event.sequence))
-        return Told(event, job_stream_pb2.WatchJobResponse(event=message))
+        message = job_stream_pb2.WatchJobResponse(event=event_message(self._job_id, event, self.cursor(event.sequence)))
+        # One that was parsed takes two thirds of the memory of one that was put together.
+        return Told(event, job_stream_pb2.WatchJobResponse.FromString(message.SerializeToString()))
 
     def _fail(self, failure: Callable[[], GopherError]) -> None:
         self._failure = failure
@@ -255,9 +294,12 @@ class Feeds:
         self._store = store
         self._feeds: dict[tuple[str, str], Feed] = {}
 
-    @asynccontextmanager
-    async def open(self, namespace: str, job_id: str) -> AsyncIterator[Feed]:
-        """Share a job's feed while the block lasts.
+    def open(self, namespace: str, job_id: str) -> AbstractAsyncContextManager[Feed]:
+        """Share a job's feed while the block lasts; entering it raises what is said at `join`."""
+        return _Share(self, namespace, job_id)
+
+    async def join(self, namespace: str, job_id: str) -> Feed:
+        """Return a job's feed, with one watcher more.
 
         Raises:
             InvalidRequestError: BAD_ID.
@@ -268,10 +310,37 @@ class Feeds:
         if feed is None or feed.has_failed:
             feed = self._feeds[namespace, job_id] = Feed(self._store, namespace, queue, job_id)
         feed.watchers += 1
+        return feed
+
+    def leave(self, feed: Feed) -> None:
+        """Take a watcher off its feed."""
+        feed.watchers -= 1
+        if not feed.watchers and self._feeds.get(feed.key) is feed:
+            del self._feeds[feed.key]
+
+
+class _Share:
+    """The block of `Feeds.open`; a class, since the frames of a generator take hundreds of bytes, and a server may hold ten thousand watchers."""
+
+    __slots__ = ("_feed", "_feeds", "_hearing", "_job_id", "_namespace")
+
+    def __init__(self, feeds: Feeds, namespace: str, job_id: str) -> None:
+        self._feeds = feeds
+        self._namespace = namespace
+        self._job_id = job_id
+
+    async def __aenter__(self) -> Feed:
+        self._feed = await self._feeds.join(self._namespace, self._job_id)
+        self._hearing = self._feed.hear()
         try:
-            async with self._store.events.hear(namespace, queue, job_id, feed):
-                yield feed
+            await self._hearing.__aenter__()
+        except BaseException:
+            self._feeds.leave(self._feed)
+            raise
+        return self._feed
+
+    async def __aexit__(self, *error: object) -> None:
+        try:
+            await self._hearing.__aexit__(None, None, None)  # noqa: ASYNC102 - takes effect before its checkpoint
         finally:
-            feed.watchers -= 1
-            if not feed.watchers and self._feeds.get((namespace, job_id)) is feed:
-                del self._feeds[namespace, job_id]
+            self._feeds.leave(self._feed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -10,7 +11,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher_pb.v1 import job_stream_pb2
 
 from gopher.service.feeds import Feeds
-from gopher.service.telling import heartbeat, truncated
+from gopher.service.telling import truncated
 from gopher.wire import check, convert
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS: Final = 12.0
 """Of silence, then comes a sign of life; chosen: a reader may count on one every 15 s, also over a slow network."""
+
+_GRID_SECONDS: Final = 0.1
+"""Signs of life leave at multiples of this, all that are due together, with one wake-up of each thread. Chosen: of ten thousand idle
+watchers some 80 are due at once, which is a few ms of other calls' time."""
 
 
 class Watch:
@@ -45,11 +50,12 @@ class Watch:
 
     async def watch_job(self, request: job_stream_pb2.WatchJobRequest, send: Send) -> None:
         """Send the events of a job, from the oldest that is kept or from behind the cursor, until it is final."""
-        namespace = check.namespace(request.namespace)
-        async with self._feeds.open(namespace, request.job_id) as feed:
-            place = await feed.begin(request.cursor)
-            if not request.cursor:
-                place = await self._send_first(namespace, request.job_id, feed, send)
+        namespace, job_id, cursor = check.namespace(request.namespace), request.job_id, request.cursor
+        del request  # an idle watcher, of which there may be ten thousand, does not keep it
+        async with self._feeds.open(namespace, job_id) as feed:
+            place = await feed.begin(cursor)
+            if not cursor:
+                place = await self._send_first(namespace, job_id, feed, send)
             await _send_rest(feed, place, send)
 
     async def _send_first(self, namespace: str, job_id: str, feed: Feed, send: Send) -> int:
@@ -66,14 +72,17 @@ class Watch:
         return first.sequence if first.sequence == 1 else first.sequence - 1
 
 
+def _next_beat(now: float) -> float:
+    return math.ceil((now + HEARTBEAT_SECONDS) / _GRID_SECONDS) * _GRID_SECONDS
+
+
 async def _send_rest(feed: Feed, place: int, send: Send) -> None:
     while not (feed.last is not None and feed.last.is_end and feed.last.sequence == place):
         told: list[Told] = []
-        with trio.move_on_after(HEARTBEAT_SECONDS):
+        with trio.move_on_at(_next_beat(trio.current_time())):
             told = await feed.next(place)
         if not told:
-            assert feed.last is not None  # noqa: S101 - the stream has begun behind it
-            await send(job_stream_pb2.WatchJobResponse(event=heartbeat(feed.last.message.event)))
+            await send(feed.heartbeat())
         elif told[0].sequence != place + 1:
             await send(job_stream_pb2.WatchJobResponse(event=_truncated(feed, place, told[0])))
         for each in told:

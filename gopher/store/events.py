@@ -21,6 +21,7 @@ from gopher.store import keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from gopher.store.link import Link
     from gopher.store.registry import Registry
@@ -99,18 +100,13 @@ class Events:
         async with self.hear(namespace, await self._registry.queue_of(namespace, job_id), job_id, follower):
             yield follower
 
-    @asynccontextmanager
-    async def hear(self, namespace: str, queue_name: str, job_id: str, hearer: Hearer) -> AsyncIterator[None]:
+    def hear(self, namespace: str, queue_name: str, job_id: str, hearer: Hearer) -> AbstractAsyncContextManager[None]:
         """Have a hearer told of a job's changes while the block lasts; one that is in several blocks is told once."""
         channel = keys.events(namespace, queue_name).encode()
-        queue = self._queues.setdefault(channel, _QueueFollowers())
-        await self._link.subscribe(channel, queue.receive)
-        try:
-            queue.hearers.setdefault(job_id, Counter())[hearer] += 1
-            yield
-        finally:
-            queue.remove(job_id, hearer)
-            await self._link.unsubscribe(channel, queue.receive)  # noqa: ASYNC102 - takes effect before its first checkpoint
+        queue = self._queues.get(channel)
+        if queue is None:
+            queue = self._queues[channel] = _QueueFollowers(channel)
+        return _Hearing(self._link, queue, job_id, hearer)
 
     def _tell_all(self) -> None:
         for queue in self._queues.values():
@@ -119,10 +115,31 @@ class Events:
                     hearer.put_nowait(None)
 
 
+class _Hearing:
+    """The block of `Events.hear`; a class, since the frame of a generator takes hundreds of bytes, and a server may hold ten thousand."""
+
+    __slots__ = ("_hearer", "_job_id", "_link", "_queue")
+
+    def __init__(self, link: Link, queue: _QueueFollowers, job_id: str, hearer: Hearer) -> None:
+        self._link = link
+        self._queue = queue
+        self._job_id = job_id
+        self._hearer = hearer
+
+    async def __aenter__(self) -> None:
+        await self._link.subscribe(self._queue.channel, self._queue.receive)
+        self._queue.hearers.setdefault(self._job_id, Counter())[self._hearer] += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._queue.remove(self._job_id, self._hearer)
+        await self._link.unsubscribe(self._queue.channel, self._queue.receive)  # noqa: ASYNC102 - takes effect before its checkpoint
+
+
 class _QueueFollowers:
     """Who hears of one queue's jobs, and how often each has asked to."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: bytes) -> None:
+        self.channel = channel
         self.hearers: dict[str, Counter[Hearer]] = {}
 
     def remove(self, job_id: str, hearer: Hearer) -> None:

@@ -50,6 +50,15 @@ class SlowReaderError(errors.RequestError):
         super().__init__("the stream was read too slowly and has been cut; call again")
 
 
+class TooManyCallsError(errors.RequestError):
+    """As many unary calls as the server allows are under way; it may be called again."""
+
+    reason = "TOO_MANY_CALLS"
+
+    def __init__(self) -> None:
+        super().__init__("too many calls are under way at this server; call again in a moment")
+
+
 class CursorTooOldError(errors.RequestError):
     """The history does not hold what follows the cursor: its oldest events are kept no more, or Redis has lost its newest."""
 
@@ -134,6 +143,7 @@ TABLE: Final = (
     Row(worker_errors.WorkerReplacedError, grpc.StatusCode.ABORTED, 4),
     Row(worker_errors.ServerBusyError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7, retry_after_seconds=1.0),
     Row(worker_errors.WorkerSilentError, grpc.StatusCode.ABORTED, 4, retry_after_seconds=1.0),
+    Row(TooManyCallsError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7, retry_after_seconds=1.0),
     Row(errors.PayloadMismatchError, grpc.StatusCode.INVALID_ARGUMENT, 1),
     Row(errors.ResultInvalidError, grpc.StatusCode.INVALID_ARGUMENT, 1),
     Row(errors.JobFailedError, grpc.StatusCode.ABORTED, 8),

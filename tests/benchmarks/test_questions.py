@@ -27,6 +27,8 @@ TINY: Final = replace(
     cancels=3,
     events=1,
     nurseries=1,
+    watchers=8,
+    watched_seconds=0.1,
     backlog_jobs=600,
     parked_jobs=50,
 )
@@ -37,7 +39,8 @@ def steps_of(question: str) -> list[Step]:
 
 
 @pytest.mark.parametrize(
-    "question", ["steady", "lateness", "cancel", "fanout", "nursery", "priorities", "processes", "backlog", "parked"]
+    "question",
+    ["steady", "lateness", "cancel", "fanout", "watchers", "nursery", "priorities", "processes", "backlog", "parked"],
 )
 async def test_question_is_answered(question: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every measurement gives figures, each of which has a row in the table."""

@@ -14,9 +14,11 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.edge.grpc_server import GrpcServer, Limits
 from gopher.errors import GopherError, InvalidRequestError, JobNotFoundError, StartError, StoreError, StoreUnavailableError
 from gopher.wire.status import from_rpc_error
-from tests.edge.rig import ASK, PATIENCE_SECONDS, raw_unary, serving, unary
+from tests.edge.rig import ASK, PATIENCE_SECONDS, raw_stream, raw_unary, serving, stream, unary
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from google.protobuf.message import Message
 
 
@@ -219,6 +221,33 @@ async def test_calls_over_the_limit_are_refused() -> None:
         release.set()
 
     assert caught.value.reason == "RESOURCE_EXHAUSTED"
+
+
+async def test_unary_calls_over_their_own_limit_are_refused() -> None:
+    """While as many unary calls as allowed are under way, one more is TOO_MANY_CALLS; a stream is let in, and then a call again."""
+    entered = trio.Event()
+    release = trio.Event()
+
+    async def hold(request: pb.GetJobRequest) -> Message:
+        entered.set()
+        await release.wait()
+        return request
+
+    async def tell(request: pb.GetJobRequest, send: Callable[[Message], Awaitable[None]]) -> None:
+        await send(request)
+
+    async with serving(stream(tell, hold), limits=Limits(unary_calls=1)) as rig:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.ask)
+            await entered.wait()
+            with pytest.raises(GopherError) as caught:
+                await rig.ask()
+            told = await trio.to_thread.run_sync(lambda: list(raw_stream(rig.channel)(ASK)))
+            release.set()
+        await rig.ask()
+
+    assert caught.value.reason == "TOO_MANY_CALLS"
+    assert told == [ASK]
 
 
 async def test_busy_port_is_told_in_one_line() -> None:
