@@ -43,6 +43,7 @@ Exit codes, which scripts may rely on:
   7    Redis is full
   8    the job failed (submit --wait, submit --watch, watch)
   9    the job was cancelled (the same), or the bulk operation stopped
+  70   a server, or gopher dev, whose stop hung has ended itself
   130  interrupted by Ctrl-C
   141  the reader of the output has gone
 """
