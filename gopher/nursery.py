@@ -11,7 +11,7 @@ nurseries of handlers, the server those of clients.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, Unpack
 
 from gopher.errors import GopherError, JobCancelledError, JobFailedError, invalid
 from gopher.job import JobState
@@ -57,8 +57,8 @@ class OnCancel(StrEnum):
     DETACH = "detach"  # it goes on alone
 
 
-class ChildJob(Protocol):
-    """A child, as whoever started it sees it."""
+class StartedChild(Protocol):
+    """What can be known of a child."""
 
     @property
     def id(self) -> str | None:
@@ -71,6 +71,10 @@ class ChildJob(Protocol):
     @property
     def state(self) -> JobState | None:
         """How it has ended; None while it has not."""
+
+
+class ChildJob(StartedChild, Protocol):
+    """A child, as whoever started it sees it."""
 
     async def result(self) -> JsonValue:
         """Return what its handler returned, once it has ended.
@@ -130,20 +134,8 @@ class JobNursery(Protocol):
         """Cancel all children that have not ended; those that are detached go on alone. The block goes on, and may start others."""
 
 
-class SyncChildJob(Protocol):
+class SyncChildJob(StartedChild, Protocol):
     """A child, as a handler in a thread sees it; see `ChildJob`."""
-
-    @property
-    def id(self) -> str | None:
-        """Of the job; None until it is stored."""
-
-    @property
-    def type(self) -> str:
-        """Of the job."""
-
-    @property
-    def state(self) -> JobState | None:
-        """How it has ended; None while it has not."""
 
     def result(self) -> JsonValue:
         """See `ChildJob.result`."""
@@ -174,6 +166,31 @@ class SyncJobNursery(Protocol):
 
     def cancel(self) -> None:
         """See `JobNursery.cancel`."""
+
+
+StartedT = TypeVar("StartedT", bound=StartedChild)
+
+
+class ChildView(Generic[StartedT]):
+    """A child as one kind of program sees it, which differs in how its result is waited for alone."""
+
+    def __init__(self, child: StartedT) -> None:
+        self._child = child
+
+    @property
+    def id(self) -> str | None:
+        """Of the job; None until it is stored."""
+        return self._child.id
+
+    @property
+    def type(self) -> str:
+        """Of the job."""
+        return self._child.type
+
+    @property
+    def state(self) -> JobState | None:
+        """How it has ended; None while it has not."""
+        return self._child.state
 
 
 class Siblings:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, Unpack, cast
 
+from gopher.client.nursery import Child
 from gopher.errors import GopherError
-from gopher.nursery import DEFAULT_GRACE_SECONDS, OnCancel
+from gopher.nursery import DEFAULT_GRACE_SECONDS, ChildView, OnCancel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from gopher.client.nursery import Child
     from gopher.client.nursery_stream import NurseryStream
-    from gopher.job import JobState, JsonValue
+    from gopher.job import JsonValue
     from gopher.submission import JobOptions, Payload
 
 
@@ -28,26 +28,8 @@ class Event(Protocol):
         """Wait until it is set."""
 
 
-class AsyncChild:
+class AsyncChild(ChildView[Child]):
     """A child; see `gopher.nursery.ChildJob`."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    @property
-    def id(self) -> str | None:
-        """Of the job."""
-        return self._child.id
-
-    @property
-    def type(self) -> str:
-        """Of the job."""
-        return self._child.type
-
-    @property
-    def state(self) -> JobState | None:
-        """How it has ended; None while it has not."""
-        return self._child.state
 
     async def result(self) -> JsonValue:
         """See `ChildJob.result`."""

@@ -10,40 +10,21 @@ from abc import ABC, abstractmethod
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Unpack, cast
 
-from gopher.client.nursery import CLEANUP_SECONDS
+from gopher.client.nursery import CLEANUP_SECONDS, Child
 from gopher.client.nursery_stream import LEAVE_SECONDS, NurseryStream
 from gopher.errors import GopherError
-from gopher.nursery import DEFAULT_GRACE_SECONDS, OnCancel
+from gopher.nursery import DEFAULT_GRACE_SECONDS, ChildView, OnCancel
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from gopher.client.nursery import Child
-    from gopher.job import JobState, JsonValue
+    from gopher.job import JsonValue
     from gopher.submission import JobOptions, Payload
 
 
-class SyncChild:
+class SyncChild(ChildView[Child]):
     """A child; see `gopher.nursery.SyncChildJob`."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    @property
-    def id(self) -> str | None:
-        """Of the job."""
-        return self._child.id
-
-    @property
-    def type(self) -> str:
-        """Of the job."""
-        return self._child.type
-
-    @property
-    def state(self) -> JobState | None:
-        """How it has ended; None while it has not."""
-        return self._child.state
 
     def result(self) -> JsonValue:
         """See `ChildJob.result`."""

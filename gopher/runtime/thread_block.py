@@ -10,38 +10,20 @@ from typing import TYPE_CHECKING, Unpack
 
 import trio
 
-from gopher.nursery import OnCancel
+from gopher.kin.kin import Sibling
+from gopher.nursery import ChildView, OnCancel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gopher.job import JobState, JsonValue
-    from gopher.kin.kin import Sibling
+    from gopher.job import JsonValue
     from gopher.runtime.nurseries import AttemptKin, Nurseries
     from gopher.runtime.scopes import RunningAttempt
     from gopher.submission import JobOptions, Payload
 
 
-class ThreadChild:
+class ThreadChild(ChildView[Sibling]):
     """A child; see `gopher.nursery.SyncChildJob`."""
-
-    def __init__(self, child: Sibling) -> None:
-        self._child = child
-
-    @property
-    def id(self) -> str | None:
-        """Of the job."""
-        return self._child.id
-
-    @property
-    def type(self) -> str:
-        """Of the job."""
-        return self._child.type
-
-    @property
-    def state(self) -> JobState | None:
-        """How it has ended; None while it has not."""
-        return self._child.state
 
     def result(self) -> JsonValue:
         """See `ChildJob.result`."""
