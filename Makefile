@@ -8,7 +8,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 SOURCES := gopher tests examples benchmarks proto
 # Our functions that a nursery may `start`, so that flake8-async finds those started otherwise (ASYNC113).
-STARTABLE := run,run_product,watch_signals,_watch_signals
+STARTABLE := run,run_product,watch_signals,_watch_signals,_follow,_with_process
 EXTRAS := embedded otlp demo bench dev
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 
