@@ -19,6 +19,7 @@ from gopher.errors import GopherError, JobCancelledError, JobFailedError, WaitTi
 from gopher.handlers import Discard, Registry, Retry, Snooze, StatusError
 from gopher.job import Attempt, Failure, Job, JobState, JsonValue, Outcome, Priority
 from gopher.limits import RateLimit
+from gopher.nursery import ChildJob, JobNursery, SyncChildJob, SyncJobNursery
 from gopher.retry import RetryPolicy
 from gopher.surroundings import CallNext
 
@@ -27,6 +28,7 @@ __all__ = [
     "AttemptCancelled",
     "Breaker",
     "CallNext",
+    "ChildJob",
     "Discard",
     "Failure",
     "GopherError",
@@ -34,6 +36,7 @@ __all__ = [
     "JobCancelledError",
     "JobContext",
     "JobFailedError",
+    "JobNursery",
     "JobState",
     "JsonValue",
     "Outcome",
@@ -44,6 +47,8 @@ __all__ = [
     "RetryPolicy",
     "Snooze",
     "StatusError",
+    "SyncChildJob",
     "SyncJobContext",
+    "SyncJobNursery",
     "WaitTimeoutError",
 ]
