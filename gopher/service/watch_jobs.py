@@ -155,7 +155,7 @@ class _Reader:
 
     def cursor(self) -> str:
         """Return the cursor of where the stream stands."""
-        return self._seal.cursor(msgspec.json.encode(self.places))
+        return self._seal.cursor(msgspec.msgpack.encode(self.places))
 
     async def tell(self, queue: str, feed: QueueFeed, entry: Entry) -> None:
         """Tell what an entry has changed, as far as it is wanted and not known."""
@@ -193,7 +193,7 @@ class _Reader:
         await self._send(job_stream_pb2.WatchJobsResponse(event=event))
 
 
-_places_decoder: Final = msgspec.json.Decoder(dict[str, Place])
+_places_decoder: Final = msgspec.msgpack.Decoder(dict[str, Place])
 
 
 def _decode_places(data: bytes) -> dict[str, Place]:
