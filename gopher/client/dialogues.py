@@ -252,6 +252,7 @@ class Watching:
         self._last: JobEvent | None = None
         self._place = 0
         self._failures = 0
+        self._has_heard = False
         self._heard_at = now()
 
     @property
@@ -267,6 +268,7 @@ class Watching:
     def is_news(self, event: JobEvent) -> bool:
         """Note the event and tell whether the reader is told it, as all are but signs of life."""
         self._failures = 0
+        self._has_heard = True
         self._heard_at = self._now()
         self._cursor = event.cursor or self._cursor
         if event.kind is EventKind.HEARTBEAT:
@@ -283,8 +285,9 @@ class Watching:
         if not isinstance(error, status.CursorTooOldError) or self._last is None:
             return None
         oldest = int(error.metadata["oldest_sequence"])
-        self._cursor = error.metadata["oldest_cursor"]
-        detail = Truncation(oldest, max(0, oldest - 1 - self._place))
+        # One of very many queues has no room in an error: then the stream goes on from now.
+        self._cursor = error.metadata.get("oldest_cursor", "")
+        detail = Truncation(oldest, max(0, oldest - 1 - self._place) if self._place else 0)
         return replace(
             self._last, kind=EventKind.TRUNCATED, sequence=0, cursor=self._cursor, progress_message="", job=None, detail=detail
         )
@@ -300,7 +303,7 @@ class Watching:
                 start, or it has been away for long.
         """
         self._failures += 1
-        if self._last is None:
+        if not self._has_heard:
             has_time = may_repeat(self._failures, self._now() - self._heard_at)
         else:
             has_time = self._now() - self._heard_at <= PATIENCE_SECONDS

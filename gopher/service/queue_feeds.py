@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NEWEST: Final = 256
 """Entries kept in memory; chosen: what a busy queue changes in some hundredths of a second, so that only who lags reads for himself."""
+NEWEST_BYTES: Final = 4 << 20
+"""Of what handlers say in these; chosen: four of the largest entries."""
 CHUNK: Final = 64
 FACTS: Final = 10_000
 """Jobs whose type and labels are known; chosen."""
@@ -41,9 +43,10 @@ class QueueFeed:
         self._namespace = namespace
         self._queue = queue
         self.watchers = 0
-        self._newest: deque[Entry] = deque(maxlen=NEWEST)
+        self._newest: deque[Entry] = deque()
+        self._newest_bytes = 0
         self._last = 0
-        self._facts: OrderedDict[str, Facts] = OrderedDict()
+        self._facts: OrderedDict[str, Facts | None] = OrderedDict()
         self._waiting = trio.lowlevel.ParkingLot()
         self._is_stale = True
         self._is_reading = False
@@ -55,6 +58,7 @@ class QueueFeed:
         self._renew_at = trio.current_time() + RENEW_SECONDS
         if self._last < kept.oldest - 1:
             self._newest.clear()
+            self._newest_bytes = 0
             self._last = kept.last
         return kept
 
@@ -80,15 +84,18 @@ class QueueFeed:
                     return found
             await self._wait()
 
-    async def facts(self, job_ids: Iterable[str]) -> dict[str, Facts]:
-        """Return what is known of jobs that never changes; of one that is gone and was not asked for before, nothing."""
+    async def facts(self, job_ids: Iterable[str]) -> dict[str, Facts | None]:
+        """Return what is known of jobs that never changes; None of one that was gone before it was asked for."""
         wanted = list(dict.fromkeys(job_ids))
         unknown = [job_id for job_id in wanted if job_id not in self._facts]
-        read = await self._store.changes.facts(self._namespace, self._queue, unknown)
-        self._facts.update((job_id, facts) for job_id, facts in zip(unknown, read, strict=True) if facts is not None)
         known = {job_id: self._facts[job_id] for job_id in wanted if job_id in self._facts}
         for job_id in known:
             self._facts.move_to_end(job_id)
+        if unknown:
+            read = await self._store.changes.facts(self._namespace, self._queue, unknown)
+            found = dict(zip(unknown, read, strict=True))
+            self._facts.update(found)
+            known.update(found)
         while len(self._facts) > FACTS:
             self._facts.popitem(last=False)
         return known
@@ -102,8 +109,9 @@ class QueueFeed:
         is_done = False
         try:
             entries = await self._read(self._last)
-            self._newest.extend(entries)
-            self._last = entries[-1].number if entries else self._last
+            # Once for all who wait.
+            await self.facts(change.job_id for entry in entries for change in entry.changes)
+            self._keep(entries)
             self._is_stale |= len(entries) == CHUNK
             is_done = True
         finally:
@@ -111,8 +119,19 @@ class QueueFeed:
             self._is_stale |= not is_done
             self._waiting.unpark_all()
 
+    def _keep(self, entries: list[Entry]) -> None:
+        self._newest.extend(entries)
+        self._newest_bytes += sum(map(_size, entries))
+        self._last = entries[-1].number if entries else self._last
+        while len(self._newest) > NEWEST or (len(self._newest) > 1 and self._newest_bytes > NEWEST_BYTES):
+            self._newest_bytes -= _size(self._newest.popleft())
+
     async def _read(self, number: int) -> list[Entry]:
         return await self._store.changes.read(self._namespace, self._queue, after=number, count=CHUNK)
+
+
+def _size(entry: Entry) -> int:
+    return sum(len(change.event.detail) for change in entry.changes)
 
 
 class QueueFeeds:

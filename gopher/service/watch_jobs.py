@@ -21,7 +21,7 @@ from gopher.service.watch import HEARTBEAT_SECONDS
 from gopher.store.ids import queue_number
 from gopher.wire import check
 from gopher.wire.check import Faults
-from gopher.wire.events import KIND_OF
+from gopher.wire.events import KIND_NUMBER, KIND_OF
 from gopher.wire.status import CursorTooOldError
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ class WatchJobs:
             await self._follow_new(tasks, namespace, queue, reader, followed)
             await reader.tell_alive()
             while True:
-                await reader.wait_silent(self._heartbeat_seconds)
+                await trio.sleep(self._heartbeat_seconds)
+                # However much the others tell: a new queue waits for nobody's silence.
                 await self._follow_new(tasks, namespace, queue, reader, followed)
                 await reader.tell_alive()
 
@@ -151,11 +152,10 @@ class _Reader:
         self._send = send
         # One message after another, whichever queue it is of.
         self._turn = trio.Lock()
-        self._told_at = 0.0
 
     def cursor(self) -> str:
         """Return the cursor of where the stream stands."""
-        return self._seal.cursor(msgspec.json.encode(self.places))
+        return self._seal.cursor(msgspec.msgpack.encode(self.places))
 
     async def tell(self, queue: str, feed: QueueFeed, entry: Entry) -> None:
         """Tell what an entry has changed, as far as it is wanted and not known."""
@@ -169,9 +169,9 @@ class _Reader:
                 await self._tell_one(queue, change, facts.get(change.job_id))
 
     async def _tell_one(self, queue: str, change: Change, facts: Facts | None) -> None:
-        event = event_message(change.job_id, change.event, "")
-        if self._wanted.takes(event.kind, change.job_id, facts):
-            event.cursor, event.queue = self.cursor(), queue
+        if self._wanted.takes(KIND_NUMBER[change.event.kind], change.job_id, facts):
+            event = event_message(change.job_id, change.event, self.cursor())
+            event.queue = queue
             event.type = facts.type if facts is not None else ""
             await self._put(event)
 
@@ -189,17 +189,11 @@ class _Reader:
         async with self._turn:
             await self._put(job_event_pb2.JobEvent(kind=job_event_pb2.JOB_EVENT_KIND_HEARTBEAT, cursor=self.cursor()))
 
-    async def wait_silent(self, seconds: float) -> None:
-        """Wait until nothing was told for so long."""
-        while (left := self._told_at + seconds - trio.current_time()) > 0:  # noqa: ASYNC110 - what is told moves the moment on
-            await trio.sleep(left)
-
     async def _put(self, event: job_event_pb2.JobEvent) -> None:
         await self._send(job_stream_pb2.WatchJobsResponse(event=event))
-        self._told_at = trio.current_time()
 
 
-_places_decoder: Final = msgspec.json.Decoder(dict[str, Place])
+_places_decoder: Final = msgspec.msgpack.Decoder(dict[str, Place])
 
 
 def _decode_places(data: bytes) -> dict[str, Place]:

@@ -37,6 +37,8 @@ _REASON: Final = re.compile(REASON_PATTERN)
 
 _MAX_MESSAGE_BYTES: Final = 400
 _MAX_FACT_BYTES: Final = 80
+_MAX_WHOLE_BYTES: Final = {"oldest_cursor": 400}
+"""Of facts that are good for nothing once they are cut: a longer one is left out."""
 _MAX_FACTS: Final = 4
 _MAX_DESCRIPTION_BYTES: Final = 160
 
@@ -67,7 +69,7 @@ class CursorTooOldError(errors.RequestError):
     def __init__(self, about: str, oldest_sequence: int, oldest_cursor: str) -> None:
         super().__init__(
             f"what follows the cursor is kept no more; the oldest event of {about} is {oldest_sequence}: go on from there, by "
-            "oldest_cursor, or start again without a cursor",
+            "oldest_cursor, where there is one, or start again without a cursor",
             oldest_sequence=str(oldest_sequence),
             oldest_cursor=oldest_cursor,
         )
@@ -194,7 +196,11 @@ def to_status(error: GopherError) -> status_pb2.Status:
     row = row_of(error)
     violations = error.violations if isinstance(error, InvalidRequestError) else ()
     status = status_pb2.Status(code=row.code.value[0], message=clip(row.public_message or error.message, _MAX_MESSAGE_BYTES))
-    facts = {key: clip(value, _MAX_FACT_BYTES) for key, value in list(error.metadata.items())[:_MAX_FACTS]}
+    facts = {
+        key: clip(value, _MAX_WHOLE_BYTES.get(key, _MAX_FACT_BYTES))
+        for key, value in list(error.metadata.items())[:_MAX_FACTS]
+        if len(value) <= _MAX_WHOLE_BYTES.get(key, len(value))
+    }
     reason = violations[0].reason if violations else error.reason
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts))
     if row.retry_after_seconds is not None:

@@ -9,13 +9,16 @@ import pytest
 import trio
 
 from gopher_pb.v1 import job_event_pb2, job_pb2, job_stream_pb2
+from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import InvalidRequestError, QueueNotFoundError
+from gopher.event import EventKind
 from gopher.job import Move
 from gopher.service import queue_feeds
 from gopher.service.watch_jobs import WatchJobs
 from gopher.store import keys
 from gopher.store.changes import KEPT_MS
+from gopher.store.history import Saying
 from gopher.wire.events import KIND_OF
 from gopher.wire.status import CursorTooOldError
 from tests.service.watcher import PATIENCE_SECONDS, say
@@ -155,6 +158,62 @@ async def test_every_queue_is_followed_also_a_new_one(rig: Rig) -> None:
         await reader.until(2)
 
     assert [event.queue for event in reader.told] == ["one", "two"]
+
+
+async def test_new_queue_is_followed_also_while_another_is_busy(rig: Rig) -> None:
+    """It waits for no silence."""
+    service = WatchJobs(rig.store, heartbeat_seconds=0.3)
+
+    async with reading(rig, service):
+        await rig.store.registry.queue_number(rig.namespace, "two")
+        with trio.fail_after(PATIENCE_SECONDS):
+            while not await rig.store.link.call("HGET", keys.settings(rig.namespace, "two"), "watched_until"):
+                await rig.submit()
+
+        assert await rig.store.link.call("HEXISTS", keys.settings(rig.namespace, "two"), "watched_until") == 1
+
+
+async def test_cancel_that_is_asked_for_again_is_told_once(rig: Rig) -> None:
+    """Also of a job with a history, where it stands is told once more only where that is news."""
+    async with reading(rig, queue=QUEUE) as reader:
+        for says in (True, False):
+            job_id = await rig.submit()
+            (job,) = await rig.claim()
+            if says:
+                await say(rig, job, 1)
+            request = pb.CancelJobRequest(namespace=rig.namespace, job_id=job_id)
+            await rig.jobs.cancel_job(request)
+            await rig.jobs.cancel_job(request)
+            await rig.settle(job, Move.ACKNOWLEDGE_CANCEL)
+            await rig.jobs.cancel_job(request)
+        await rig.submit()
+        await reader.until(10)
+
+    cancelled = ["cancel_requested", "cancelled 1"]
+    assert reader.words == [
+        *("enqueued 0", "processing 1", "log"),
+        *cancelled,
+        "enqueued 0",
+        "processing 1",
+        *cancelled,
+        "enqueued 0",
+    ]
+
+
+async def test_what_is_kept_is_bounded_in_bytes(rig: Rig) -> None:
+    """However much handlers say, and the newest is there."""
+    async with reading(rig, queue=QUEUE):
+        await rig.submit()
+        (job,) = await rig.claim()
+        for first in range(1, 601, 15):
+            sayings = [Saying(job.id, job.token, first + at, EventKind.OUTPUT, "", b"x" * 60_000) for at in range(15)]
+            await rig.store.histories.report(rig.namespace, QUEUE, sayings)
+    kept = await rig.store.changes.watch(rig.namespace, QUEUE)
+    entries = await rig.store.changes.read(rig.namespace, QUEUE, after=kept.oldest - 1, count=1_000)
+
+    size = sum(len(change.event.detail) for entry in entries for change in entry.changes)
+    assert 14 << 20 < size < 18 << 20
+    assert entries[-1].number == kept.last
 
 
 async def test_nobody_pays_for_a_queue_that_is_not_followed(rig: Rig) -> None:

@@ -132,7 +132,8 @@ class JobServiceStub:
     Errors:
       NOT_FOUND: QUEUE_NOT_FOUND.
       INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
-      OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+      OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
+        long for an error, because of many queues: then start again without one.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
     """
     RunJob: _grpc.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]
@@ -271,7 +272,8 @@ class JobServiceAsyncStub(JobServiceStub):
     Errors:
       NOT_FOUND: QUEUE_NOT_FOUND.
       INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
-      OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+      OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
+        long for an error, because of many queues: then start again without one.
       RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
     """
     RunJob: _aio.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]  # type: ignore[assignment]
@@ -473,7 +475,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
           NOT_FOUND: QUEUE_NOT_FOUND.
           INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
-          OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on.
+          OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
+            long for an error, because of many queues: then start again without one.
           RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
         """
 

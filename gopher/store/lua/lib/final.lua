@@ -81,5 +81,6 @@ end
 local function retell(id, job)
   if job and job.history then
     note_change(id, job.state, job.attempt, job.history)
+    retold[#changes] = told[#told]
   end
 end

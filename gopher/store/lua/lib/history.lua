@@ -156,6 +156,7 @@ end
 local function tell_event(stand, event, now)
   if stand.state ~= event.state or stand.attempt ~= event.attempt then
     add_event(event.id, stand, 'state', event.state, event.attempt, now, '')
+    event.is_added = true
   end
   if event.said then
     -- Told once, however often the call is repeated.
@@ -168,6 +169,7 @@ local function tell_event(stand, event, now)
   stand.progress = event.progress or stand.progress
   if event.kind ~= 'state' and not (event.kind == 'cancel_requested' and stand.cancelled == '1') then
     add_event(event.id, stand, event.kind, event.state, event.attempt, now, event.detail or '')
+    event.is_added = true
   end
 end
 

@@ -17,6 +17,8 @@ end
 
 -- Changes of this call, published to watchers in one message: a line each, `id state attempt mark`.
 local changes = {}
+-- Of those that are told once more, by their place, what the history is told: it knows whether they are news.
+local retold = {}
 
 -- `history`: the field of the record; where it is set, the history is told too.
 local function note_change(id, state, attempt, history, mark)
@@ -37,17 +39,38 @@ local function is_watched(now)
 end
 
 -- Keeps the changes of this call as one entry of the queue's own stream, numbered with no gap: `c` holds their lines, and each `s` the
--- head of what a handler has said, `id kind attempt progress`, with `d` beside it.
-local CHANGES_KEPT, CHANGES_KEPT_MS = 10000, 180000
+-- head of what a handler has said, `id kind attempt progress`, with `d` beside it. `b` is the bytes of all entries up to this one.
+local CHANGES_KEPT, CHANGES_KEPT_BYTES, CHANGES_KEPT_MS = 10000, 16777216, 180000
+local CHANGES_STEP_BYTES = 1048576
+
+-- Looks at the bytes once in a while: what is read to find the place is about as much as is trimmed.
+local function trim_changes(changes_key, before, total)
+  if math.floor(before / CHANGES_STEP_BYTES) == math.floor(total / CHANGES_STEP_BYTES) then
+    return
+  end
+  local from = '-'
+  while true do
+    local found = redis.call('xrange', changes_key, from, '+', 'count', 16)
+    for _, each in ipairs(found) do
+      if tonumber(each[2][2]) > total - CHANGES_KEPT_BYTES then
+        redis.call('xtrim', changes_key, 'minid', each[1])
+        return
+      end
+    end
+    from = '(' .. found[#found][1]
+  end
+end
+
 local function keep_changes(now)
-  local lines, entry = {}, {'at', string.format('%d', now)}
-  for _, line in ipairs(changes) do
-    if string.sub(line, -5) ~= ' said' then
+  local lines, entry = {}, {'b', '', 'at', string.format('%d', now)}
+  for place, line in ipairs(changes) do
+    local again = retold[place]
+    if string.sub(line, -5) ~= ' said' and (not again or again.is_added) then
       lines[#lines + 1] = line
     end
   end
   if #lines > 0 then
-    entry[3], entry[4] = 'c', table.concat(lines, '\n')
+    entry[5], entry[6] = 'c', table.concat(lines, '\n')
   end
   for _, event in ipairs(told) do
     if event.is_new then
@@ -57,11 +80,17 @@ local function keep_changes(now)
       end
     end
   end
-  if #entry > 2 then
-    local changes_key = base .. 'changes'
+  if #entry > 4 then
+    local changes_key, bytes = base .. 'changes', 0
+    for _, word in ipairs(entry) do
+      bytes = bytes + #word
+    end
+    local total = redis.call('hincrby', counters_key, 'changes_bytes', bytes)
+    entry[2] = string.format('%d', total)
     local number = redis.call('hincrby', counters_key, 'changes', 1)
     redis.call('xadd', changes_key, 'maxlen', '~', CHANGES_KEPT, string.format('%d-0', number), unpack(entry))
     redis.call('pexpire', changes_key, CHANGES_KEPT_MS)
+    trim_changes(changes_key, total - bytes, total)
   end
 end
 
