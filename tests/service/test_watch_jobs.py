@@ -14,7 +14,6 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.errors import InvalidRequestError, QueueNotFoundError
 from gopher.event import EventKind
 from gopher.job import Move
-from gopher.service import queue_feeds
 from gopher.service.watch_jobs import WatchJobs
 from gopher.store import keys
 from gopher.store.changes import KEPT_MS
@@ -36,13 +35,15 @@ class Reader:
 
     def __init__(self) -> None:
         self.events: list[job_event_pb2.JobEvent] = []
+        self.hold = trio.Event()
+        self.hold.set()
         self._news = trio.Event()
 
     async def send(self, message: job_stream_pb2.WatchJobsResponse) -> None:
-        await trio.lowlevel.checkpoint()
         self.events.append(message.event)
         self._news.set()
         self._news = trio.Event()
+        await self.hold.wait()
 
     @property
     def told(self) -> list[job_event_pb2.JobEvent]:
@@ -249,21 +250,22 @@ async def test_cursor_from_before_a_time_that_nobody_followed_is_refused(rig: Ri
     assert rest.words[0] == "processing 1"
 
 
-async def test_reader_that_lags_behind_what_is_kept_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reader_that_lags_behind_what_is_kept_is_told(rig: Rig) -> None:
     """Entries that were trimmed before he came to them are counted, and he goes on behind them."""
-    monkeypatch.setattr(queue_feeds, "CHUNK", 1)
     async with reading(rig, queue=QUEUE) as reader:
-        await rig.submit()
+        reader.hold = trio.Event()
+        for _ in range(2):
+            await rig.submit()
         await reader.until(1)
-    for _ in range(4):
-        await rig.submit()
-    await rig.store.changes.watch(rig.namespace, QUEUE)
-    service = WatchJobs(rig.store)
+        for _ in range(3):
+            await rig.submit()
+        await rig.store.link.call("XTRIM", keys.changes(rig.namespace, QUEUE), "MAXLEN", 1)
+        reader.hold.set()
+        await reader.until(3)
 
-    async with reading(rig, service, queue=QUEUE, cursor=reader.told[0].cursor) as rest:
-        await rest.until(4)
-
-    assert rest.words == ["enqueued 0"] * 4
+    assert reader.words[-2:] == ["truncated", "enqueued 0"]
+    truncation = next(event.truncation for event in reader.told if event.HasField("truncation"))
+    assert len(reader.told) - 1 + truncation.dropped_count == 5
 
 
 @pytest.mark.parametrize("cursor", ["x", "é", "AAAA", "A" * 5000])
