@@ -32,8 +32,8 @@ test: $(INSTALLED) ## Run the tests, in random order. ARGS="-k cancel" passes op
 check: $(INSTALLED) ## Run every check but the tests: format, lint, types, layers, protos, spelling, house rules.
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	find $(SOURCES) -name '*.py' -not -path '*/node_modules/*' \
-	  -exec $(BIN)/flake8-async --startable-in-context-manager $(STARTABLE) {} +
+	find $(SOURCES) -name '*.py' -not -path '*/node_modules/*' -print0 \
+	  | xargs -0 -P 2 -n 80 $(BIN)/flake8-async --startable-in-context-manager $(STARTABLE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd proto && ../$(BIN)/buf lint
