@@ -207,6 +207,33 @@ async def test_reader_that_lags_behind_what_is_kept_is_told(rig: Rig, monkeypatc
     assert rest.words == ["enqueued 0"] * 4
 
 
+@pytest.mark.parametrize("rewritten", [1, 3, 5])
+async def test_reader_is_told_that_redis_has_lost_what_he_knows(
+    rig: Rig, rewritten: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that came back without its newest numbers others as those: fewer, as many or more, none is taken for what follows."""
+    note_news = queue_feeds.QueueFeed.note_news
+    deaf = False
+    monkeypatch.setattr(queue_feeds.QueueFeed, "note_news", lambda feed, word=b"": None if deaf else note_news(feed, word))
+    with pytest.RaisesGroup(CursorTooOldError, flatten_subgroups=True):
+        async with reading(rig, queue=QUEUE) as reader:
+            for _ in range(3):
+                await rig.submit()
+            await reader.until(3)
+            await rig.store.link.call("DEL", keys.changes(rig.namespace, QUEUE))
+            await rig.store.link.call("HINCRBY", keys.counters(rig.namespace, QUEUE), "changes", -3)
+            deaf = True  # as while the connection is away
+            for _ in range(rewritten):
+                await rig.submit()
+            deaf = False
+            for note in rig.store.link.on_reconnect:
+                note()
+            with trio.fail_after(PATIENCE_SECONDS):
+                await trio.sleep_forever()
+
+    assert len(reader.told) == 3
+
+
 @pytest.mark.parametrize("cursor", ["x", "é", "AAAA", "A" * 5000])
 async def test_cursor_that_was_made_up_is_refused(rig: Rig, cursor: str) -> None:
     """Nothing is told."""
