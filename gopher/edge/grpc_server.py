@@ -67,6 +67,9 @@ class Limits:
             ("grpc.so_reuseport", 0),  # else a second server on the same port would silently share it
             ("grpc.max_receive_message_length", self.message_bytes),
             ("grpc.max_concurrent_streams", self.streams_a_connection),
+            # On, which is gRPC's default, a stream's window grows with the speed of its client, also where nobody takes what it sends
+            # (measured: 30 to 60 MB each). Off it is 64 KiB, and for a message that is being read as much as that takes.
+            ("grpc.http2.bdp_probe", 0),
             # On, which is gRPC's default, it also counts streams that the client has seen the end of, and refuses calls of an honest
             # client with more than the limit to send (measured: 300 callers at a limit of 100 had 4,800 of 6,000 calls refused).
             ("grpc.http.overload_protection", 0),
