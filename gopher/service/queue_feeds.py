@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from gopher.store.changes import Kept
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from gopher.store.changes import Entry, Facts, Kept
+    from gopher.store.changes import Entry, Facts
     from gopher.store.store import Store
 
 NEWEST: Final = 256
@@ -32,6 +34,10 @@ RENEW_SECONDS: Final = 15.0
 class QueueFeed:
     """The changes of one queue.
 
+    Attributes:
+        kept: Which entries there were when that was asked for last.
+        losses: How often Redis was found to have lost what was told here; from then on it gives the same numbers to other entries.
+
     Args:
         store: Where they are.
         namespace: Of the queue.
@@ -43,12 +49,15 @@ class QueueFeed:
         self._namespace = namespace
         self._queue = queue
         self.watchers = 0
+        self.losses = 0
+        self.kept = Kept(0, 1)
         self._newest: deque[Entry] = deque()
         self._newest_bytes = 0
         self._last = 0
         self._facts: OrderedDict[str, Facts | None] = OrderedDict()
         self._waiting = trio.lowlevel.ParkingLot()
         self._is_stale = True
+        self._is_doubtful = False
         self._is_reading = False
         self._renew_at = 0.0
 
@@ -56,6 +65,10 @@ class QueueFeed:
         """Say that the queue is followed, and return which of its entries there are."""
         kept = await self._store.changes.watch(self._namespace, self._queue)
         self._renew_at = trio.current_time() + RENEW_SECONDS
+        known = max(self._last, self.kept.last)
+        self.kept = kept
+        if kept.last < known:
+            self._note_loss()
         if self._last < kept.oldest - 1:
             self._newest.clear()
             self._newest_bytes = 0
@@ -73,9 +86,14 @@ class QueueFeed:
         if not self._is_reading:
             self._waiting.unpark()
 
-    async def next(self, number: int) -> list[Entry]:
-        """Return the entries behind one, at least one, as soon as there is one; the first may be later than the next."""
-        while True:
+    def note_reconnect(self) -> None:
+        """Note that Redis may have been started again, and may have lost its newest."""
+        self._is_doubtful = True
+        self.note_news()
+
+    async def next(self, number: int, losses: int) -> list[Entry]:
+        """Return the entries behind one as soon as there is one; the first may be later than the next. None after one more loss."""
+        while self.losses == losses:
             if number < self._last:
                 if self._newest and self._newest[0].number <= number + 1:
                     return [entry for entry in self._newest if entry.number > number]
@@ -83,6 +101,7 @@ class QueueFeed:
                 if found:
                     return found
             await self._wait()
+        return []
 
     async def facts(self, job_ids: Iterable[str]) -> dict[str, Facts | None]:
         """Return what is known of jobs that never changes; None of one that was gone before it was asked for."""
@@ -108,6 +127,8 @@ class QueueFeed:
         self._is_stale = False
         is_done = False
         try:
+            if self._is_doubtful:
+                await self._verify()
             entries = await self._read(self._last)
             # Once for all who wait.
             await self.facts(change.job_id for entry in entries for change in entry.changes)
@@ -125,6 +146,24 @@ class QueueFeed:
         self._last = entries[-1].number if entries else self._last
         while len(self._newest) > NEWEST or (len(self._newest) > 1 and self._newest_bytes > NEWEST_BYTES):
             self._newest_bytes -= _size(self._newest.popleft())
+
+    async def _verify(self) -> None:
+        """Find out whether Redis still has what was told last."""
+        newest = self._newest[-1] if self._newest else None
+        losses = self.losses
+        await self.begin()
+        if newest is not None and self.losses == losses:
+            found = await self._read(newest.number - 1)
+            if found and found[0].number == newest.number and found[0] != newest:
+                self._note_loss()
+        self._is_doubtful = False
+
+    def _note_loss(self) -> None:
+        self.losses += 1
+        self._newest.clear()
+        self._newest_bytes = 0
+        self._last = self.kept.last
+        self._waiting.unpark_all()
 
     async def _read(self, number: int) -> list[Entry]:
         return await self._store.changes.read(self._namespace, self._queue, after=number, count=CHUNK)
@@ -166,4 +205,4 @@ class QueueFeeds:
 
     def _note_reconnect(self) -> None:
         for feed in self._feeds.values():
-            feed.note_news()
+            feed.note_reconnect()

@@ -20,7 +20,7 @@ import trio
 
 from gopher_pb.v1 import job_stream_pb2 as pb
 
-from gopher.errors import CallExpiredError, GopherError, StoreError
+from gopher.errors import CallExpiredError, GopherError, StoreError, invalid
 from gopher.service.jobs import DEFAULT_GRACE_MS, MAX_GRACE_MS
 from gopher.store.attached_jobs import LEASE_MS
 from gopher.store.attachments import Attachment
@@ -91,6 +91,9 @@ class Runs:
         faults.refuse()
         with tracing.submit_span(request.job.type, request.job.queue, 1) as trace:
             job = await self._jobs.checked(namespace, request.job, trace)
+            if request.cursor and not await self._store.attached_jobs.is_known(namespace, job.queue, job.request_id):
+                # Before the job is stored, which would run until its lease is over.
+                raise invalid("cursor", "BAD_CURSOR", "is of no job with this request_id; start again without one")
             run = await self._begin(namespace, job, scope, grace_ms)
         reason = None
         try:

@@ -128,13 +128,17 @@ class WatchJobs:
             elif not kept.oldest - 1 <= known.number <= kept.last:
                 reader.places[queue] = Place(kept.oldest - 1)
                 raise CursorTooOldError(f"queue {queue!r}", kept.oldest, reader.cursor())
+            losses = feed.losses
             task_status.started()
             number = known.number
             while True:
                 entries: list[Entry] = []
                 with trio.move_on_after(self._heartbeat_seconds):
-                    entries = await feed.next(number)
+                    entries = await feed.next(number, losses)
                 await feed.renew()
+                if feed.losses != losses:
+                    reader.places[queue] = Place(feed.kept.oldest - 1)
+                    raise CursorTooOldError(f"queue {queue!r}", feed.kept.oldest, reader.cursor())
                 for entry in entries:
                     if entry.number != number + 1:
                         await reader.tell_gap(queue, entry, entry.number - 1 - number)

@@ -64,6 +64,10 @@ class AttachedJobs:
             case _:
                 return read_answer(job_id, job, reply)
 
+    async def is_known(self, namespace: str, queue: str, request_id: str | None) -> bool:
+        """Tell whether a request id stands for a job of a queue already."""
+        return bool(request_id and await self._link.call("EXISTS", keys.request(namespace, queue, request_id)))
+
     async def abandon(self, namespace: str, queue: str, job_id: str, call_id: str, *, reason: str, grace_ms: int) -> bool:
         """End a job as cancelled, unless another call has taken it over; a final one stays as it is.
 

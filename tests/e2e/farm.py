@@ -61,6 +61,12 @@ class FarmServer:
         assert self._program is not None
         return self._program.stop()
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._program is not None
+        return self._program.process.pid
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         if self._program is not None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
+import grpc
 import trio
+
+from gopher_pb.v1 import job_service_pb2_grpc, job_stream_pb2
 
 from gopher.client.trio_client import TrioClient
 from gopher.event import EventKind
@@ -14,11 +21,13 @@ from tests.waiting import until
 
 if TYPE_CHECKING:
     from gopher.client import JobEvent
-    from tests.e2e.farm import Farm
+    from tests.e2e.farm import Farm, FarmServer
 
 EVENTS: Final = 10_000
 CUTS: Final = 200
 PATIENCE_SECONDS: Final = 180.0
+RUSH: Final = 2_000
+RUSH_CONNECTIONS: Final = 25
 
 
 async def watched(client: TrioClient, job_id: str, events: list[JobEvent]) -> None:
@@ -75,3 +84,32 @@ async def test_stream_survives_the_death_of_its_server(farm: Farm) -> None:
     assert emitted(events) == list(range(1, 3_001))
     assert [event.sequence for event in events] == list(range(1, 3_004))
     assert {event.kind for event in events} == {EventKind.STATE, EventKind.OUTPUT}
+
+
+def rushed(server: FarmServer) -> Counter[grpc.StatusCode]:
+    """Watch what is no job at a server that stands still, let it go on, and count how the calls end."""
+    request = job_stream_pb2.WatchJobRequest(job_id="none")
+    with ExitStack() as open_channels:
+        channels = [
+            open_channels.enter_context(grpc.insecure_channel(server.address, options=[("grpc.use_local_subchannel_pool", 1)]))
+            for _ in range(RUSH_CONNECTIONS)
+        ]
+        for channel in channels:
+            grpc.channel_ready_future(channel).result(PATIENCE_SECONDS)
+        stubs = [job_service_pb2_grpc.JobServiceStub(channel) for channel in channels]
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            streams = [stubs[number % len(stubs)].WatchJob(request, timeout=PATIENCE_SECONDS) for number in range(RUSH)]
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        return Counter(stream.code() for stream in streams)
+
+
+async def test_rush_of_streams_is_answered_to_the_last(farm: Farm) -> None:
+    """More calls than gRPC keeps by default for a server that is busy: none is cancelled without having been looked at."""
+    server = await farm.server()
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        codes = await trio.to_thread.run_sync(rushed, server)
+
+    assert codes == {grpc.StatusCode.INVALID_ARGUMENT: RUSH}

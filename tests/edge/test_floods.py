@@ -10,12 +10,17 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
-from tests.edge.rig import PATIENCE_SECONDS, serving, unary
+from gopher_pb.v1 import job_service_pb2
+
+from gopher.edge.duplex import MAX_UNREAD_BYTES
+from tests.edge.rig import DUPLEX, PATIENCE_SECONDS, duplex, serving, unary
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from google.protobuf.message import Message
 
-    from gopher_pb.v1 import job_service_pb2 as pb
+    from gopher.service.requests import Requests
 
 HEAD: Final = [
     (":method", "POST"),
@@ -25,8 +30,12 @@ HEAD: Final = [
     ("content-type", "application/grpc"),
 ]
 
+TAKEN: Final = 200
+MOST_POURED: Final = 64 * 1024 * 1024
+BIG: Final = job_service_pb2.GetJobRequest(job_id="x" * 60_000).SerializeToString()
 
-async def echo(request: pb.GetJobRequest) -> Message:
+
+async def echo(request: job_service_pb2.GetJobRequest) -> Message:
     await trio.lowlevel.checkpoint()
     return request
 
@@ -73,6 +82,47 @@ def reset(address: str) -> int:
             except OSError:
                 return number
     return 5000
+
+
+def pour(address: str) -> int:
+    """Stream messages until the server takes no more for a second, or 64 MiB; return how many bytes it took after `TAKEN` messages."""
+    peer = Peer(address)
+    peer.socket.settimeout(1)
+    message = b"\0" + len(BIG).to_bytes(4, "big") + BIG
+    with peer.socket:
+        call = peer.h2.get_next_available_stream_id()
+        peer.h2.send_headers(
+            call, [*((name, DUPLEX if name == ":path" else value) for name, value in HEAD), ("te", "trailers")]
+        )
+        left, sent = memoryview(message), 0
+        while sent < MOST_POURED:
+            size = min(peer.h2.local_flow_control_window(call), peer.h2.max_outbound_frame_size, len(left))
+            if size:
+                peer.h2.send_data(call, bytes(left[:size]))
+                left, sent = left[size:] or memoryview(message), sent + size
+            peer.flush()
+            try:
+                peer.socket.settimeout(0.001 if size else 1)
+                peer.h2.receive_data(peer.socket.recv(65_536))
+            except TimeoutError:
+                if not size:
+                    break
+            peer.socket.settimeout(PATIENCE_SECONDS)
+    return sent - TAKEN * len(message)
+
+
+async def test_what_nobody_takes_is_not_taken_from_the_network() -> None:
+    """However fast a client has streamed before: once its handler takes no more, the server holds what it counts and a window."""
+
+    async def take_some(requests: Requests[job_service_pb2.GetJobRequest], _send: Callable[[Message], Awaitable[None]]) -> None:
+        for _ in range(TAKEN):
+            await anext(requests)
+        await trio.sleep_forever()
+
+    async with serving(duplex(take_some)) as rig:
+        untaken = await trio.to_thread.run_sync(pour, rig.address)
+
+    assert 0 < untaken < 2 * MAX_UNREAD_BYTES
 
 
 async def test_pings_without_end_are_answered_with_goaway() -> None:

@@ -347,6 +347,19 @@ async def test_cursor_goes_on_behind_the_last_event_that_is_known(rig: Rig, nurs
     assert second.states == ["PROCESSING", "COMPLETED"]
 
 
+@pytest.mark.parametrize("request_id", ["", "r1"])
+async def test_cursor_of_no_job_makes_no_job(rig: Rig, request_id: str) -> None:
+    """A call that can only go on with a job, and has none to go on with, is refused and changes nothing."""
+    caller = Caller(rig, request_id=request_id)
+    caller.request.cursor = "no cursor"
+
+    await caller.run()
+
+    assert isinstance(caller.error, InvalidRequestError)
+    assert [each.reason for each in caller.error.violations] == ["BAD_CURSOR"]
+    assert await job_count(rig) == 0
+
+
 async def test_submit_is_detached_from_its_call(rig: Rig, nursery: trio.Nursery) -> None:
     """The deadline of a SubmitJob bounds the call alone: its job has none, and is tied to no client."""
     with trio.fail_after(PATIENCE_SECONDS):

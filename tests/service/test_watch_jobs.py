@@ -14,6 +14,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.errors import InvalidRequestError, QueueNotFoundError
 from gopher.event import EventKind
 from gopher.job import Move
+from gopher.service import queue_feeds
 from gopher.service.watch_jobs import WatchJobs
 from gopher.store import keys
 from gopher.store.changes import KEPT_MS
@@ -266,6 +267,33 @@ async def test_reader_that_lags_behind_what_is_kept_is_told(rig: Rig) -> None:
     assert reader.words[-2:] == ["truncated", "enqueued 0"]
     truncation = next(event.truncation for event in reader.told if event.HasField("truncation"))
     assert len(reader.told) - 1 + truncation.dropped_count == 5
+
+
+@pytest.mark.parametrize("rewritten", [1, 3, 5])
+async def test_reader_is_told_that_redis_has_lost_what_he_knows(
+    rig: Rig, rewritten: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Redis that came back without its newest numbers others as those: fewer, as many or more, none is taken for what follows."""
+    note_news = queue_feeds.QueueFeed.note_news
+    deaf = False
+    monkeypatch.setattr(queue_feeds.QueueFeed, "note_news", lambda feed, word=b"": None if deaf else note_news(feed, word))
+    with pytest.RaisesGroup(CursorTooOldError, flatten_subgroups=True):
+        async with reading(rig, queue=QUEUE) as reader:
+            for _ in range(3):
+                await rig.submit()
+            await reader.until(3)
+            await rig.store.link.call("DEL", keys.changes(rig.namespace, QUEUE))
+            await rig.store.link.call("HINCRBY", keys.counters(rig.namespace, QUEUE), "changes", -3)
+            deaf = True  # as while the connection is away
+            for _ in range(rewritten):
+                await rig.submit()
+            deaf = False
+            for note in rig.store.link.on_reconnect:
+                note()
+            with trio.fail_after(PATIENCE_SECONDS):
+                await trio.sleep_forever()
+
+    assert len(reader.told) == 3
 
 
 @pytest.mark.parametrize("cursor", ["x", "é", "AAAA", "A" * 5000])
