@@ -22,6 +22,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import grpc.aio
 import trio
 
 from gopher.wire.status import SlowReaderError
@@ -281,6 +282,10 @@ class StreamCall(Call):
         except asyncio.CancelledError:
             self._handover.to_trio.post(self._cancel)
             raise
+        except grpc.aio.InternalError:
+            # What gRPC makes of a connection that was cut in mid-write.
+            self._handover.to_trio.post(self._cancel)
+            raise asyncio.CancelledError from None
 
     def _add(self, message: bytes) -> None:
         self._unwritten.append(message)

@@ -22,7 +22,7 @@ from gopher.store.ids import queue_number
 from gopher.wire import check
 from gopher.wire.check import Faults
 from gopher.wire.events import KIND_NUMBER, KIND_OF
-from gopher.wire.status import CursorTooOldError
+from gopher.wire.status import CursorTooOldError, TooManyCallsError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     Send = Callable[[job_stream_pb2.WatchJobsResponse], Awaitable[None]]
 
+MOST_FOLLOWED: Final = 20_000
+"""Queues that all readers of a server follow, each counted for each reader; chosen: a pair costs some 6 KB, so 120 MB."""
 _ALWAYS: Final = frozenset({job_event_pb2.JOB_EVENT_KIND_TRUNCATED, job_event_pb2.JOB_EVENT_KIND_HEARTBEAT})
 
 
@@ -83,6 +85,7 @@ class WatchJobs:
     def __init__(self, store: Store, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._store = store
         self._feeds = QueueFeeds(store)
+        self._followed = 0
         self._heartbeat_seconds = heartbeat_seconds
 
     async def watch_jobs(self, request: job_stream_pb2.WatchJobsRequest, send: Send) -> None:
@@ -114,12 +117,21 @@ class WatchJobs:
         """Follow the queues that match and are not followed yet."""
         for name in [queue] if queue is not None else await self._store.registry.queues(namespace):
             if name not in followed:
+                if self._followed >= MOST_FOLLOWED:
+                    raise TooManyCallsError
                 followed.add(name)
                 await tasks.start(self._follow, namespace, name, reader)
 
     async def _follow(
         self, namespace: str, queue: str, reader: _Reader, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        self._followed += 1
+        try:
+            await self._tell_all(namespace, queue, reader, task_status)
+        finally:
+            self._followed -= 1
+
+    async def _tell_all(self, namespace: str, queue: str, reader: _Reader, task_status: trio.TaskStatus[None]) -> None:
         async with self._feeds.open(namespace, queue) as feed:
             kept = await feed.begin()
             known = reader.places.get(queue)

@@ -53,7 +53,7 @@ class SlowReaderError(errors.RequestError):
 
 
 class TooManyCallsError(errors.RequestError):
-    """As many unary calls as the server allows are under way; it may be called again."""
+    """As many calls as the server allows are under way, or as many queues are followed; it may be called again."""
 
     reason = "TOO_MANY_CALLS"
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+import grpc.aio
 import pytest
 
-from gopher.edge.handover import GATHER_MOST, GATHER_SAMPLE, GatheringLane, Lane
+from gopher.edge.handover import GATHER_MOST, GATHER_SAMPLE, GatheringLane, Lane, StreamCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gopher.edge.handover import Handover
 
 
 class OtherSide:
@@ -172,3 +178,24 @@ def test_timer_of_a_lane_that_has_gathered_enough_is_cancelled() -> None:
 
     assert [timer.is_cancelled for timer in side.timers] == [True]
     assert len(side.wake_ups) == 1
+
+
+def test_stream_that_is_cut_in_mid_write_is_one_whose_client_has_gone() -> None:
+    """What serves it is cancelled, whatever gRPC raises; an idle one would otherwise be served for ever."""
+    acts: list[Callable[[], None]] = []
+
+    async def write(_message: bytes) -> None:
+        raise grpc.aio.InternalError("cut")
+
+    async def main() -> StreamCall:
+        handover = SimpleNamespace(to_trio=SimpleNamespace(post=acts.append), loop=asyncio.get_running_loop())
+        call = StreamCall(cast("Handover", handover), lambda _: None, b"", math.inf, None)
+        call._add(b"message")
+        with pytest.raises(asyncio.CancelledError):
+            await call.stream(write)
+        return call
+
+    call = asyncio.run(main())
+    acts[-1]()
+
+    assert call.scope.cancel_called

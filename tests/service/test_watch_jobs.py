@@ -14,13 +14,13 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.errors import InvalidRequestError, QueueNotFoundError
 from gopher.event import EventKind
 from gopher.job import Move
-from gopher.service import queue_feeds
+from gopher.service import queue_feeds, watch_jobs
 from gopher.service.watch_jobs import WatchJobs
 from gopher.store import keys
 from gopher.store.changes import KEPT_MS
 from gopher.store.history import Saying
 from gopher.wire.events import KIND_OF
-from gopher.wire.status import CursorTooOldError
+from gopher.wire.status import CursorTooOldError, TooManyCallsError
 from tests.service.watcher import PATIENCE_SECONDS, say
 
 if TYPE_CHECKING:
@@ -294,6 +294,22 @@ async def test_reader_is_told_that_redis_has_lost_what_he_knows(
                 await trio.sleep_forever()
 
     assert len(reader.told) == 3
+
+
+async def test_queues_that_readers_follow_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is refused by name, and has its place again once another reader has gone."""
+    monkeypatch.setattr(watch_jobs, "MOST_FOLLOWED", 1)
+    service = WatchJobs(rig.store)
+
+    async with reading(rig, service, queue=QUEUE):
+        with pytest.RaisesGroup(TooManyCallsError, flatten_subgroups=True):
+            async with reading(rig, service, queue=QUEUE):
+                pass
+    async with reading(rig, service, queue=QUEUE) as reader:
+        await rig.submit()
+        await reader.until(1)
+
+    assert reader.words == ["enqueued 0"]
 
 
 @pytest.mark.parametrize("cursor", ["x", "é", "AAAA", "A" * 5000])

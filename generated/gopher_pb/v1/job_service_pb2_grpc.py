@@ -250,7 +250,8 @@ class JobServiceServicer:
         INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
         OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
         long for an error, because of many queues: then start again without one.
-        RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
+        RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor. TOO_MANY_CALLS, the server follows
+        20,000 queues for its readers already.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

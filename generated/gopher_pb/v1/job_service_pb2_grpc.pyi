@@ -134,7 +134,8 @@ class JobServiceStub:
       INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
       OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
         long for an error, because of many queues: then start again without one.
-      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
+      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor. TOO_MANY_CALLS, the server follows
+        20,000 queues for its readers already.
     """
     RunJob: _grpc.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]
     """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
@@ -274,7 +275,8 @@ class JobServiceAsyncStub(JobServiceStub):
       INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
       OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
         long for an error, because of many queues: then start again without one.
-      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
+      RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor. TOO_MANY_CALLS, the server follows
+        20,000 queues for its readers already.
     """
     RunJob: _aio.UnaryStreamMultiCallable[_job_stream_pb2.RunJobRequest, _job_stream_pb2.RunJobResponse]  # type: ignore[assignment]
     """Runs a job that is attached to the call: stores it, streams its events as WatchJob does, and ends with OK when it is final,
@@ -477,7 +479,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT: BAD_CURSOR (of another stream, or made up), BAD_NAME, BAD_ENUM, BAD_ID, LABELS.
           OUT_OF_RANGE: CURSOR_TOO_OLD, what follows is kept no more; oldest_cursor says where to go on, and is left out where it is too
             long for an error, because of many queues: then start again without one.
-          RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor.
+          RESOURCE_EXHAUSTED: SLOW_READER, the client read too slowly; call again with the last cursor. TOO_MANY_CALLS, the server follows
+            20,000 queues for its readers already.
         """
 
     @_abc_1.abstractmethod
