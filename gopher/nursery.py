@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, Unpack
 
 from gopher.errors import GopherError, JobCancelledError, JobFailedError, invalid
-from gopher.job import JobState
+from gopher.job import Failure, JobState
 
 if TYPE_CHECKING:
     from gopher.job import Job, JsonValue
@@ -29,6 +29,10 @@ MAX_DEPTH: Final = 100
 MAX_UNSENT_BYTES: Final = 16 << 20
 """Payloads of children that were started and are not yet in Redis; chosen."""
 
+CHILD_FAILED: Final = "CHILD_FAILED"
+"""Reason of the failure of a job whose handler let the error of a child pass."""
+CAUSE_REASON: Final = "cause_reason"
+"""Beside it: the reason of the job in which it began."""
 DEFAULT_GRACE_SECONDS: Final = 10.0
 """How long a client's nursery stands when its client has vanished; chosen: longer than a server takes to restart."""
 MIN_GRACE_SECONDS: Final = 1.0
@@ -240,9 +244,13 @@ class Siblings:
 def error_of(job: Job) -> GopherError | None:
     """Return the error that a final job's failure or cancel is to its parent; None for a completed one."""
     if job.state is JobState.FAILED:
-        reason, message = (job.failure.reason, job.failure.message) if job.failure else ("UNKNOWN", "no reason is known")
-        text = f"job {job.id} of type {job.type!r} failed: {reason}: {message}"
-        return JobFailedError(text, job_id=job.id, job_type=job.type, failure_reason=reason)
+        failure = job.failure or Failure(reason="UNKNOWN", message="no reason is known")
+        text = f"job {job.id} of type {job.type!r} failed: {failure.reason}: {failure.message}"
+        if failure.reason == CHILD_FAILED:
+            # It names the job where it began: in a deep tree nothing else would be left of the text.
+            text = failure.message
+        cause = failure.metadata.get(CAUSE_REASON, failure.reason)
+        return JobFailedError(text, job_id=job.id, job_type=job.type, failure_reason=failure.reason, **{CAUSE_REASON: cause})
     if job.state is JobState.CANCELLED:
         why = f": {job.cancel_reason}" if job.cancel_reason else ""
         return JobCancelledError(f"job {job.id} of type {job.type!r} was cancelled{why}", job_id=job.id, job_type=job.type)

@@ -9,9 +9,10 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Final
 
-from gopher.errors import HandlerError
+from gopher.errors import HandlerError, JobFailedError, NurseryTooDeepError, TooManyChildrenError
 from gopher.handlers import StatusError
 from gopher.job import STATUS_CODES, Failure
+from gopher.nursery import CAUSE_REASON, CHILD_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,9 @@ MESSAGE_BYTES: Final = 1024
 _TRACEBACK_LINES: Final = 64
 
 _CODE_UNKNOWN: Final = 2  # google/rpc/code.proto
+_CODE_RESOURCE_EXHAUSTED: Final = 8
+_LIMITS: Final = (NurseryTooDeepError, TooManyChildrenError)
+_LIMIT_REASONS: Final = frozenset(each.reason for each in _LIMITS)
 
 
 def sole(error: BaseException) -> BaseException:
@@ -68,7 +72,18 @@ class ChildError(HandlerError):
 
 def is_retryable(error: BaseException, non_retryable: tuple[type[BaseException], ...]) -> bool:
     """Tell whether another attempt may follow an error, as far as the handler has said."""
-    return error.is_retryable if isinstance(error, ChildError) else not isinstance(error, non_retryable)
+    if isinstance(error, ChildError):
+        return error.is_retryable
+    return not (isinstance(error, non_retryable) or _is_beyond_a_limit(error))
+
+
+def _is_beyond_a_limit(error: BaseException) -> bool:
+    """Tell whether a nursery was refused, here or below: another attempt would be refused too, after all the work of the tree."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_beyond_a_limit, error.exceptions))
+    return isinstance(error, _LIMITS) or (
+        isinstance(error, JobFailedError) and error.metadata.get(CAUSE_REASON) in _LIMIT_REASONS
+    )
 
 
 def describe(error: BaseException) -> Failure:
@@ -83,6 +98,11 @@ def describe(error: BaseException) -> Failure:
         )
     if isinstance(error, ChildError):
         return error.failure
+    if isinstance(error, _LIMITS):
+        return Failure(reason=error.reason, message=cut(error.message), code=_CODE_RESOURCE_EXHAUSTED)
+    if isinstance(error, JobFailedError) and CAUSE_REASON in error.metadata:
+        metadata = _bounded({CAUSE_REASON: error.metadata[CAUSE_REASON]})
+        return Failure(reason=CHILD_FAILED, message=cut(error.message), code=_CODE_UNKNOWN, metadata=metadata)
     if _is_rpc_error(error):
         # Only where the handler itself has loaded gRPC.
         from gopher.wire.status import failure_of_call

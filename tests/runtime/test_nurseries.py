@@ -113,7 +113,9 @@ async def test_failure_of_a_child_ends_the_body_of_the_block(home: Home) -> None
     assert seen == ["cancelled"]
     assert job.state is JobState.FAILED
     assert job.failure is not None
-    assert "JobFailedError" in job.failure.message
+    assert job.failure.reason == "CHILD_FAILED"
+    assert job.failure.metadata == {"cause_reason": "HANDLER_RAISED"}
+    assert "luck" in job.failure.message
     assert await home.families() == []
 
 

@@ -109,9 +109,9 @@ async def test_nursery_of_an_unknown_kind_is_not_opened(home: Home, words: dict[
 
 
 async def test_nurseries_stand_a_hundred_deep_and_no_deeper(home: Home) -> None:
-    """The parent that stands in a hundred may start none."""
+    """The parent that stands in a hundred may start none, and has no further attempt."""
 
-    @home.registry.handler("parent", max_attempts=1)
+    @home.registry.handler("parent")
     async def parent(job: gopher.JobContext, payload: object) -> None:
         async with job.open_nursery() as nursery:
             nursery.start_soon("leaf")
@@ -122,7 +122,25 @@ async def test_nurseries_stand_a_hundred_deep_and_no_deeper(home: Home) -> None:
     assert deepest.state is JobState.COMPLETED
     assert [leaf.depth for leaf in await home.jobs("leaf")] == [100]
     assert too_deep.failure is not None
-    assert "NurseryTooDeepError" in too_deep.failure.message
+    assert (too_deep.failure.reason, too_deep.attempt) == ("NURSERY_TOO_DEEP", 1)
+
+
+async def test_failure_tells_where_in_a_deep_tree_it_began(home: Home) -> None:
+    """At the root stand the reason and the words of the leaf; a tree that is too deep is not run again, whoever may retry."""
+
+    @home.registry.handler("parent")
+    async def parent(job: gopher.JobContext, payload: int) -> None:
+        async with job.open_nursery() as nursery:
+            nursery.start_soon("parent", payload - 1)
+
+    async with home.working():
+        root = await home.run("parent", 4, depth=97)
+
+    assert root.failure is not None
+    assert root.failure.reason == "CHILD_FAILED"
+    assert root.failure.metadata == {"cause_reason": "NURSERY_TOO_DEEP"}
+    assert "nurseries may stand 100 deep" in root.failure.message
+    assert root.attempt == 1
 
 
 async def test_block_that_has_ended_takes_no_more_children(home: Home) -> None:
