@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from gopher.cli import output, report
 from gopher.cli.arguments import Labels, Seconds, State, labels_of
 from gopher.cli.target import DEFAULT_TARGET, Target
-from gopher.errors import invalid
+from gopher.errors import JobAlreadyFinalError, invalid
+from gopher.job import JobState
 
 
 def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -87,6 +88,9 @@ def cancel(
         report.tell_job(job, as_json=True)
     else:
         output.line(job.state if job.state.is_final else f"{job.state}, cancel requested")
+    if job.state in {JobState.COMPLETED, JobState.FAILED}:
+        # It has ended otherwise before the cancel was through, which a script must not take for one that is cancelled.
+        raise JobAlreadyFinalError(job.id, job.state)
 
 
 def _me() -> str:

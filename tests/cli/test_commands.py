@@ -313,3 +313,16 @@ def test_workers_names_what_is_stuck_and_where() -> None:
     )  # fmt: skip
 
     assert _remarks(worker) == ["draining", "stuck:j1(email, app.py:7 in work)", "stuck:j2(email)", "stuck:j3"]
+
+
+def test_cancel_wait_tells_a_job_that_completed_all_the_same(run: Run) -> None:
+    """A script must not take it for one that is cancelled: exit code 4, and the state is said."""
+    _, job_id, _ = run("submit", "steps", "-p", '"unmoved"')
+    until = time.monotonic() + PATIENCE_SECONDS
+    while "processing" not in run("get", job_id)[1] and time.monotonic() < until:
+        pass
+
+    code, out, err = run("cancel", job_id, "--wait")
+
+    assert (code, out) == (4, "completed")
+    assert "completed already" in err or "already completed" in err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
 import gopher
@@ -29,6 +31,9 @@ async def steps(job: gopher.JobContext, payload: object) -> object:
     await job.progress(0.25, "a quarter")
     if payload == "endless":
         await trio.sleep_forever()
+    if payload == "unmoved":
+        with suppress(trio.Cancelled):
+            await trio.sleep_forever()
     return "done"
 
 
