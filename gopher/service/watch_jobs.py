@@ -6,6 +6,7 @@ reader has come: all up to an entry, and so many changes of the next one.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ from gopher.wire.events import KIND_NUMBER, KIND_OF
 from gopher.wire.status import CursorTooOldError, TooManyCallsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from gopher.service.queue_feeds import QueueFeed
     from gopher.store.changes import Change, Entry, Facts
@@ -125,37 +126,40 @@ class WatchJobs:
     async def _follow(
         self, namespace: str, queue: str, reader: _Reader, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        with self._counted():
+            async with self._feeds.open(namespace, queue) as feed:
+                kept = await feed.begin()
+                known = reader.places.get(queue)
+                if known is None:
+                    known = reader.places[queue] = Place(kept.last)
+                elif not kept.oldest - 1 <= known.number <= kept.last:
+                    reader.places[queue] = Place(kept.oldest - 1)
+                    raise CursorTooOldError(f"queue {queue!r}", kept.oldest, reader.cursor())
+                losses = feed.losses
+                task_status.started()
+                number = known.number
+                while True:
+                    entries: list[Entry] = []
+                    with trio.move_on_after(self._heartbeat_seconds):
+                        entries = await feed.next(number, losses)
+                    await feed.renew()
+                    if feed.losses != losses:
+                        reader.places[queue] = Place(feed.kept.oldest - 1)
+                        raise CursorTooOldError(f"queue {queue!r}", feed.kept.oldest, reader.cursor())
+                    for entry in entries:
+                        if entry.number != number + 1:
+                            await reader.tell_gap(queue, entry, entry.number - 1 - number)
+                        await reader.tell(queue, feed, entry)
+                        number = entry.number
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count one more queue that a reader follows, while the block lasts."""
         self._followed += 1
         try:
-            await self._tell_all(namespace, queue, reader, task_status)
+            yield
         finally:
             self._followed -= 1
-
-    async def _tell_all(self, namespace: str, queue: str, reader: _Reader, task_status: trio.TaskStatus[None]) -> None:
-        async with self._feeds.open(namespace, queue) as feed:
-            kept = await feed.begin()
-            known = reader.places.get(queue)
-            if known is None:
-                known = reader.places[queue] = Place(kept.last)
-            elif not kept.oldest - 1 <= known.number <= kept.last:
-                reader.places[queue] = Place(kept.oldest - 1)
-                raise CursorTooOldError(f"queue {queue!r}", kept.oldest, reader.cursor())
-            losses = feed.losses
-            task_status.started()
-            number = known.number
-            while True:
-                entries: list[Entry] = []
-                with trio.move_on_after(self._heartbeat_seconds):
-                    entries = await feed.next(number, losses)
-                await feed.renew()
-                if feed.losses != losses:
-                    reader.places[queue] = Place(feed.kept.oldest - 1)
-                    raise CursorTooOldError(f"queue {queue!r}", feed.kept.oldest, reader.cursor())
-                for entry in entries:
-                    if entry.number != number + 1:
-                        await reader.tell_gap(queue, entry, entry.number - 1 - number)
-                    await reader.tell(queue, feed, entry)
-                    number = entry.number
 
 
 class _Reader:

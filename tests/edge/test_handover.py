@@ -185,6 +185,7 @@ def test_stream_that_is_cut_in_mid_write_is_one_whose_client_has_gone() -> None:
     acts: list[Callable[[], None]] = []
 
     async def write(_message: bytes) -> None:
+        await asyncio.sleep(0)
         raise grpc.aio.InternalError("cut")
 
     async def main() -> StreamCall:
