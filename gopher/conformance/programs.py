@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
@@ -43,6 +46,7 @@ class ChildProgram:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environ),
+                start_new_session=True,
             )
 
     def __enter__(self) -> Self:
@@ -52,8 +56,9 @@ class ChildProgram:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once."""
-        self.process.kill()
+        """End it at once, with all that it has started: a worker's command may be a wrapper."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if self.process.stdin is not None:
             self.process.stdin.close()
