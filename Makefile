@@ -27,7 +27,7 @@ run: $(INSTALLED) ## Serve: embedded Redis, gRPC and REST on this machine, a wor
 	@$(BIN)/gopher dev --app examples.media:registry
 
 test: $(INSTALLED) ## Run the tests, in random order. ARGS="-k cancel" passes options to pytest.
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m tests $(ARGS)
 
 check: $(INSTALLED) ## Run every check but the tests: format, lint, types, layers, protos, spelling, house rules.
 	$(BIN)/ruff check $(SOURCES)
