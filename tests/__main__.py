@@ -21,12 +21,12 @@ def main(options: list[str]) -> int:
     pytest = [sys.executable, "-m", "pytest"]
     if any(Path(word.partition("::")[0]).exists() for word in options):
         # Which tests are to run is said.
-        return subprocess.run([*pytest, *options], check=False).returncode  # noqa: S603 - our own
+        return subprocess.run([*pytest, *options], check=False).returncode
     others = [word for folder in FIRST for word in ("--ignore", folder)]
     with tempfile.TemporaryFile() as said:
-        second = subprocess.Popen([*pytest, "tests", *others, *options], stdout=said, stderr=subprocess.STDOUT)  # noqa: S603 - our own
+        second = subprocess.Popen([*pytest, "tests", *others, *options], stdout=said, stderr=subprocess.STDOUT)
         try:
-            codes = [subprocess.run([*pytest, *FIRST, *options], check=False).returncode]  # noqa: S603 - our own
+            codes = [subprocess.run([*pytest, *FIRST, *options], check=False).returncode]
             codes.append(second.wait())
         finally:
             second.terminate()
