@@ -16,7 +16,7 @@ import trio
 from gopher_pb.v1 import job_stream_pb2
 
 from gopher.errors import GopherError, JobNotFoundError
-from gopher.service.cursors import Seal
+from gopher.service.cursors import Cursors
 from gopher.service.telling import event_message, heartbeat
 from gopher.wire import convert
 from gopher.wire.status import CursorTooOldError
@@ -73,6 +73,7 @@ class Feed:
 
     __slots__ = (
         "_beat",
+        "_cursors",
         "_failure",
         "_heard",
         "_is_doubtful",
@@ -82,7 +83,6 @@ class Feed:
         "_namespace",
         "_newest",
         "_queue",
-        "_seal",
         "_store",
         "_waiting",
         "last",
@@ -96,7 +96,7 @@ class Feed:
         self._namespace = namespace
         self._queue = queue
         self._job_id = job_id
-        self._seal: Seal | None = None
+        self._cursors: Cursors | None = None
         self._newest: list[Told] = []
         self._waiting = trio.lowlevel.ParkingLot()
         self._is_stale = True
@@ -143,8 +143,8 @@ class Feed:
         last = await self._known()
         if not cursor:
             return 0
-        assert self._seal is not None  # noqa: S101 - it came with the first look
-        place = int.from_bytes(self._seal.place(cursor))
+        assert self._cursors is not None  # noqa: S101 - it came with the first look
+        place = int.from_bytes(self._cursors.place(cursor))
         oldest = place + 1
         if place != last.sequence:
             events = await self._read(place, 1)
@@ -187,8 +187,8 @@ class Feed:
 
     def cursor(self, place: int) -> str:
         """Return the cursor of an event."""
-        assert self._seal is not None  # noqa: S101 - it came with the first look
-        return self._seal.cursor(place.to_bytes(_PLACE_BYTES))
+        assert self._cursors is not None  # noqa: S101 - it came with the first look
+        return self._cursors.cursor(place.to_bytes(_PLACE_BYTES))
 
     async def _known(self) -> Told:
         """Return the newest event known, having looked for newer ones if there may be any."""
@@ -226,9 +226,9 @@ class Feed:
             self._waiting.unpark_all()
 
     async def _look(self) -> None:
-        if self._seal is None:
+        if self._cursors is None:
             secret = await self._store.registry.page_secret(self._namespace)
-            self._seal = Seal(secret, "WatchJob", self._namespace, self._job_id)
+            self._cursors = Cursors(secret, "WatchJob", self._namespace, self._job_id)
         events: list[HistoryEvent] = []
         if not self._is_doubtful:
             events = await self._read(self._place, CHUNK)

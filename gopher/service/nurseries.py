@@ -6,9 +6,6 @@ its grace: within that it may go on by another stream, to any server; after that
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -17,6 +14,7 @@ from gopher.errors import NurseryGoneError, invalid
 from gopher.kin.kin import Kin
 from gopher.nursery import DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, MIN_GRACE_SECONDS, NurseryPolicy, OnCrash
 from gopher.service.nursery_session import ClientParent, Session
+from gopher.service.seals import Seal
 from gopher.store.attachments import Attachment
 from gopher.wire import check
 from gopher.wire.check import Faults
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from gopher.store.store import Store
 
 _POLICIES: Final = {0: NurseryPolicy.ALL, 1: NurseryPolicy.ALL, 2: NurseryPolicy.ANY, 3: NurseryPolicy.COLLECT}
-_SIGNATURE_BYTES: Final = 16
 
 
 class Nurseries:
@@ -66,7 +63,7 @@ class Nurseries:
             # While the client's stream lasts.
             async with trio.open_nursery() as tasks:
                 tasks.start_soon(session.listen, requests)
-                await session.tell(send, await self._seal(parent))
+                await session.tell(send, (await self._seal(parent)).close(parent.id.encode()))
                 tasks.cancel_scope.cancel()
             if session.is_left:
                 await session.forget()
@@ -99,7 +96,10 @@ class Nurseries:
             NurseryGoneError: It was away for too long.
         """
         parent = session.parent
-        nursery_id = await self._unseal(parent, token)
+        opened = (await self._seal(parent)).open(token)
+        if opened is None:
+            raise invalid("open.resume_token", "BAD_RESUME_TOKEN", "was not given for a nursery of this namespace")
+        nursery_id = opened.decode()
         parent.queue = await self._store.registry.queue_of(parent.namespace, nursery_id)
         parent.id = nursery_id
         if not await session.attach(self._attachment(session), again=True):
@@ -115,20 +115,5 @@ class Nurseries:
         parent = session.parent
         return Attachment(parent.namespace, parent.queue, parent.id, parent.grace_ms, session.note_lost)
 
-    async def _seal(self, parent: ClientParent) -> str:
-        nursery_id = parent.id.encode()
-        return base64.urlsafe_b64encode(await self._sign(parent, nursery_id) + nursery_id).decode()
-
-    async def _unseal(self, parent: ClientParent, token: str) -> str:
-        try:
-            sealed = base64.urlsafe_b64decode(token.encode())
-        except (binascii.Error, ValueError):
-            sealed = b""
-        signature, nursery_id = sealed[:_SIGNATURE_BYTES], sealed[_SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, await self._sign(parent, nursery_id)):
-            raise invalid("open.resume_token", "BAD_RESUME_TOKEN", "was not given for a nursery of this namespace")
-        return nursery_id.decode()
-
-    async def _sign(self, parent: ClientParent, nursery_id: bytes) -> bytes:
-        secret = await self._store.registry.page_secret(parent.namespace)
-        return hmac.digest(secret, b"nursery\n" + nursery_id, "sha256")[:_SIGNATURE_BYTES]
+    async def _seal(self, parent: ClientParent) -> Seal:
+        return Seal(await self._store.registry.page_secret(parent.namespace), "nursery")

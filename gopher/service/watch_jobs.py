@@ -15,7 +15,7 @@ import trio
 from gopher_pb.v1 import job_event_pb2, job_stream_pb2
 
 from gopher.errors import GopherError
-from gopher.service.cursors import Seal
+from gopher.service.cursors import Cursors
 from gopher.service.queue_feeds import QueueFeeds
 from gopher.service.telling import event_message, truncated
 from gopher.service.watch import HEARTBEAT_SECONDS
@@ -98,9 +98,9 @@ class WatchJobs:
         faults.refuse()
         if queue is not None:
             await self._store.registry.require_queue(namespace, queue)
-        seal = Seal(await self._store.registry.page_secret(namespace), "WatchJobs", namespace, _said(request))
-        places = _decode_places(seal.place(request.cursor)) if request.cursor else {}
-        reader = _Reader(seal, wanted, places, send)
+        cursors = Cursors(await self._store.registry.page_secret(namespace), "WatchJobs", namespace, _said(request))
+        places = _decode_places(cursors.place(request.cursor)) if request.cursor else {}
+        reader = _Reader(cursors, wanted, places, send)
         # While the reader listens.
         async with trio.open_nursery() as tasks:
             followed: set[str] = set()
@@ -165,9 +165,9 @@ class WatchJobs:
 class _Reader:
     """One stream, and how far it has come in each queue."""
 
-    def __init__(self, seal: Seal, wanted: Filter, places: dict[str, Place], send: Send) -> None:
+    def __init__(self, cursors: Cursors, wanted: Filter, places: dict[str, Place], send: Send) -> None:
         self.places = places
-        self._seal = seal
+        self._cursors = cursors
         self._wanted = wanted
         self._send = send
         # One message after another, whichever queue it is of.
@@ -175,7 +175,7 @@ class _Reader:
 
     def cursor(self) -> str:
         """Return the cursor of where the stream stands."""
-        return self._seal.cursor(msgspec.msgpack.encode(self.places))
+        return self._cursors.cursor(msgspec.msgpack.encode(self.places))
 
     async def tell(self, queue: str, feed: QueueFeed, entry: Entry) -> None:
         """Tell what an entry has changed, as far as it is wanted and not known."""
