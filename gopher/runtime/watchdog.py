@@ -225,15 +225,17 @@ class Watchdog:
         return block
 
     def _stack(self, step: _Step) -> list[traceback.FrameSummary]:
-        """Return the calls under way, outermost first; none where the loop has gone on, and they may be somebody else's."""
+        """Return the step's calls under way, outermost first; none where the loop has gone on, and they may be somebody else's."""
         frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - Python's own, and documented, in spite of its name
         if frame is None:
             return []
-        # Their lines are read later: to read a file would let a loop go on that waits for the interpreter's lock.
-        calls = [
-            traceback.FrameSummary(each.f_code.co_filename, line, each.f_code.co_name, lookup_line=False)
-            for each, line in traceback.walk_stack(frame)
-        ]
+        outermost = step.task.coro.cr_frame
+        calls: list[traceback.FrameSummary] = []
+        for each, line in traceback.walk_stack(frame):
+            # Its line is read later: to read a file would let a loop go on that waits for the interpreter's lock.
+            calls.append(traceback.FrameSummary(each.f_code.co_filename, line, each.f_code.co_name, lookup_line=False))
+            if each is outermost:  # what calls Trio, a program of the application's perhaps, has no part in it
+                break
         return calls[::-1] if self._rounds.began_at == step.round_at else []
 
     def _tell(self, block: _Block, seconds: float, stack: list[traceback.FrameSummary]) -> None:

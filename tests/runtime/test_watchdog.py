@@ -115,6 +115,20 @@ async def test_watchdog_names_the_handler_that_blocks_the_loop(kennel: Kennel, b
     assert message.startswith(f"{function} kept the worker's loop for ")
 
 
+def test_stack_begins_at_the_step(kennel: Kennel, bench: Bench) -> None:
+    """Whoever runs Trio, as a program of the application's own or this test, is not in it."""
+
+    @bench.handler
+    async def work(job: object, payload: object) -> None:
+        await trio.lowlevel.checkpoint()
+        kennel.block()
+
+    trio.run(kennel.run)
+
+    assert "kennel.block()" in kennel.blocked["stack"]
+    assert "trio.run(kennel.run)" not in kennel.blocked["stack"]
+
+
 async def test_watchdog_names_the_handler_whose_child_task_blocks_the_loop(kennel: Kennel, bench: Bench) -> None:
     """All that a handler starts is its own."""
 
@@ -198,7 +212,7 @@ class Clocked:
             lease_seconds=30.0,
         )
         self._task = SimpleNamespace(
-            coro=SimpleNamespace(cr_running=False), child_nurseries=[], context=copy_context(), name="task"
+            coro=SimpleNamespace(cr_running=False, cr_frame=None), child_nurseries=[], context=copy_context(), name="task"
         )
         self.watchdog._root = cast("trio.lowlevel.Task", self._task)
 
