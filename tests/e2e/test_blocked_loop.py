@@ -60,8 +60,8 @@ async def test_blocked_loop_is_named_while_others_run_what_waits_behind_it(
     with server:
         addresses = await trio.to_thread.run_sync(server.wait_ready)
         seconds = partial(blocked_seconds, addresses["http"], farm.namespace)
-        # Half of the slots a claim: the handler blocks before the second claim is answered.
-        first = await farm.worker("--concurrency", "10", "--log-format", "json", lease_seconds=LEASE_SECONDS)
+        # Half of the slots a claim: the first takes them all, and whether a second one is sent before the handler blocks is open.
+        first = await farm.worker("--concurrency", "20", "--log-format", "json", lease_seconds=LEASE_SECONDS)
         await until(lambda: bool(lines_of(first, "loop.blocked")))
         second = await farm.worker("--concurrency", "4", lease_seconds=LEASE_SECONDS)
         jobs = await farm.finals(others)
