@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from gopher import rotation
 from gopher.errors import StoreError
 from gopher.retry import RetryPolicy
+from gopher.rotation import Source
 from gopher.runtime.meter import QueueMeter
 from gopher.runtime.rests import Rests
 from gopher.runtime.scopes import RunningAttempt
@@ -39,30 +41,19 @@ _LAST_REPLY_SECONDS: Final = 1.0
 """Chosen: what a drain waits for the reply to a claim; without it the jobs are stuck until their leases end."""
 
 
-class QueueSource:
+class QueueSource(Source):
     """One of the queues that a worker takes from.
 
     Attributes:
-        name: Of the queue.
-        weight: Its share of the claims while all queues have jobs, >= 1.
         settler: Writes the outcomes of its attempts.
         meter: Counts the claims.
-        current: Where the weighted round robin stands.
-        is_drained: Whether the last claim found less than it asked for.
-        wakes: How often Redis has said that something was enqueued.
-        claim_id: Of the claim that is on its way, or whose reply was lost; else None.
-        lease_until: When the leases of that claim end at the earliest, by `time.monotonic()`.
+        lease_until: When the leases of the claim that is on its way end at the earliest, by `time.monotonic()`.
     """
 
     def __init__(self, name: str, weight: int, settler: Settler, meter: QueueMeter | None = None) -> None:
-        self.name = name
-        self.weight = weight
+        super().__init__(name, weight)
         self.settler = settler
         self.meter = QueueMeter() if meter is None else meter
-        self.current = 0
-        self.is_drained = False
-        self.wakes = 0
-        self.claim_id: str | None = None
         self.lease_until = 0.0
 
 
@@ -142,10 +133,7 @@ class Claimer:
 
     def wake(self, queue: str) -> None:
         """Note that a queue may have jobs again."""
-        for source in self._sources:
-            if source.name == queue:
-                source.is_drained = False
-                source.wakes += 1
+        rotation.wake(self._sources, queue)
         self._has_news.set()
 
     def note_room(self) -> None:
@@ -194,7 +182,7 @@ class Claimer:
         """
         free = self._free()
         # A claim whose reply was lost comes first: what it took has its slots, which no other queue may fill.
-        source = self._unanswered or (self._next_source() if free > 0 else None)
+        source = self._unanswered or (rotation.next_source(self._sources) if free > 0 else None)
         if source is None:
             return True
         count = min(free, self._batch)
@@ -246,17 +234,6 @@ class Claimer:
         """Slots in which no handler runs; none while too many outcomes wait to be written."""
         unwritten = sum(len(source.settler) for source in self._sources)
         return self._slots - (len(self._scopes) - unwritten - self.rests.count) if unwritten < self._slots else 0
-
-    def _next_source(self) -> QueueSource | None:
-        """Pick by smooth weighted round robin among the queues that may have jobs. Source: nginx, upstream round robin."""
-        ready = [source for source in self._sources if not source.is_drained]
-        if len(ready) < 2:
-            return ready[0] if ready else None
-        for source in ready:
-            source.current += source.weight
-        picked = max(ready, key=lambda source: source.current)
-        picked.current -= sum(source.weight for source in ready)
-        return picked
 
     async def _wait_for_news(self) -> None:
         # Spread, so that the polls of many workers do not meet.

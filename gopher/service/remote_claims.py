@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
+from gopher import rotation
 from gopher.errors import StoreError, invalid
 from gopher.job import Move, Outcome
 from gopher.retry import RetryPolicy
+from gopher.rotation import Source
 from gopher.service import remote_frames as frames
 from gopher.store import settlements
 from gopher.store.lifecycle import REPLACED, Settlement
@@ -36,18 +37,6 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
 """Chosen: claims go on within 2 s of Redis being back."""
-
-
-@dataclass(slots=True)
-class _Source:
-    """One of the queues; see `gopher.runtime.claimer.QueueSource`."""
-
-    name: str
-    weight: int
-    current: int = 0
-    is_drained: bool = False
-    wakes: int = 0
-    claim_id: str | None = None
 
 
 class Claims:
@@ -88,10 +77,10 @@ class Claims:
         self._stream = greeting.stream
         self._lease_ms = round(lease_seconds * 1000)
         self._poll_seconds = poll_seconds
-        self._sources = [_Source(name, weight) for name, weight in greeting.queues.items()]
+        self._sources = [Source(name, weight) for name, weight in greeting.queues.items()]
         self._credit = 0
         self._claims = 0
-        self._unanswered: _Source | None = None
+        self._unanswered: Source | None = None
         self._claimed: deque[tuple[str, ClaimedJob]] = deque()
         self._again: deque[tuple[str, str, int]] = deque()
         self._has_news = trio.Event()
@@ -122,10 +111,7 @@ class Claims:
 
     def wake(self, queue: str) -> None:
         """Note that a queue may have jobs again."""
-        for source in self._sources:
-            if source.name == queue:
-                source.is_drained = False
-                source.wakes += 1
+        rotation.wake(self._sources, queue)
         self._has_news.set()
 
     def wake_all(self) -> None:
@@ -176,7 +162,7 @@ class Claims:
             if self._again:
                 await self._assign_oldest()
                 return False
-            source = self._unanswered or self._next_source()
+            source = self._unanswered or rotation.next_source(self._sources)
             if source is None:
                 return True
             await self._claim(source)
@@ -189,7 +175,7 @@ class Claims:
             await self.give_back()
         return False
 
-    async def _claim(self, source: _Source) -> None:
+    async def _claim(self, source: Source) -> None:
         count = min(self._credit, BATCH)
         if source.claim_id is None:
             self._claims += 1
@@ -266,17 +252,6 @@ class Claims:
         for queue, each in released.items():
             for start in range(0, len(each), BATCH):
                 await self._store.lifecycle.settle(self._namespace, queue, each[start : start + BATCH])
-
-    def _next_source(self) -> _Source | None:
-        """Pick by smooth weighted round robin among the queues that may have jobs. Source: nginx, upstream round robin."""
-        ready = [source for source in self._sources if not source.is_drained]
-        if not ready:
-            return None
-        for source in ready:
-            source.current += source.weight
-        picked = max(ready, key=lambda source: source.current)
-        picked.current -= sum(source.weight for source in ready)
-        return picked
 
     async def _wait_for_news(self) -> None:
         # Spread, so that the polls of many workers do not meet.
