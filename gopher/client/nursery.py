@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gopher_pb.v1 import job_stream_pb2 as pb
@@ -98,7 +99,7 @@ class Child:
         return self.error or (JobNotFoundError(self.id or f"number {self.number}") if self.job is None else error_of(self.job))
 
 
-class Children:
+class Children(ABC):
     """The children of a nursery.
 
     Args:
@@ -256,9 +257,9 @@ class Children:
     def _is_done(self) -> bool:
         return self._is_closed and (self._open_count == 0 or self._lost is not None)
 
+    @abstractmethod
     def _queue_up(self, child: Child) -> None:
         """Have a child sent."""
-        raise NotImplementedError
 
     def _note_answer(self, child: Child) -> None:
         child.request = b""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gopher.store.codec import Field
     from gopher.store.link import Link
     from gopher.store.registry import Registry
+    from gopher.store.resp import Reply
     from gopher.store.submission import SubmitReceipt
 
 _WALK: Final = 100
@@ -164,21 +165,16 @@ class Families:
             member = start.member
             args += (member.place, f"{member.id} {member.policy} {member.fingerprint}")
         args += adopted
-        stored = [start for start in starts if start.job is not None and start.job.queue == queue]
-        for start in stored:
-            if start.job is not None:
-                add_submission(args, start.member.id, start.job)
+        stored = [(start.member.id, start.job) for start in starts if start.job is not None and start.job.queue == queue]
+        for job_id, job in stored:
+            add_submission(args, job_id, job)
         reply = await self._start(self._link, [keys.settings(namespace, queue)], args)
         if reply[0] == b"TAKEN":
             pairs = iter(reply[1:])
             return Started(line_ms, [], {place.decode(): child.decode() for place, child in zip(pairs, pairs, strict=True)})
         if reply[0] != b"OK":
             return None
-        answers: list[SubmitReceipt | GopherError] = []
-        for start, answer in zip(stored, reply[2:], strict=True):
-            if start.job is not None:
-                answers.append(read_answer(start.member.id, start.job, answer))
-        return Started(reply[1].decode(), answers)
+        return Started(reply[1].decode(), _answers(stored, reply[2:]))
 
     async def submit(self, namespace: str, queue: str, jobs: Sequence[tuple[str, NewJob]]) -> list[SubmitReceipt | GopherError]:
         """Store children whose queue is not their parent's, under the ids that they have; safe to repeat.
@@ -194,8 +190,7 @@ class Families:
         args: list[Field] = [0]
         for job_id, job in jobs:
             add_submission(args, job_id, job)
-        replies = await self._submit(self._link, [keys.settings(namespace, queue)], args)
-        return [read_answer(job_id, job, reply) for (job_id, job), reply in zip(jobs, replies, strict=True)]
+        return _answers(jobs, await self._submit(self._link, [keys.settings(namespace, queue)], args))
 
     async def leave(
         self, namespace: str, queue: str, parent_id: str, places: Sequence[str], *, reservation: int | str = ""
@@ -243,11 +238,7 @@ class Families:
 
     async def states(self, namespace: str, job_ids: Sequence[str]) -> list[JobState | None]:
         """Return where jobs stand, in order; None for those that are gone."""
-        commands = [
-            ("HGET", keys.job(namespace, await self._registry.queue_of(namespace, each), each), "state") for each in job_ids
-        ]
-        replies = await self._link.call_many(commands) if commands else []
-        return [None if reply is None else JobState(reply.decode()) for reply in replies]
+        return [None if fate is None else fate.state for fate in await self.fates(namespace, job_ids)]
 
     async def fates(self, namespace: str, job_ids: Sequence[str]) -> list[Fate | None]:
         """Return where jobs stand and why they were cancelled, in order; None for those that are gone."""
@@ -257,3 +248,7 @@ class Families:
         ]
         replies = await self._link.call_many(commands) if commands else []
         return [Fate(JobState(state.decode()), (reason or b"").decode()) if state else None for state, reason in replies]
+
+
+def _answers(jobs: Sequence[tuple[str, NewJob]], replies: Sequence[Reply]) -> list[SubmitReceipt | GopherError]:
+    return [read_answer(job_id, job, reply) for (job_id, job), reply in zip(jobs, replies, strict=True)]
