@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -47,15 +49,23 @@ UNKNOWN_ID: Final = "01998c2e-7a00-7000-8000-000000000000"
 LONG_MS: Final = 30 * 24 * 3600 * 1000
 
 
+def free_ports() -> tuple[int, int]:
+    """Return two ports that nobody listens at: below those that the system gives to whoever asks for any."""
+    for port in random.sample(range(20_000, 32_000, 2), 100):
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            first.bind(("127.0.0.1", port))
+            second.bind(("127.0.0.1", port + 1))
+            return port, port + 1
+    raise RuntimeError("no two ports are free")
+
+
 @pytest.fixture
 def cluster(redis_program: str) -> Iterator[RedisServer]:
     """A redis-server in cluster mode that serves all slots by itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, bus_port = free_ports()
     with open_socket_directory("/tmp", prefix="gopher-tests-") as (directory, _):
         server = RedisServer(redis_program, directory / "redis.sock", directory, persistent=False)
-        bus = ["--cluster-enabled", "yes", "--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(port - 1)]
+        bus = ["--cluster-enabled", "yes", "--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(bus_port)]
         server._command = [*server._command, *bus]
         server.start()
         yield server
