@@ -26,8 +26,8 @@ demo: $(INSTALLED) ## Run the whole of Gopher on real jobs: mail, images, a data
 run: $(INSTALLED) ## Serve: embedded Redis, gRPC and REST on this machine, a worker for the example handlers.
 	@$(BIN)/gopher dev --app examples.media:registry
 
-test: $(INSTALLED) ## Run the tests, in random order. ARGS="-k cancel" passes options to pytest.
-	@$(PY) -m tests $(ARGS)
+test: $(INSTALLED) ## Run the tests, in random order, on up to four cores. ARGS="-k cancel" passes options to pytest.
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(INSTALLED) ## Run every check but the tests: format, lint, types, layers, protos, spelling, house rules.
 	$(BIN)/ruff check $(SOURCES)
