@@ -123,7 +123,7 @@ class Guard:
     def park(self, view: BreakerView, settlement: Settlement) -> Settlement:
         """Return how an attempt ends that failed as its breaker was open."""
         delay_ms = _ORDERED_MS if view.open_seconds is None else round(view.open_seconds * 1000) + _MARGIN_MS
-        return settlement._replace(move=Move.PARK, delay_ms=delay_ms, result=self.by.encode(), failure=b"", plain_attempt="")
+        return settlement._replace(move=Move.PARK, delay_ms=delay_ms, result=self.by.encode(), failure=b"", plain_attempt=0)
 
 
 class GuardedOutcomes:

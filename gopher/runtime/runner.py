@@ -166,7 +166,7 @@ class Runner:
             result = await self._run_in_turn(attempt, spec, scope, room)
         job = attempt.job
         children = () if attempt.brood is None else tuple(attempt.brood.children)
-        plain_attempt = job.attempt if job.is_plain and not children and not attempt.nurseries else ""
+        plain_attempt = job.attempt if job.is_plain and not children and not attempt.nurseries else 0
         return Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, 0, result, b"", plain_attempt, children)
 
     async def _run_in_turn(

@@ -45,7 +45,7 @@ class HeldAttempt:
         token: Of the lease.
         lease_until: When the lease ends unless it is extended, by `time.monotonic()`.
         began_at: When the worker was given it, by the same clock.
-        plain_attempt: As of a `Settlement`; empty where it is not known.
+        plain_attempt: As of a `Settlement`; 0 where it is not known.
         is_cancel_told: Whether the worker was told to end it.
     """
 
@@ -54,7 +54,7 @@ class HeldAttempt:
     token: int
     lease_until: float
     began_at: float
-    plain_attempt: int | str = ""
+    plain_attempt: int = 0
     is_cancel_told: bool = False
 
 
@@ -95,13 +95,13 @@ class Holdings:
     def assign(self, job: ClaimedJob, queue: str) -> None:
         """Give the worker an attempt."""
         self._line.put_nowait(frames.assignment(job, queue))
-        self._add(job.id, job.token, queue, job.type, job.attempt if job.is_plain else "")
+        self._add(job.id, job.token, queue, job.type, job.attempt if job.is_plain else 0)
 
     def take_over(self, job_id: str, token: int, queue: str) -> None:
         """Note that the worker has brought an attempt along."""
-        self._add(job_id, token, queue, "", "")
+        self._add(job_id, token, queue, "", 0)
 
-    def _add(self, job_id: str, token: int, queue: str, job_type: str, plain_attempt: int | str) -> None:
+    def _add(self, job_id: str, token: int, queue: str, job_type: str, plain_attempt: int) -> None:
         now = time.monotonic()
         self._held[job_id] = HeldAttempt(queue, job_type, token, now + self._lease_seconds, now, plain_attempt)
         early = self._early.pop(job_id, None)

@@ -1,8 +1,8 @@
 """Changes of jobs as they happen: published by the scripts, followed by servers.
 
 A script publishes the changes it made in one message on the queue's channel. A server that has a watcher in that queue is
-subscribed to it, once, and wakes those whose job has changed: an idle watcher costs Redis nothing, and a job that nobody watches
-costs one line of text. What has happened is read from the job's history, see `history`.
+subscribed to it, once, and wakes those whose job has changed: an idle watcher costs Redis nothing. Where no server is subscribed, a
+script finds that out and says nothing. What has happened is read from the job's history, see `history`.
 
 A pub/sub message can be missed only while the connection is down; whoever follows is told of a renewed connection and reads again.
 """

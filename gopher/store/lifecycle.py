@@ -84,7 +84,7 @@ class Settlement(NamedTuple):
         delay_ms: Of retry and snooze; else 0.
         result: JSON, of complete; the name of what holds the job back, of park; else empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
-        plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else empty.
+        plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else 0.
         children: Of complete, the jobs that the attempt has submitted.
     """
 
@@ -95,7 +95,7 @@ class Settlement(NamedTuple):
     delay_ms: int = 0
     result: bytes = b""
     failure: bytes = b""
-    plain_attempt: int | str = ""
+    plain_attempt: int = 0
     children: tuple[Child, ...] = ()
 
 
@@ -252,8 +252,10 @@ class Lifecycle:
         """
         args: list[codec.Field] = []
         for settlement in settlements:
-            args += settlement[:-1]
-            if settlement.children:
+            if settlement.plain_attempt and not settlement.children:
+                args += (settlement.job_id, settlement.token, settlement.plain_attempt, settlement.result)
+            else:
+                args += settlement[:7]
                 add_children(args, settlement.children, queue)
         replies = await self._settle(self._link, [keys.settings(namespace, queue)], args)
         for refusal in replies[len(settlements) :]:

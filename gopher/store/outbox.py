@@ -83,10 +83,12 @@ def parted(children: Sequence[Child], queue: str) -> tuple[list[Child], list[Chi
 
 
 def add_children(args: list[Field], children: Sequence[Child], queue: str) -> None:
-    """Turn the settlement that stands last in the arguments of `settle.lua` into that of a parent."""
+    """End the settlement that stands last in the arguments of `settle.lua` with the children, where there are any."""
+    if not children:
+        args.append("")
+        return
     direct, rest = parted(children, queue)
-    args[-1] = "children"
-    args += (len(direct), len(children))
+    args += ("children", len(direct), len(children))
     for child in (*direct, *rest):
         args += (child.id, child.entry)
 

@@ -68,7 +68,7 @@ async def test_handler_on_trio_submits_children(bench: Bench) -> None:
     settlement = await run(bench, bench.take(job))
 
     assert settlement.move is Move.COMPLETE
-    assert settlement.plain_attempt == ""
+    assert settlement.plain_attempt == 0
     assert [child.id for child in settlement.children] == msgspec.json.decode(settlement.result)
     assert [child.queue for child in settlement.children] == ["other", "default"]
     first, second = map(record_of, settlement.children)

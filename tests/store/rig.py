@@ -185,13 +185,13 @@ class Rig:
         ids: list[bytes] = await self.call("HKEYS", "outbox")
         return sorted(job_id.decode() for job_id in ids)
 
-    async def _plain_attempt(self, job_id: str) -> int | str:
+    async def _plain_attempt(self, job_id: str) -> int:
         """Return what the runner says of a job whose record it had with the claim."""
         found = await self.call(
             "HMGET", f"job:{job_id}", "attempt", "deadline_ms", "unique_key", "retention_ms", "held", "family"
         )
         attempt, *rare = found
-        return "" if any(value is not None for value in rare) else int(attempt or 0)
+        return 0 if any(value is not None for value in rare) else int(attempt or 0)
 
     async def promote(self) -> int:
         return (await self.store.lifecycle.promote(self.namespace, self.queue)).moved

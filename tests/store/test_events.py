@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +65,25 @@ async def test_follower_is_told_that_its_job_was_deleted(rig: Rig) -> None:
 
     assert change is not None
     assert change.state is None
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+async def test_changes_are_published_only_where_somebody_is_subscribed(rig: Rig, is_followed: bool) -> None:
+    """Of most jobs nobody hears, and to say what becomes of them is a share of what they cost."""
+
+    async def published() -> int:
+        text: str = (await rig.store.link.call("INFO", "commandstats")).decode()
+        found = re.search(r"cmdstat_spublish:calls=(\d+)", text)
+        return int(found[1]) if found else 0
+
+    job_id = await rig.submit()
+    async with rig.store.events.follow(rig.namespace, job_id) if is_followed else nullcontext():
+        before = await published()
+        (job,) = await rig.claim(1)
+        await rig.settle(job_id, job.token, Move.COMPLETE)
+        after = await published()
+
+    assert after - before == (2 if is_followed else 0)
 
 
 async def test_follow_refuses_an_id_of_no_queue(rig: Rig) -> None:

@@ -43,7 +43,7 @@ SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
 ADD: Final = {"submit", "name_queue", "create_schedule", "start_children", "submit_attached"}
 """What a full Redis refuses."""
 
-KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time')([a-z]+)', *(.)")
+KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time|pubsub')([a-z]+)', *(.)")
 
 UNKNOWN_ID: Final = "01998c2e-7a00-7000-8000-000000000000"
 LONG_MS: Final = 30 * 24 * 3600 * 1000

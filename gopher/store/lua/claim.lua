@@ -214,7 +214,8 @@ if #taken > 0 then
     claimed[2] = token + i
     redis.call('hset', job_key(id), 'state', 'processing', 'attempt', claimed[3], 'token', claimed[2],
       'worker', worker, 'started_ms', now)
-    names[#names + 1] = id .. ' ' .. claimed[2]
+    names[#names + 1] = id
+    names[#names + 1] = claimed[2]
     note_change(id, 'processing', claimed[3], has_history[id])
     reply[#reply + 1] = claimed
   end

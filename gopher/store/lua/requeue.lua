@@ -9,12 +9,13 @@
 -- include: lib/final.lua
 -- include: lib/requeue.lua
 local now = now_ms()
-local replies = {}
+local replies, is_more = {}, false
 
 for i, id in ipairs(ARGV) do
   replies[i] = requeue_job(id, now)
+  is_more = is_more or replies[i][1] == 'OK'
 end
-if #changes > 0 then
+if is_more then
   wake_workers()
 end
 publish_changes(now)

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- Writes the outcomes of attempts, each fenced by its lease token.
 -- KEYS[1] settings of the queue
--- ARGV[1..] an outcome: id of the job, token, move (complete, retry, bury, snooze, release, park, acknowledge_cancel), outcome,
---   delay in ms, result or '' (of park: what holds the job back, breaker:NAME), failure or '', and last: when the job is completed, has
---   no deadline, unique key or retention of its own and counts under no limit, the number of the attempt; when it is completed and has
---   children, the word children, how many of them are of this queue and stored at once, how many there are, and of each, those first,
---   id and entry; else ''
+-- ARGV[1..] an outcome: id of the job, token, and of a job that is completed, has no deadline, unique key or retention of its own and
+--   counts under no limit: number of the attempt, result. Of any other: move (complete, retry, bury, snooze, release, park,
+--   acknowledge_cancel), outcome, delay in ms, result or '' (of park: what holds the job back, breaker:NAME), failure or '', and last
+--   '', or when it is completed and has children, the word children, how many of them are of this queue and stored at once, how many
+--   there are, and of each, those first, id and entry
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
 --   nothing was changed; then an entry a child that was refused: {its id, as submit.lua refuses it}
 -- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled; of children: none -> scheduled | enqueued
@@ -60,7 +60,7 @@ local function give_back(id, job)
 end
 
 -- The way of nearly every job: as little is read and written as can be, and what can wait for the others is left to the end.
-local function complete(id, token, result, attempt)
+local function complete(id, token, attempt, result)
   local job = redis.call('hmget', job_key(id), 'state', 'token', 'history')
   if job[2] ~= token then
     return job[1] and 'STALE_LEASE' or 'NOT_FOUND'
@@ -138,15 +138,13 @@ end
 
 local at, last = 1, #ARGV
 while at <= last do
-  local kind = ARGV[at + 7]
-  if kind == 'children' then
+  if not NEXT_STATE[ARGV[at + 2]] then
+    replies[#replies + 1] = complete(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    at = at + 4
+  elseif ARGV[at + 7] == 'children' then
     at = settle_parent(at)
   else
-    if kind ~= '' then
-      replies[#replies + 1] = complete(ARGV[at], ARGV[at + 1], ARGV[at + 5], kind)
-    else
-      replies[#replies + 1] = settle(unpack(ARGV, at, at + 6))
-    end
+    replies[#replies + 1] = settle(unpack(ARGV, at, at + 6))
     at = at + 8
   end
 end

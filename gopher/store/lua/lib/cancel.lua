@@ -19,10 +19,8 @@ local function cancel_job(id, job, reason, grace_ms, now, actor)
     end
     redis.call('spublish', base .. 'control', 'cancel ' .. id .. ' ' .. job.token .. ' ' .. grace_ms .. ' ' .. reason)
     -- Told once, however often it is asked for.
-    note_change(id, 'processing', job.attempt, job.history, 'cancel_requested')
-    if job.cancel_reason then
-      retold[#changes] = job.history and told[#told] or {}
-    end
+    local note = job.cancel_reason and note_change_again or note_change
+    note(id, 'processing', job.attempt, job.history, 'cancel_requested')
     return 'processing'
   end
   finish(id, 'cancelled', now, job, 'cancel_reason', reason, 'cancel_actor', actor)

@@ -80,7 +80,6 @@ end
 -- Tells where a job stands once more: a script that moved it may have been cut short before it did. What is known is not told again.
 local function retell(id, job)
   if job and job.history then
-    note_change(id, job.state, job.attempt, job.history)
-    retold[#changes] = told[#told]
+    note_change_again(id, job.state, job.attempt, job.history)
   end
 end
