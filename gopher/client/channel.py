@@ -10,6 +10,7 @@ import grpc
 from gopher.errors import CallExpiredError, GopherError, StoreUnavailableError
 from gopher.telemetry import tracing
 from gopher.wire import status
+from gopher.wire.keepalive import keepalive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Chosen: streams of the server tell something every 12 s, and it lets us ask every 10 s.
+    *keepalive(quiet_seconds=20, answer_seconds=10),
+    ("grpc.http2.max_pings_without_data", 0),
     # Each client its own connection: one of them closed must not end another's calls.
     ("grpc.use_local_subchannel_pool", 1),
 )

@@ -29,6 +29,7 @@ from gopher.edge.grpc_calls import Places, handlers_of
 from gopher.edge.handover import Handover
 from gopher.errors import StartError
 from gopher.telemetry.histogram import Durations
+from gopher.wire.keepalive import keepalive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,12 +58,16 @@ class Limits:
             some 30 KB, most of it gRPC's; and one that is not read holds no more than its unsent messages.
         unary_calls: Of these, unary ones: each holds a whole request, and each is work that is waiting.
         streams_a_connection: Calls under way, of one connection.
+        quiet_seconds: A connection that sends nothing for so long is asked for a sign of life.
+        answer_seconds: How long that may take; then the connection is gone, and its calls are cancelled.
     """
 
     message_bytes: int = 1024 * 1024
     calls: int = 16_384
     unary_calls: int = 4096
     streams_a_connection: int = 100
+    quiet_seconds: int = 30
+    answer_seconds: int = 10
 
     def options(self) -> list[tuple[str, int]]:
         """Return gRPC's options."""
@@ -86,8 +91,7 @@ class Limits:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
             ("grpc.http2.max_ping_strikes", 2),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            *keepalive(quiet_seconds=self.quiet_seconds, answer_seconds=self.answer_seconds),
             ("grpc.max_connection_idle_ms", 300_000),
             # New calls then go to another connection, and so maybe to another server. Streams of the old one stay, without a grace
             # that would cut them: a RunJob that is cut is a job that is cancelled.

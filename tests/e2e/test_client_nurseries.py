@@ -10,7 +10,7 @@ import trio
 
 from gopher.client import ServerUnreachableError, TrioClient
 from gopher.job import JobState
-from tests.e2e.cutting_proxy import CuttingProxy
+from tests.cutting_proxy import CuttingProxy
 from tests.e2e.farm import end_of, states
 from tests.programs import Program
 from tests.waiting import until

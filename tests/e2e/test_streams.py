@@ -9,14 +9,17 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import grpc
+import pytest
 import trio
 
 from gopher_pb.v1 import job_service_pb2_grpc, job_stream_pb2
 
+from gopher.client import channel
 from gopher.client.trio_client import TrioClient
 from gopher.event import EventKind
 from gopher.job import JobState
-from tests.e2e.cutting_proxy import CuttingProxy
+from gopher.wire.keepalive import keepalive
+from tests.cutting_proxy import CuttingProxy
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -84,6 +87,52 @@ async def test_stream_survives_the_death_of_its_server(farm: Farm) -> None:
     assert emitted(events) == list(range(1, 3_001))
     assert [event.sequence for event in events] == list(range(1, 3_004))
     assert {event.kind for event in events} == {EventKind.STATE, EventKind.OUTPUT}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has clients look after a quiet connection within 2 s rather than 30."""
+    quick = dict(keepalive(quiet_seconds=1, answer_seconds=1))
+    monkeypatch.setattr(channel, "OPTIONS", tuple((name, quick.pop(name, value)) for name, value in channel.OPTIONS))
+    assert quick == {}
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_streams_whose_connection_carries_nothing_more_go_on_over_another(farm: Farm) -> None:
+    """As after a cable was cut: nobody says so, and a watch, a nursery and an attached job lose nothing by it."""
+    server = await farm.server()
+    proxy = CuttingProxy(server.address, cuts=0, at_bytes=(1, 1), seed=5)
+    (job_id,) = await farm.submit("hold", str(farm.gate))
+    events: list[JobEvent] = []
+    attached: list[JobEvent] = []
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(proxy.run)
+            client = TrioClient(proxy.address, namespace=farm.namespace)
+            async with trio.open_nursery() as watching, client.open_nursery() as children:
+                watching.start_soon(watched, client, job_id, events)
+                watching.start_soon(run, client, str(farm.gate), attached)
+                child = children.start_soon("hold", str(farm.gate))
+                await farm.worker()
+                await until(lambda: bool(events and attached and child.id))
+                proxy.silence()
+                farm.open_gate()
+            await client.aclose()
+            nursery.cancel_scope.cancel()
+
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert [event.sequence for event in attached] == list(range(1, len(attached) + 1))
+    assert {events[-1].state, attached[-1].state, child.state} == {JobState.COMPLETED}
+    assert len(farm.events("start", [job_id, attached[0].job_id, str(child.id)])) == 3
+    assert await farm.findings() == []
+
+
+async def run(client: TrioClient, payload: str, events: list[JobEvent]) -> None:
+    """Run an attached job and take all that it tells."""
+    async with client.run("hold", payload) as job:
+        async for event in job.events():
+            events.append(event)  # noqa: PERF401 - they are looked at as they come
 
 
 def rushed(server: FarmServer) -> Counter[grpc.StatusCode]:

@@ -13,7 +13,7 @@ from gopher.client.trio_client import TrioClient
 from gopher.event import EventKind
 from gopher.store import keys
 from gopher.wire.status import CursorTooOldError
-from tests.e2e.cutting_proxy import CuttingProxy
+from tests.cutting_proxy import CuttingProxy
 from tests.waiting import until, until_async
 
 if TYPE_CHECKING:

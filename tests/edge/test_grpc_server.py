@@ -14,6 +14,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher.edge.grpc_server import GrpcServer, Limits
 from gopher.errors import GopherError, InvalidRequestError, JobNotFoundError, StartError, StoreError, StoreUnavailableError
 from gopher.wire.status import from_rpc_error
+from tests.cutting_proxy import CuttingProxy
 from tests.edge.rig import ASK, PATIENCE_SECONDS, raw_stream, raw_unary, serving, stream, unary
 
 if TYPE_CHECKING:
@@ -248,6 +249,32 @@ async def test_unary_calls_over_their_own_limit_are_refused() -> None:
 
     assert caught.value.reason == "TOO_MANY_CALLS"
     assert told == [ASK]
+
+
+async def test_calls_of_a_client_that_has_fallen_silent_are_cancelled() -> None:
+    """As after its cable was cut: its connection stays open and tells nothing, not even that it is there."""
+    entered, left = trio.Event(), trio.Event()
+
+    async def hold(_request: pb.GetJobRequest, _send: Callable[[Message], Awaitable[None]]) -> None:
+        entered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            left.set()
+
+    async with (
+        serving(stream(hold), limits=Limits(quiet_seconds=1, answer_seconds=1)) as rig,
+        trio.open_nursery() as nursery,
+    ):
+        proxy = CuttingProxy(rig.address, cuts=0, at_bytes=(1, 1), seed=0)
+        await nursery.start(proxy.run)
+        with grpc.insecure_channel(proxy.address) as channel:
+            call = raw_stream(channel)(ASK)
+            await entered.wait()
+            proxy.silence()
+            await left.wait()
+            call.cancel()
+        nursery.cancel_scope.cancel()
 
 
 async def test_busy_port_is_told_in_one_line() -> None:

@@ -81,7 +81,7 @@ async def test_children_are_delivered_to_their_queues(store: Store, namespace: s
     job_id, token = await claim(store, namespace)
     child_id = IdSource().new(await store.registry.queue_number(namespace, "other"))
     children = (pack(job_id, token, child_id, NewJob(type="work", queue="other", parent_id=job_id)),)
-    settlement = Settlement(job_id, token, Move.COMPLETE, Outcome.SUCCEEDED, 0, b"1", b"", "", children)
+    settlement = Settlement(job_id, token, Move.COMPLETE, Outcome.SUCCEEDED, 0, b"1", children=children)
     await store.lifecycle.settle(namespace, "default", [settlement])
     upkeep = await started(store, nursery)
 

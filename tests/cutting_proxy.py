@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts connections in the middle of what they carry."""
+"""A TCP proxy that cuts connections in the middle of what they carry, or carries nothing more and says so to nobody."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class CuttingProxy:
     Args:
         target: `host:port` of the server.
         cuts: How many to cut.
-        at_bytes: From the server, at the least and at the most.
+        at_bytes: When to cut: bytes from the server, at the least and at the most.
         seed: Of the random numbers.
     """
 
     def __init__(self, target: str, *, cuts: int, at_bytes: tuple[int, int], seed: int) -> None:
         self.cuts = 0
         self.address = ""
+        self._carrying: list[trio.CancelScope] = []
         host, _, port = target.rpartition(":")
         self._target = host, int(port)
         self._most = cuts
@@ -45,16 +46,26 @@ class CuttingProxy:
             nursery.start_soon(trio.serve_listeners, self._carry, [listener])
             task_status.started()
 
+    def silence(self) -> None:
+        """Carry nothing more on the connections that there are, and leave them open; later ones are carried."""
+        for scope in self._carrying:
+            scope.cancel()
+
     async def _carry(self, client: trio.SocketStream) -> None:
         try:
             server = await trio.open_tcp_stream(*self._target)
         except OSError:
             await client.aclose()
             return
-        async with client, server, trio.open_nursery() as nursery:
-            nursery.start_soon(_pump, client, server, nursery.cancel_scope)
-            await self._pump_until_cut(server, client)
-            nursery.cancel_scope.cancel()
+        async with client, server:
+            with trio.CancelScope() as carrying:
+                self._carrying.append(carrying)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_pump, client, server, nursery.cancel_scope)
+                    await self._pump_until_cut(server, client)
+                    nursery.cancel_scope.cancel()
+            if carrying.cancelled_caught:
+                await trio.sleep_forever()
 
     async def _pump_until_cut(self, server: trio.SocketStream, client: trio.SocketStream) -> None:
         left = next(self._lengths)
