@@ -215,7 +215,9 @@ class Kin:
 
     def policy_of(self, child: Sibling) -> str:
         """Return what becomes of a child when the parent is lost."""
-        return OnCancel.DETACH.value if child.on_cancel is OnCancel.DETACH else self.on_crash.value
+        if child.on_cancel is OnCancel.DETACH:
+            return "keep" if self.on_crash is OnCrash.ADOPT else "detach"
+        return self.on_crash.value
 
     def add(self, job: NewJob, on_cancel: OnCancel, number: int | None = None) -> Sibling:
         """Take in a child, to be stored soon.
@@ -256,7 +258,7 @@ class Kin:
             queue: Of the child.
             by_nursery: Whether its nursery had it cancelled.
         """
-        on_cancel = OnCancel.DETACH if member.policy == OnCancel.DETACH else OnCancel.CANCEL
+        on_cancel = OnCancel.DETACH if member.is_detached else OnCancel.CANCEL
         child = Sibling(self, member.number, NewJob(type="", queue=queue), on_cancel)
         child.id = member.id
         child.is_stored = True

@@ -243,7 +243,7 @@ class Nurseries:
         members = await self._store.families.members(self._namespace, attempt.queue, attempt.job.id)
         # Of two in one place the later attempt's counts; the other is found among the orphans.
         found = sorted(
-            (each for each in members if each.nursery == number and each.policy == OnCrash.ADOPT), key=lambda each: each.token
+            (each for each in members if each.nursery == number and each.may_be_adopted), key=lambda each: each.token
         )
         kept: dict[int, Member] = {}
         for start in range(0, len(found), BATCH):
@@ -253,10 +253,12 @@ class Nurseries:
         return kept
 
     async def _leave(self, kin: AttemptKin, members: Sequence[Member]) -> None:
-        """Take ended children out of the family, and cancel those that an earlier attempt has left and this one did not want."""
+        """Take ended children out of the family, and end those that an earlier attempt has left and this one did not want."""
         attempt = kin.attempt
         try:
             for member in members:
+                if member.is_detached:
+                    continue
                 with suppress(JobNotFoundError, JobAlreadyFinalError):
                     reason = f"its parent {attempt.job.id} runs again without it"
                     await self._store.lifecycle.cancel(

@@ -42,7 +42,8 @@ class Member(NamedTuple):
     Attributes:
         place: `token.nursery.number`.
         id: Of the child.
-        policy: What becomes of it when its parent's attempt is lost: cancel, adopt or detach.
+        policy: What becomes of it when its parent's attempt is lost: cancel; adopt, by the next attempt, or it is cancelled; detach; or
+            keep: adopted by the next attempt, or it goes on alone.
         fingerprint: Tells it from others that a nursery might start at its place.
     """
 
@@ -55,6 +56,16 @@ class Member(NamedTuple):
     def token(self) -> int:
         """Lease token of that attempt."""
         return int(self.place.split(".")[0])
+
+    @property
+    def may_be_adopted(self) -> bool:
+        """Whether the next attempt may take it over."""
+        return self.policy in {"adopt", "keep"}
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether it goes on alone where nobody takes it over."""
+        return self.policy in {"detach", "keep"}
 
     @property
     def nursery(self) -> int:

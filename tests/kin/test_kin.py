@@ -235,10 +235,10 @@ def test_child_is_taken_over_by_one_that_says_the_same(fields: dict[str, object]
 
 
 def test_family_names_what_becomes_of_each_child() -> None:
-    """One that goes on alone does so also when its parent is lost."""
-    for on_crash in ("cancel", "adopt"):
+    """One that goes on alone does so also when its parent is lost, unless the next attempt takes it over."""
+    for on_crash, detached in (("cancel", "detach"), ("adopt", "keep")):
         kin = kin_of(Notebook(), on_crash=on_crash)
-        assert [kin.policy_of(add(kin)), kin.policy_of(add(kin, on_cancel="detach"))] == [on_crash, "detach"]
+        assert [kin.policy_of(add(kin)), kin.policy_of(add(kin, on_cancel="detach"))] == [on_crash, detached]
 
 
 async def test_nobody_waits_for_children_that_nobody_tells_of() -> None:

@@ -25,14 +25,19 @@ LEASE_SECONDS: Final = 1.0
 
 
 def plant_parent(
-    home: Home, on_crash: str, *, payloads: Callable[[int], list[object]] = lambda _: [1, 2], queue: str = "default"
+    home: Home,
+    on_crash: str,
+    *,
+    payloads: Callable[[int], list[object]] = lambda _: [1, 2],
+    queue: str = "default",
+    on_cancel: str = "cancel",
 ) -> None:
     """Register a parent of gated children, given its attempt's number; it returns their results."""
 
     @home.registry.handler("parent", max_attempts=3)
     async def parent(job: gopher.JobContext, payload: object) -> list[object]:
         async with job.open_nursery(on_crash=on_crash) as nursery:
-            children = [nursery.start_soon("gated", each, queue=queue) for each in payloads(job.attempt)]
+            children = [nursery.start_soon("gated", each, queue=queue, on_cancel=on_cancel) for each in payloads(job.attempt)]
         return [await child.result() for child in children]
 
 
@@ -90,9 +95,10 @@ async def test_children_of_a_lost_attempt_are_cancelled_and_the_next_begins_anew
     assert await home.findings() == []
 
 
-async def test_children_of_a_lost_attempt_are_adopted_by_the_next(home: Home, gate: Gate) -> None:
+@pytest.mark.parametrize("on_cancel", ["cancel", "detach"])
+async def test_children_of_a_lost_attempt_are_adopted_by_the_next(home: Home, gate: Gate, on_cancel: str) -> None:
     """They run once; the next attempt starts nothing anew where it says the same, and has their results."""
-    plant_parent(home, "adopt")
+    plant_parent(home, "adopt", on_cancel=on_cancel)
     async with home.working(home.worker(slots=8)):
         job_id = await home.submit()
         await until(lambda: len(gate.begun) == 2)
@@ -154,6 +160,26 @@ async def test_child_that_the_next_attempt_does_not_want_is_cancelled(home: Home
     assert (job.state, job.result) == (JobState.COMPLETED, b'[1,"other"]')
     assert states == {(b"1", JobState.COMPLETED), (b'"other"', JobState.COMPLETED), (b'"never"', JobState.CANCELLED)}
     assert len(gate.begun) == 4
+
+
+async def test_detached_child_that_the_next_attempt_does_not_want_goes_on_alone(home: Home, gate: Gate) -> None:
+    """It has left its parent, which may end before it."""
+    plant_parent(home, "adopt", payloads=lambda attempt: [1, "alone"] if attempt == 1 else [], on_cancel="detach")
+    async with home.working(home.worker(slots=8)):
+        job_id = await home.submit()
+        await until(lambda: len(gate.begun) == 2)
+        await lose_lease(home.store, await home.job(job_id))
+        job = await home.final(job_id)
+        between = await home.jobs("gated")
+        gate.opened.set()
+        await home.all_final("gated")
+        await home.no_families()
+        children = await home.jobs("gated")
+
+    assert (job.state, job.result) == (JobState.COMPLETED, b"[]")
+    assert [child.state for child in between] == [JobState.PROCESSING] * 2
+    assert [(child.state, child.attempt) for child in children] == [(JobState.COMPLETED, 1)] * 2
+    assert await home.findings() == []
 
 
 @pytest.mark.parametrize("on_crash", ["cancel", "adopt"])

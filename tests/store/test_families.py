@@ -271,13 +271,13 @@ ENDS: Final = {Move.COMPLETE, Move.BURY}
 async def test_children_of_an_attempt_that_has_ended_without_them_are_orphans(rig: Rig, move: Move) -> None:
     """Those that may be adopted are so only if no attempt follows; those that go on alone are forgotten."""
     parent = await begin(rig)
-    cancelled, adopted, _ = await started(rig, parent, "cancel", "adopt", "detach")
+    cancelled, adopted, _, kept = await started(rig, parent, "cancel", "adopt", "detach", "keep")
 
     await rig.settle(parent.id, parent.token, move, delay_ms=DELAY_MS)
     orphans = await walk(rig)
 
     assert orphans == sorted([cancelled.id, adopted.id] if move in ENDS else [cancelled.id])
-    assert await family(rig, parent.id) == ([] if move in ENDS else [adopted])
+    assert await family(rig, parent.id) == ([] if move in ENDS else [adopted, kept])
     assert await is_noted(rig, parent.id) == (move not in ENDS)
     assert await take(rig) is None
 

@@ -11,6 +11,7 @@
 -- include: lib/queue.lua
 -- include: lib/family.lua
 local id, cursor, count, reserved_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local ADOPTED, DETACHED = {adopt = true, keep = true}, {detach = true, keep = true}
 local FINAL = {completed = true, failed = true, cancelled = true}
 local now = now_ms()
 
@@ -33,13 +34,13 @@ local function is_orphan(place, record)
     return false
   end
   local policy = string.match(record, '^%S+ (%S+)')
-  return policy ~= 'adopt' or not job[1] or FINAL[job[1]]
+  return not ADOPTED[policy] or not job[1] or FINAL[job[1]]
 end
 
 for i = 1, #found[2], 2 do
   if is_orphan(found[2][i], found[2][i + 1]) then
     local child, policy = string.match(found[2][i + 1], '^(%S+) (%S+)')
-    reply[#reply + 1] = {found[2][i], policy == 'detach' and '' or child or ''}
+    reply[#reply + 1] = {found[2][i], DETACHED[policy] and '' or child or ''}
   end
 end
 return reply
