@@ -283,3 +283,8 @@ class Job(NewJob, frozen=True, kw_only=True):
     failure: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     generation: int = 0
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether a cancel was asked for; while the job is processing, it is on its way."""
+        return self.cancel_reason is not None

@@ -68,7 +68,7 @@ def job_to_message(job: Job) -> job_pb2.Job:
         crash_count=job.crashes,
         worker=job.worker or "",
         lease_expire_time=timestamp(job.lease_ms),
-        cancel_requested=job.cancel_reason is not None,
+        cancel_requested=job.cancel_requested,
         cancel_reason=job.cancel_reason or "",
         cancel_actor=job.cancel_actor or "",
         progress=job.progress or 0,

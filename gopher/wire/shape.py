@@ -101,7 +101,7 @@ def _progress_of(job: Job) -> dict[str, JsonValue]:
         "crash_count": job.crashes,
         "worker": job.worker,
         "lease_expire_time": moment(job.lease_ms),
-        "cancel_requested": job.cancel_reason is not None,
+        "cancel_requested": job.cancel_requested,
         "cancel_reason": job.cancel_reason,
         "cancel_actor": job.cancel_actor,
         "progress": job.progress,

@@ -208,6 +208,7 @@ def test_cancel_ends_a_running_job(face: Face) -> None:
 
     assert events[-1].state is JobState.CANCELLED
     assert isinstance(cancelled[1], Job)
+    assert cancelled[1].cancel_requested
     assert (cancelled[1].state, cancelled[1].cancel_reason, cancelled[1].cancel_actor) == (JobState.CANCELLED, "enough", "ann")
     with pytest.raises(JobCancelledError, match="enough"):
         face.result(job_id, wait=PATIENCE)
