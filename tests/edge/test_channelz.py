@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import pytest
@@ -14,7 +14,11 @@ from gopher.errors import GopherError, InvalidRequestError
 from tests.edge.rig import PATIENCE_SECONDS, Rig, serving, unary
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from gopher_pb.v1 import job_service_pb2 as pb
+
+M = TypeVar("M", bound="Message")
 
 
 async def echo(request: pb.GetJobRequest) -> pb.GetJobRequest:
@@ -22,27 +26,41 @@ async def echo(request: pb.GetJobRequest) -> pb.GetJobRequest:
     return request
 
 
-async def own(rig: Rig) -> channelz_pb2.Server:
-    """Return this server: of all that the process may have, the one made last."""
-    servers: list[channelz_pb2.Server] = []
-    is_end = False
+async def look(rig: Rig, method: str, request: Message, reply: type[M]) -> M:
+    """Ask channelz."""
+    return reply.FromString(await rig.ask(request.SerializeToString(), path=f"/{channelz.SERVICE}/{method}"))
+
+
+async def own(rig: Rig) -> tuple[channelz_pb2.Server, list[channelz_pb2.Socket]]:
+    """Return this server and its sockets: of all that the process may have, the one with a socket at its address.
+
+    Servers of earlier tests may not be collected yet, and ids are in no order: gRPC gives them at the first question.
+    """
+    port = int(rig.address.rpartition(":")[2])
+    is_end, after = False, 0
     while not is_end:
-        # A page holds a hundred, and those of earlier tests may not be collected yet.
-        request = channelz_pb2.GetServersRequest(start_server_id=servers[-1].ref.server_id + 1 if servers else 0)
-        reply = await rig.ask(request.SerializeToString(), path=f"/{channelz.SERVICE}/GetServers")
-        page = channelz_pb2.GetServersResponse.FromString(reply)
-        servers += page.server
+        page = await look(
+            rig, "GetServers", channelz_pb2.GetServersRequest(start_server_id=after), channelz_pb2.GetServersResponse
+        )
+        for server in page.server:
+            request = channelz_pb2.GetServerSocketsRequest(server_id=server.ref.server_id)
+            refs = (await look(rig, "GetServerSockets", request, channelz_pb2.GetServerSocketsResponse)).socket_ref
+            requests = [channelz_pb2.GetSocketRequest(socket_id=ref.socket_id) for ref in refs]
+            sockets = [(await look(rig, "GetSocket", each, channelz_pb2.GetSocketResponse)).socket for each in requests]
+            if any(socket.local.tcpip_address.port == port for socket in sockets):
+                return server, sockets
+            after = server.ref.server_id + 1
         is_end = page.end
-    return max(servers, key=lambda server: server.ref.server_id)
+    raise LookupError(rig.address)
 
 
 async def test_channelz_tells_of_the_server_and_its_calls() -> None:
     """The server is listed with where it listens, and the calls it has answered are counted."""
     async with serving(unary(echo), channelz=True) as rig:
-        before = await own(rig)
+        before, _ = await own(rig)
         for _ in range(3):
             await rig.ask()
-        after = await own(rig)
+        after, _ = await own(rig)
 
     assert "127.0.0.1" in after.listen_socket[0].name
     assert after.data.calls_succeeded - before.data.calls_succeeded >= 3
@@ -51,14 +69,10 @@ async def test_channelz_tells_of_the_server_and_its_calls() -> None:
 async def test_channelz_tells_of_the_sockets_of_a_server() -> None:
     """Each connection is a socket of the server, and can be looked at."""
     async with serving(unary(echo), channelz=True) as rig:
-        server = await own(rig)
-        request = channelz_pb2.GetServerSocketsRequest(server_id=server.ref.server_id)
-        reply = await rig.ask(request.SerializeToString(), path=f"/{channelz.SERVICE}/GetServerSockets")
-        (ref,) = channelz_pb2.GetServerSocketsResponse.FromString(reply).socket_ref
-        request_socket = channelz_pb2.GetSocketRequest(socket_id=ref.socket_id).SerializeToString()
-        found = await rig.ask(request_socket, path=f"/{channelz.SERVICE}/GetSocket")
+        _, sockets = await own(rig)
 
-    assert channelz_pb2.GetSocketResponse.FromString(found).socket.data.streams_started >= 2
+    assert len(sockets) == 1
+    assert sockets[0].data.streams_started >= 2
 
 
 async def test_channelz_tells_of_the_channels_of_the_process() -> None:
