@@ -49,16 +49,21 @@ class Reaper:
         self._sweep_seconds = sweep_seconds
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sweep until cancelled."""
+        """Sweep until cancelled; started after the first sweep, so that a worker claims nothing whose client has vanished before."""
+        is_more = await self._sweep()
         task_status.started()
         while True:
-            # Spread, so that the sweeps of many workers do not meet.
-            await trio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))
-            try:
-                while await self.tick():
-                    pass
-            except StoreError as error:
-                _log.warning("reap.delayed", queue=self._queue, error=str(error))
+            if not is_more:
+                # Spread, so that the sweeps of many workers do not meet.
+                await trio.sleep(self._sweep_seconds * random.uniform(0.8, 1.2))
+            is_more = await self._sweep()
+
+    async def _sweep(self) -> bool:
+        try:
+            return await self.tick()
+        except StoreError as error:
+            _log.warning("reap.delayed", queue=self._queue, error=str(error))
+            return False
 
     async def tick(self) -> bool:
         """Sweep once, at most 100 jobs of a kind.

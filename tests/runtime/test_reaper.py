@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import structlog.testing
 
-from gopher.job import JobState
+from gopher.job import JobState, NewJob
 from gopher.runtime.reaper import Reaper
 from gopher.store import keys
+from gopher.store.submission import SubmitReceipt
 from tests.runtime.parts import submit
 from tests.waiting import until_async
 
@@ -37,6 +38,18 @@ async def test_reaper_says_whether_more_may_be_left(store: Store, namespace: str
     assert sweeps == [True, False]
     assert sorted(entry["job_id"] for entry in logs) == sorted(ids)
     assert {entry["event"] for entry in logs} == {"attempt.lost"}
+
+
+async def test_reaper_has_swept_when_it_says_that_it_runs(store: Store, namespace: str, nursery: trio.Nursery) -> None:
+    """A worker that starts claims nothing whose client has vanished while there was none: an attached job does not begin after that."""
+    job = NewJob(type="work")
+    receipt = await store.attached_jobs.submit(namespace, job, "call", None)
+    assert isinstance(receipt, SubmitReceipt)
+    await store.link.call("ZADD", keys.attached(namespace, "default"), 1, receipt.job_id)
+
+    await nursery.start(Reaper(store.lifecycle, namespace=namespace, queue="default", sweep_seconds=3600.0).run)
+
+    assert (await store.query.get(namespace, receipt.job_id)).state is JobState.CANCELLED
 
 
 async def test_reaper_sweeps_by_itself(store: Store, namespace: str, nursery: trio.Nursery) -> None:
