@@ -253,7 +253,10 @@ class Nurseries:
         return kept
 
     async def _leave(self, kin: AttemptKin, members: Sequence[Member]) -> None:
-        """Take ended children out of the family, and end those that an earlier attempt has left and this one did not want."""
+        """Take ended children out of the family, and cancel those that an earlier attempt has left and this one did not want.
+
+        Detached ones of those go on alone.
+        """
         attempt = kin.attempt
         try:
             for member in members:
