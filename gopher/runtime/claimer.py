@@ -186,6 +186,7 @@ class Claimer:
         if source is None:
             return True
         count = min(free, self._batch)
+        is_repeat = source.claim_id is not None
         if source.claim_id is None:
             source.claim_id = uuid.uuid4().hex
             source.lease_until = time.monotonic() + self._lease_seconds
@@ -208,8 +209,8 @@ class Claimer:
         source.claim_id = self._unanswered = None
         self._asked = 0
         jobs = () if claim is None else claim.jobs
-        # A wake-up that overtook this reply in our own process must not be lost.
-        source.is_drained = len(jobs) < count and source.wakes == wakes
+        # A wake-up that overtook this reply in our own process must not be lost; and what is answered again tells of an earlier moment.
+        source.is_drained = len(jobs) < count and source.wakes == wakes and not is_repeat
         suspects: list[Taken] = []
         gates = self._gates
         source.meter.count_claims(jobs)

@@ -177,6 +177,7 @@ class Claims:
 
     async def _claim(self, source: Source) -> None:
         count = min(self._credit, BATCH)
+        is_repeat = source.claim_id is not None
         if source.claim_id is None:
             self._claims += 1
             source.claim_id = f"@{self._stream}.{self._claims}"
@@ -197,8 +198,8 @@ class Claims:
             raise WorkerReplacedError(self._worker)
         source.claim_id = self._unanswered = None
         jobs = () if claim is None else claim.jobs
-        # A wake-up that overtook this reply must not be lost.
-        source.is_drained = len(jobs) < count and source.wakes == wakes
+        # A wake-up that overtook this reply must not be lost; and what is answered again tells of an earlier moment.
+        source.is_drained = len(jobs) < count and source.wakes == wakes and not is_repeat
         self._meters[source.name].count_claims(jobs)
         self._claimed.extend((source.name, job) for job in jobs)
 

@@ -220,6 +220,22 @@ async def test_claimer_asks_again_for_a_lost_reply(parts: Parts, bench: Bench, n
     assert {attempt.lease_until for attempt in bench.scopes.snapshot()} == {lease_until}
 
 
+async def test_claimer_looks_again_after_a_reply_that_was_given_again(
+    parts: Parts, bench: Bench, nursery: trio.Nursery
+) -> None:
+    """It tells of the moment of the first: what was enqueued since is taken, though its wake-up came before the reply."""
+    await parts.submit(1)
+    parts.lifecycle.lose = 1
+    with pytest.raises(StoreUnavailableError):
+        await parts.claim()
+    await parts.submit(1)
+    parts.claimer.wake("default")
+
+    await parts.claim_all()
+
+    assert len(bench.scopes) == 2
+
+
 async def test_claimer_asks_for_a_lost_reply_before_it_turns_elsewhere(
     store: Store, namespace: str, bench: Bench, nursery: trio.Nursery
 ) -> None:
