@@ -9,13 +9,13 @@
 -- include: lib/final.lua
 -- include: lib/requeue.lua
 local now = now_ms()
-local replies, is_more = {}, false
+local replies, is_enqueued = {}, false
 
 for i, id in ipairs(ARGV) do
   replies[i] = requeue_job(id, now)
-  is_more = is_more or replies[i][1] == 'OK'
+  is_enqueued = is_enqueued or replies[i][1] == 'OK'
 end
-if is_more then
+if is_enqueued then
   wake_workers()
 end
 publish_changes(now)

@@ -21,16 +21,20 @@ local changes = {}
 local retold = {}
 
 -- Until when somebody follows all changes of the queue, as was said last; false where nobody does.
-local watched_until = nil
-local function is_watched(now)
-  if watched_until == nil then
-    watched_until = redis.call('hget', settings_key, 'watched_until')
+local watched_ms = nil
+local function watched_until()
+  if watched_ms == nil then
+    watched_ms = redis.call('hget', settings_key, 'watched_until')
   end
-  if watched_until and tonumber(watched_until) <= now then
-    watched_until = false
+  return watched_ms
+end
+
+local function is_watched(now)
+  if watched_until() and tonumber(watched_ms) <= now then
+    watched_ms = false
     redis.call('hdel', settings_key, 'watched_until')
   end
-  return watched_until
+  return watched_ms
 end
 
 -- Whether anybody is told of changes: a server that is subscribed, or who follows the queue. Of most jobs nobody is told (measured:
@@ -38,8 +42,7 @@ end
 local heard = nil
 local function is_heard()
   if heard == nil then
-    watched_until = redis.call('hget', settings_key, 'watched_until')
-    heard = watched_until or redis.call('pubsub', 'shardnumsub', base .. 'events')[2] > 0
+    heard = watched_until() or redis.call('pubsub', 'shardnumsub', base .. 'events')[2] > 0
   end
   return heard
 end
