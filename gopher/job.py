@@ -91,7 +91,6 @@ class Move(StrEnum):
     BURY = "bury"  # the attempt failed and none follows
     SNOOZE = "snooze"  # the handler asked to be run later
     RELEASE = "release"  # a draining worker gives it back unspent
-    PARK = "park"  # the breaker of its handler is open: it waits, unspent, until that is closed
     ACKNOWLEDGE_CANCEL = "acknowledge_cancel"  # the cancelled task tree has ended
     CANCEL = "cancel"  # asked for; a processing job only gets the mark
     EXPIRE = "expire"  # the deadline passed before a worker took it
@@ -111,7 +110,6 @@ TRANSITIONS: Final[dict[tuple[JobState, Move], JobState]] = {
     (JobState.PROCESSING, Move.BURY): JobState.FAILED,
     (JobState.PROCESSING, Move.SNOOZE): JobState.SCHEDULED,
     (JobState.PROCESSING, Move.RELEASE): JobState.ENQUEUED,
-    (JobState.PROCESSING, Move.PARK): JobState.ENQUEUED,
     (JobState.PROCESSING, Move.ACKNOWLEDGE_CANCEL): JobState.CANCELLED,
     (JobState.PROCESSING, Move.CANCEL): JobState.PROCESSING,
     (JobState.PROCESSING, Move.RECOVER): JobState.ENQUEUED,
@@ -126,7 +124,7 @@ TRANSITIONS: Final[dict[tuple[JobState, Move], JobState]] = {
 """(state, move) -> next state. What is not listed is refused and changes nothing.
 
 A retry or snooze with no delay still passes through its waiting state; the promoter moves it on at once. When a cancel was asked
-for, RETRY, SNOOZE, RELEASE, PARK, RECOVER and CRASH all end in `cancelled`: cancelled work is never run again.
+for, RETRY, SNOOZE, RELEASE, RECOVER and CRASH all end in `cancelled`: cancelled work is never run again.
 """
 
 

@@ -1,9 +1,12 @@
 """What this worker does about the breakers of its handlers.
 
 Redis keeps a breaker; the worker holds a copy that is pushed to it. While the copy says that jobs are free to start, a breaker costs
-nothing but its failures, which are reported before their outcome is written: if the breaker has tripped, the job is parked, its
-attempt unspent. Otherwise claims are told how many jobs the worker has permits for, and permits are asked for only once a claim
-has found jobs that need them.
+nothing but its failures, which are reported before their outcome is written: the slot takes no other job before the breaker has
+counted them. Otherwise a claim carries the number of jobs that the worker has permits for, and parks the others before their
+attempt begins; permits are asked for only once a claim has found jobs that need them.
+
+An attempt whose handler has run is spent, whatever its breaker says, and its job waits for its own backoff. A retry joins the end of
+the line, so that each probe of a long outage is another job.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
 PERMIT_SECONDS: Final = 60.0
 """Chosen: a worker that is lost with a permit keeps others from probing for so long, where handlers declare no time-out."""
-_ORDERED_MS: Final = 365 * 24 * 3600 * 1000
+_ORDERED_SECONDS: Final = 365 * 24 * 3600.0
 _NEVER_MS: Final = 4_102_444_800_000
 """While an operator holds it open; when that ends, every worker has its jobs asked for again. The year 2100."""
 _MARGIN_MS: Final = 20
@@ -52,7 +55,7 @@ _SPEAKS_OF_JOB: Final = frozenset({"DISCARDED", "PAYLOAD_MISMATCH", "RESULT_INVA
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """An attempt whose breaker is still to be told; without a settlement, a permit that was not used."""
+    """What is still to be reported to a breaker, and the outcome, if any, that waits for the report."""
 
     ending: BreakerEnding
     attempt: RunningAttempt | None = None
@@ -96,13 +99,16 @@ class Guard:
         return time.monotonic() < self._open_until
 
     def see(self, view: BreakerView) -> bool:
-        """Take in how the breaker stands; return whether more jobs may start than before."""
-        was_shut = not self.is_free
+        """Take in how the breaker stands; return whether claims are to try again: more jobs may start, or it has just opened.
+
+        Only a claim that meets an open breaker gives its parked jobs the moment from which they are offered again.
+        """
+        was_shut, before_ms = not self.is_free, self._open_until_ms
         self.is_free = view.is_free
         if view.state is BreakerState.OPEN:
             self._open_until_ms = view.open_until_ms or _NEVER_MS
-            self._open_until = time.monotonic() + (_ORDERED_MS / 1000 if view.open_seconds is None else view.open_seconds)
-            return False
+            self._open_until = time.monotonic() + (_ORDERED_SECONDS if view.open_seconds is None else view.open_seconds)
+            return self._open_until_ms != before_ms
         self._open_until_ms, self._open_until = 0, 0.0
         return was_shut
 
@@ -120,11 +126,6 @@ class Guard:
         self.ended += [_Ended(BreakerEnding("n", permit)) for permit in self.permits]
         self.permits.clear()
 
-    def park(self, view: BreakerView, settlement: Settlement) -> Settlement:
-        """Return how an attempt ends that failed as its breaker was open."""
-        delay_ms = _ORDERED_MS if view.open_seconds is None else round(view.open_seconds * 1000) + _MARGIN_MS
-        return settlement._replace(move=Move.PARK, delay_ms=delay_ms, result=self.by.encode(), failure=b"", plain_attempt=0)
-
 
 class GuardedOutcomes:
     """Takes the outcome of one attempt to its breaker first."""
@@ -138,7 +139,7 @@ class GuardedOutcomes:
         self._outcomes = outcomes
 
     def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
-        """As `Settler.put_nowait`; a failure waits for what the breaker says."""
+        """As `Settler.put_nowait`; a failure is reported first."""
         ending = BreakerEnding(_ending(settlement), self._permit)
         if ending.ending == "f":
             self._guard.ended.append(_Ended(ending, attempt, settlement, self._outcomes))
@@ -167,7 +168,7 @@ class Guards:
         self._namespace = namespace
         self._worker = worker
         self._has_news = trio.Event()
-        self._opened: set[str] = set()
+        self._changed: set[str] = set()
         self._is_stale = False
 
     async def start(self) -> None:
@@ -201,7 +202,7 @@ class Guards:
         """Ask for permits, once a claim has found jobs that need them; permits left over from that claim are given back.
 
         Returns:
-            Whether another claim would find more.
+            Whether another claim would fare otherwise.
         """
         found_more = False
         for guard in self._guards.values():
@@ -212,9 +213,9 @@ class Guards:
                 admission = await self._breakers.admit(
                     self._namespace, guard.name, count=BATCH, permit_seconds=guard.permit_seconds
                 )
-                guard.see(admission.view)
+                has_changed = guard.see(admission.view)
                 guard.permits += admission.permits
-                found_more = found_more or bool(guard.permits) or guard.is_free
+                found_more = found_more or bool(guard.permits) or (has_changed and guard.is_open) or guard.is_free
         return found_more
 
     def note_stale(self) -> None:
@@ -227,16 +228,16 @@ class Guards:
         self._has_news.set()
 
     async def wait_news(self) -> list[str]:
-        """Report what has ended, until a breaker lets more jobs start; return what those are parked by."""
+        """Report what has ended, until claims are to try again what breakers hold back; return the names of those breakers."""
         while True:
             self._has_news = trio.Event()
             for guard in self._guards.values():
                 while guard.ended:
                     await self._report(guard)
-            if self._opened or self._is_stale:
+            if self._changed or self._is_stale:
                 self._is_stale = False
-                names = sorted(self._opened)
-                self._opened.clear()
+                names = sorted(self._changed)
+                self._changed.clear()
                 return names
             await self._has_news.wait()
 
@@ -247,8 +248,7 @@ class Guards:
         self._see(guard, view)
         for each in batch:
             if each.attempt is not None and each.settlement is not None and each.outcomes is not None:
-                is_open = view.state is BreakerState.OPEN
-                each.outcomes.put_nowait(each.attempt, guard.park(view, each.settlement) if is_open else each.settlement)
+                each.outcomes.put_nowait(each.attempt, each.settlement)
 
     async def _tell(self, guard: Guard, endings: list[BreakerEnding]) -> BreakerView:
         report_id = uuid.uuid4().hex
@@ -265,7 +265,7 @@ class Guards:
 
     def _see(self, guard: Guard, view: BreakerView) -> None:
         if guard.see(view):
-            self._opened.add(guard.by)
+            self._changed.add(guard.by)
             self._has_news.set()
         if guard.is_open and not guard.has_tripped:
             guard.has_tripped = True

@@ -82,7 +82,7 @@ class Settlement(NamedTuple):
         move: complete, retry, bury, snooze, release or acknowledge_cancel.
         outcome: How the attempt ended.
         delay_ms: Of retry and snooze; else 0.
-        result: JSON, of complete; the name of what holds the job back, of park; else empty.
+        result: JSON, of complete; else empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
         plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else 0.
         children: Of complete, the jobs that the attempt has submitted.

@@ -65,9 +65,22 @@ async def test_outage_of_a_dependency_costs_few_calls_and_no_job(farm: Farm, nur
 
     assert states(jobs) == {JobState.COMPLETED}
     assert FAILURES < dependency.calls_while_down <= FAILURES + seconds / RESET_SECONDS + 1
-    (breaker,) = await farm.store.breakers.list_breakers(farm.namespace)
+    breaker = await farm.store.breakers.get(farm.namespace, "dependency")
     assert breaker.state is BreakerState.CLOSED
-    assert sum(job.attempt - 1 for job in jobs) < FAILURES
+    assert sum(job.attempt - 1 for job in jobs) == dependency.calls_while_down
+    assert await farm.findings() == []
+
+
+async def test_job_that_always_fails_under_a_breaker_becomes_a_dead_letter(farm: Farm) -> None:
+    """Its handler starts as often as it has attempts and no more, though its breaker trips each time; none of them is unspent."""
+    ids = await farm.submit("always_fails", count=2)
+    await farm.worker(app=OUTAGE)
+
+    jobs = await farm.finals(ids)
+
+    assert states(jobs) == {JobState.FAILED}
+    assert [job.attempt for job in jobs] == [2, 2]
+    assert [event.attempt for job_id in ids for event in farm.events("start", [job_id])] == [1, 2, 1, 2]
     assert await farm.findings() == []
 
 

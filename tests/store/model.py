@@ -17,7 +17,6 @@ AFTER = {
     Move.BURY: JobState.FAILED,
     Move.SNOOZE: JobState.SCHEDULED,
     Move.RELEASE: JobState.ENQUEUED,
-    Move.PARK: JobState.ENQUEUED,
     Move.ACKNOWLEDGE_CANCEL: JobState.CANCELLED,
 }
 
@@ -126,6 +125,14 @@ class ModelQueue:
             self.claims[worker] = (claim_id, [(job_id, token) for job_id, token, _ in taken])
         return taken
 
+    def park(self, until_ms: int) -> None:
+        """Do as a claim that meets an open breaker; no deadline may have passed."""
+        waiting = self.in_state(JobState.ENQUEUED)
+        if self.ask_breaker_ms <= self.now_ms or not all(job.is_parked for job in waiting):
+            self.ask_breaker_ms = until_ms
+        for job in waiting:
+            job.is_parked = True
+
     def _next(self, count: int) -> list[ModelJob]:
         waiting = self.in_state(JobState.ENQUEUED)
         parked = [j for j in waiting if j.is_parked and self.ask_breaker_ms <= self.now_ms]
@@ -159,9 +166,6 @@ class ModelQueue:
             return after.value
         job.state = after
         job.score = job.enqueued_ms if move is Move.RELEASE else self.now_ms + delay_ms
-        if move is Move.PARK:
-            job.score = job.enqueued_ms = self.now_ms
-            job.is_parked, self.ask_breaker_ms = True, self.now_ms + delay_ms
         if move is Move.RETRY:
             self.count("retried_total")
         else:

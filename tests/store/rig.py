@@ -50,7 +50,6 @@ OUTCOMES: Final = {
     Move.BURY: Outcome.RAISED,
     Move.SNOOZE: Outcome.SUCCEEDED,
     Move.RELEASE: Outcome.CANCELLED,
-    Move.PARK: Outcome.RAISED,
     Move.ACKNOWLEDGE_CANCEL: Outcome.CANCELLED,
 }
 
@@ -155,8 +154,6 @@ class Rig:
         outcome = outcome or OUTCOMES[move]
         failure = FAILURE if outcome is Outcome.RAISED else b""
         settlement = Settlement(job_id, token, move, outcome, delay_ms, b"", failure)
-        if move is Move.PARK:
-            settlement = settlement._replace(result=BREAKER.encode())
         if move is Move.COMPLETE:
             plain = await self._plain_attempt(job_id)
             settlement = settlement._replace(result=result, plain_attempt=plain, children=tuple(children))

@@ -267,7 +267,7 @@ async def test_parent_that_has_left_all_children_has_no_family(rig: Rig) -> None
 ENDS: Final = {Move.COMPLETE, Move.BURY}
 
 
-@pytest.mark.parametrize("move", [Move.COMPLETE, Move.BURY, Move.RETRY, Move.SNOOZE, Move.RELEASE, Move.PARK])
+@pytest.mark.parametrize("move", [Move.COMPLETE, Move.BURY, Move.RETRY, Move.SNOOZE, Move.RELEASE])
 async def test_children_of_an_attempt_that_has_ended_without_them_are_orphans(rig: Rig, move: Move) -> None:
     """Those that may be adopted are so only if no attempt follows; those that go on alone are forgotten."""
     parent = await begin(rig)

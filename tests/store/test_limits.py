@@ -127,7 +127,7 @@ async def test_rate_limit_per_key_counts_each_key_alone(rig: Rig) -> None:
     assert await rig.audit() == []
 
 
-@pytest.mark.parametrize("move", [Move.COMPLETE, Move.RETRY, Move.BURY, Move.SNOOZE, Move.RELEASE, Move.PARK])
+@pytest.mark.parametrize("move", [Move.COMPLETE, Move.RETRY, Move.BURY, Move.SNOOZE, Move.RELEASE])
 async def test_concurrency_limit_frees_its_place_however_an_attempt_ends(rig: Rig, move: Move) -> None:
     """At most two run; whatever ends one of them lets the next start, and only one."""
     await limit(rig, Limits(concurrency=2))
@@ -314,9 +314,8 @@ async def test_promoter_is_told_of_a_limit_though_another_is_due(rig: Rig) -> No
     await rig.store.control.listen(rig.namespace, rig.queue, lambda word, rest: told.append(" ".join([word, *rest])))
     await submit_many(rig, 2)
     await rig.claim(1, bounds=[Bound("email", "bulkhead:email", 0, 0)])
-    (job,) = await rig.claim(1)
 
-    await rig.settle(job.id, job.token, Move.PARK, delay_ms=500)
+    await rig.claim(2, bounds=[Bound("email", "breaker:smtp", 0, rig.now_ms + 500)])
 
     await until(lambda: f"due {rig.now_ms + 500}" in told)
 

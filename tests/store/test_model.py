@@ -19,6 +19,7 @@ from gopher.errors import (
 )
 from gopher.job import JobState, Move, Priority
 from gopher.store import keys
+from gopher.store.lifecycle import Bound
 from gopher.store.submission import SubmitReceipt
 from tests.store.model import AFTER, DEFAULT_RETENTION_MS, ModelJob, ModelQueue
 from tests.store.rig import BREAKER, LEASE_MS, START_MS
@@ -143,6 +144,19 @@ class Machine(RuleBasedStateMachine):
 
         assert self.on_trio(try_claim) == expected
         self.leases += [(job_id, token) for job_id, token, _ in expected or ()]
+
+    @precondition(lambda self: not any(self.model.is_late(job) for job in self.model.in_state(JobState.ENQUEUED)))
+    @rule(count=st.sampled_from([1, 3]), open_ms=st.sampled_from([1, FEW_MS]))
+    def claim_under_an_open_breaker(self, count: int, open_ms: int) -> None:
+        """Nothing is given, and what waits is parked, no attempt spent."""
+        until_ms = self.model.now_ms + open_ms
+        bounds = [Bound("email", BREAKER, 0, until_ms)]
+
+        async def try_claim() -> int:
+            return len((await self.rig.try_claim(count, bounds=bounds)).jobs)
+
+        assert self.on_trio(try_claim) == 0
+        self.model.park(until_ms)
 
     @precondition(lambda self: self.leases)
     @rule(at=picks, move=moves, delay_ms=st.sampled_from([0, FEW_MS]))

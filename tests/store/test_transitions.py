@@ -19,7 +19,7 @@ PAIRS: Final = list(itertools.product(JobState, Move))
 COUNTERS: Final = ("counters",)
 """What a claim that finds nothing notes there is not the job's."""
 
-AGAIN: Final = (Move.RETRY, Move.SNOOZE, Move.RELEASE, Move.PARK, Move.RECOVER, Move.CRASH)
+AGAIN: Final = (Move.RETRY, Move.SNOOZE, Move.RELEASE, Move.RECOVER, Move.CRASH)
 STALE: Final = (0, 999_999)
 GARBAGE: Final = ("", "-1", "one", "1.0", "01", "\N{ARABIC-INDIC DIGIT ONE}")
 

@@ -2,10 +2,9 @@
 -- Writes the outcomes of attempts, each fenced by its lease token.
 -- KEYS[1] settings of the queue
 -- ARGV[1..] an outcome: id of the job, token, and of a job that is completed, has no deadline, unique key or retention of its own and
---   counts under no limit: number of the attempt, result. Of any other: move (complete, retry, bury, snooze, release, park,
---   acknowledge_cancel), outcome, delay in ms, result or '' (of park: what holds the job back, breaker:NAME), failure or '', and last
---   '', or when it is completed and has children, the word children, how many of them are of this queue and stored at once, how many
---   there are, and of each, those first, id and entry
+--   counts under no limit: number of the attempt, result. Of any other: move (complete, retry, bury, snooze, release,
+--   acknowledge_cancel), outcome, delay in ms, result or '', failure or '', and last '', or when it is completed and has children, the
+--   word children, how many of them are of this queue and stored at once, how many there are, and of each, those first, id and entry
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
 --   nothing was changed; then an entry a child that was refused: {its id, as submit.lua refuses it}
 -- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled; of children: none -> scheduled | enqueued
@@ -20,7 +19,7 @@ local child_ids, child_entries = {}, {}
 local woken = false
 
 local NEXT_STATE = {complete = 'completed', retry = 'retrying', bury = 'failed', snooze = 'scheduled', release = 'enqueued',
-  park = 'enqueued', acknowledge_cancel = 'cancelled'}
+  acknowledge_cancel = 'cancelled'}
 local AGAIN = {retrying = true, scheduled = true, enqueued = true}
 
 local function wait_again(id, job, state, delay_ms, failure)
@@ -39,17 +38,6 @@ local function wait_again(id, job, state, delay_ms, failure)
     redis.call('hincrby', counters_key, 'retried_total', 1)
     note_change(id, state, job.attempt, job.history)
   end
-end
-
--- What holds it back is asked again when the delay is over. Behind the others: one that fails each probe must not keep them from theirs.
-local function park(id, job, delay_ms, by)
-  local due = now + delay_ms
-  announce_asking(due, now)
-  redis.call('zadd', parked_index(by, job.priority), now, id)
-  redis.call('zadd', parked_key, due, by)
-  redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now, 'parked_by', by, 'attempt', job.attempt - 1)
-  redis.call('hincrby', counters_key, 'parked', 1)
-  note_change(id, 'enqueued', job.attempt - 1, job.history)
 end
 
 local function give_back(id, job)
@@ -91,7 +79,7 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   if job.cancel_reason and AGAIN[state] then
     state = 'cancelled'
   end
-  if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' and move ~= 'park' then
+  if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' then
     keep_attempt(id, job.attempt, outcome, job, now, failure)
   end
   if job.family and AGAIN[state] then
@@ -99,8 +87,6 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
   end
   if state == 'completed' then
     finish(id, state, now, job, 'result', result)
-  elseif state == 'enqueued' and move == 'park' then
-    park(id, job, tonumber(delay_ms), result)
   elseif state == 'enqueued' then
     give_back(id, job)
   elseif AGAIN[state] then

@@ -32,6 +32,19 @@ async def call(job: gopher.JobContext, payload: object) -> None:
         raise ConnectionError("the dependency is down")
 
 
+@registry.handler(
+    "always_fails",
+    max_attempts=2,
+    backoff_initial_seconds=0.01,
+    breaker=gopher.Breaker(failures=1, reset_seconds=0.2),
+)
+async def always_fails(job: gopher.JobContext, payload: object) -> None:
+    """Trip the breaker each time."""
+    note("start", job)
+    await trio.lowlevel.checkpoint()
+    raise ConnectionError("the dependency is down")
+
+
 @registry.handler("bulky", bulkhead=2)
 async def bulky(job: gopher.JobContext, payload: str) -> None:
     """Wait for a file of the given name."""
