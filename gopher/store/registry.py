@@ -120,6 +120,7 @@ class Registry:
         self._link = link
         self._add_names = Script.load("add_names")
         self._name_queue = Script.load("name_queue")
+        self._make_secret = Script.load("make_secret")
         self._drain_worker = Script.load("drain_worker")
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[tuple[str, int], str] = {}
@@ -231,8 +232,10 @@ class Registry:
     async def page_secret(self, namespace: str) -> bytes:
         """Return the 32 bytes that sign the namespace's page tokens; the first caller makes them."""
         key = keys.page_secret(namespace)
-        await self._link.call("SET", key, secrets.token_bytes(32), "NX")
-        secret: bytes = await self._link.call("GET", key)
+        secret: bytes | None = await self._link.call("GET", key)
+        if secret is None:
+            _, secret = await self._make_secret(self._link, [key], [secrets.token_bytes(32)])
+        assert secret is not None  # noqa: S101 - the script returns one
         return secret
 
 

@@ -1,5 +1,6 @@
-#!lua
--- Gives a queue its number, which is never used again; the ids of its jobs carry it.
+#!lua flags=allow-oom
+-- Gives a queue its number, which is never used again; the ids of its jobs carry it. In a full Redis too: a worker that starts there
+-- drains it.
 -- KEYS[1] queues of the namespace: name -> number, #number -> name
 -- ARGV[1] name of the queue
 -- Returns: {OK, number} or {TOO_MANY_QUEUES}
