@@ -210,13 +210,14 @@ class Guards:
                 guard.return_permits()
                 self.note_news()
             if guard.by in refused and not guard.is_open and not guard.is_free:
-                admission = await self._breakers.admit(
-                    self._namespace, guard.name, count=BATCH, permit_seconds=guard.permit_seconds
-                )
-                has_changed = guard.see(admission.view)
-                guard.permits += admission.permits
-                found_more = found_more or bool(guard.permits) or (has_changed and guard.is_open) or guard.is_free
+                found_more = await self._admit(guard) or found_more
         return found_more
+
+    async def _admit(self, guard: Guard) -> bool:
+        admission = await self._breakers.admit(self._namespace, guard.name, count=BATCH, permit_seconds=guard.permit_seconds)
+        has_changed = guard.see(admission.view)
+        guard.permits += admission.permits
+        return bool(guard.permits) or guard.is_free or (guard.is_open and has_changed)
 
     def note_stale(self) -> None:
         """Note that the copies may be out of date: `wait_news` returns."""

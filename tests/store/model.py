@@ -127,16 +127,26 @@ class ModelQueue:
 
     def park(self, until_ms: int) -> None:
         """Do as a claim that meets an open breaker; no deadline may have passed."""
-        waiting = self.in_state(JobState.ENQUEUED)
-        if self.ask_breaker_ms <= self.now_ms or not all(job.is_parked for job in waiting):
+        due, ready = self._parked_due(), [j for j in self.in_state(JobState.ENQUEUED) if not j.is_parked]
+        if len({job.priority for job in due + ready}) > 1:
+            # The cursor stops at the line that was looked at last.
+            letters = {letter for letter, priority in LETTERS.items() if any(job.priority is priority for job in ready)}
+            while letters:
+                while PRIORITY_CYCLE[self.cursor] not in letters:
+                    self.cursor = (self.cursor + 1) % len(PRIORITY_CYCLE)
+                letters.remove(PRIORITY_CYCLE[self.cursor])
+        if due or ready or self.ask_breaker_ms <= self.now_ms:
             self.ask_breaker_ms = until_ms
-        for job in waiting:
+        for job in ready:
             job.is_parked = True
+
+    def _parked_due(self) -> list[ModelJob]:
+        waiting = self.in_state(JobState.ENQUEUED)
+        return [job for job in waiting if job.is_parked and self.ask_breaker_ms <= self.now_ms]
 
     def _next(self, count: int) -> list[ModelJob]:
         waiting = self.in_state(JobState.ENQUEUED)
-        parked = [j for j in waiting if j.is_parked and self.ask_breaker_ms <= self.now_ms]
-        ready = parked + [j for j in waiting if not j.is_parked]
+        ready = self._parked_due() + [j for j in waiting if not j.is_parked]
         lines = {letter: [j for j in ready if j.priority is p] for letter, p in LETTERS.items()}
         is_mixed = sum(bool(line) for line in lines.values()) > 1
         found: list[ModelJob] = []
