@@ -33,7 +33,7 @@ from gopher.config.sections import (
     WorkerConfig,
 )
 from gopher.config.setting import Setting, settings_of
-from gopher.config.values import is_loopback, mask_url, parse_seconds, split_address
+from gopher.config.values import is_loopback, join_address, mask_url, parse_seconds, split_address
 
 __all__ = [
     "DEV",
@@ -52,6 +52,7 @@ __all__ = [
     "as_text",
     "describe_settings",
     "is_loopback",
+    "join_address",
     "load",
     "mask_url",
     "parse_seconds",

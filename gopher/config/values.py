@@ -15,7 +15,9 @@ LENGTH_OF_TIME: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 SECONDS_A_UNIT: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 CONCURRENCY_BOUNDS: Final = re.compile(r"\d{1,9}-\d{1,9}")
 MASKED: Final = re.compile(r"^\*\*\*$|:\*\*\*@|[?&]password=\*\*\*(&|$)")
+ADDRESS: Final = re.compile(r"(?:\[(?P<bracketed>[^\[\]]*)\]|(?P<plain>[^\[\]:]*)):(?P<port>[0-9]{1,5})")
 MAX_PORT: Final = 65_535
+LOCAL_HOST: Final = "127.0.0.1"
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix"})
 
 
@@ -64,25 +66,27 @@ def parse_count(text: str) -> int | str:
 
 
 def parse_address(text: str) -> str | None:
-    """Return `HOST:PORT` as it is, or None for `none`."""
-    if text == "none":
-        return None
-    split_address(text)
-    return text
+    """Return `HOST:PORT` with its host named, or None for `none`."""
+    return None if text == "none" else join_address(*split_address(text))
 
 
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT` (`[::1]:50051` for IPv6; no host means 127.0.0.1).
 
+    What listens on an address listens on what this returns: the text itself may mean something else to it, such as every interface.
+
     Raises:
         ValueError: It is not written like that, or the port is over 65535.
     """
-    host, separator, port = address.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    is_naked_ipv6 = ":" in host and bare == host
-    if not separator or not port.isdecimal() or int(port) > MAX_PORT or is_naked_ipv6:
+    found = ADDRESS.fullmatch(address)
+    if not found or int(found["port"]) > MAX_PORT:
         raise ValueError(f"expected HOST:PORT with a port from 0 to {MAX_PORT}, got {address!r}")
-    return bare or "127.0.0.1", int(port)
+    return found["bracketed"] or found["plain"] or LOCAL_HOST, int(found["port"])
+
+
+def join_address(host: str, port: int) -> str:
+    """Return `HOST:PORT`, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -10,5 +10,6 @@ In reading order:
 - `grpc_calls`: what gRPC's thread does with each rpc.
 - `reflection`, `channelz`: what tools ask a server, served by gRPC's thread itself, behind flags.
 - `health`: whether this server serves, over gRPC and HTTP alike.
-- `rest`: HTTP.
+- `http_server`, `http_connection`: HTTP/1.1 itself, for any ASGI application.
+- `rest`: the application that it serves.
 """

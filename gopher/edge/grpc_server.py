@@ -22,7 +22,7 @@ import structlog
 import trio
 import uvloop
 
-from gopher.config import split_address
+from gopher.config import join_address, split_address
 from gopher.edge import channelz as channelz_service
 from gopher.edge import reflection
 from gopher.edge.grpc_calls import Places, handlers_of
@@ -143,7 +143,7 @@ class GrpcServer:
         Cancellation:
             All handlers are cancelled at once, and awaited; their callers are told that the server stops.
         """
-        host = await require_free(self._address)
+        host = await _require_free(self._address)
         grpc_host = _Host(self._address, self._limits, self._durations)
         try:
             # While the server serves.
@@ -151,7 +151,7 @@ class GrpcServer:
                 async with trio.open_nursery() as calls:
                     port = await grpc_host.start(self._methods(calls, streams), self._tools)
                     streams.start_soon(grpc_host.watch)
-                    task_status.started(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                    task_status.started(join_address(host, port))
                     await self._stopping.wait()
                     self._on_stop()
                     grpc_host.refuse_calls(self._grace_seconds + FLUSH_SECONDS)
@@ -167,7 +167,7 @@ class GrpcServer:
         self._stopping.set()
 
 
-async def require_free(address: str) -> str:
+async def _require_free(address: str) -> str:
     """Return the host of an address that can be listened on. gRPC would say in several lines of its own that it cannot.
 
     Raises:
@@ -264,7 +264,7 @@ class _Host:
         server = grpc.aio.server(options=self._limits.options(), maximum_concurrent_rpcs=self._limits.calls)
         server.add_generic_rpc_handlers([_Router(handlers)])
         try:
-            self._port = server.add_insecure_port(self._address)
+            self._port = server.add_insecure_port(join_address(*split_address(self._address)))
         except RuntimeError as error:
             raise StartError(f"cannot listen on {self._address}: gRPC cannot bind it") from error
         await server.start()

@@ -1,4 +1,4 @@
-"""HTTP: jobs for those without gRPC, and whether this server serves, as JSON, by Starlette on Hypercorn's Trio worker.
+"""HTTP: jobs for those without gRPC, and whether this server serves, as JSON, by Starlette.
 
 - `/api/...`: the operations of `rest_jobs`, `rest_admin`, `rest_bulk`, `rest_limits`, `rest_schedules` and `events`,
   answered by the services that answer gRPC.
@@ -7,24 +7,20 @@
 - `GET /healthz`: 200 while the process lives.
 - `GET /readyz`, `GET /health`: 200 while it serves, 503 with the reason while it does not.
 
-How a request is served, in reading order: `rest_drain` and `rest_guard`, `rest_calls`, `rest_parsing` into `rest_bodies`, a service,
+How a request is served, in reading order: `http_server`, `rest_guard`, `rest_calls`, `rest_parsing` into `rest_bodies`, a service,
 `rest_answers` or `rest_errors`.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
 import time
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import grpc
 import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -32,13 +28,12 @@ from starlette.routing import Route
 
 from gopher.edge import openapi
 from gopher.edge.events import Events
-from gopher.edge.grpc_server import require_free
+from gopher.edge.http_server import HttpServer
 from gopher.edge.metrics import CONTENT_TYPE
 from gopher.edge.rest_admin import AdminOperations
 from gopher.edge.rest_bodies import Query
 from gopher.edge.rest_bulk import BulkCalls
 from gopher.edge.rest_calls import GET, Bounds
-from gopher.edge.rest_drain import Drain
 from gopher.edge.rest_errors import HttpError, refusal
 from gopher.edge.rest_jobs import JobOperations
 from gopher.edge.rest_limits import LimitCalls
@@ -49,18 +44,12 @@ from gopher.errors import InvalidRequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hypercorn.config import Sockets
     from starlette.requests import Request
 
     from gopher.edge.health import Health
     from gopher.edge.methods import Services
     from gopher.edge.metrics import Exposition
     from gopher.edge.rest_calls import Operation
-
-GRACE_SECONDS: Final = 2.0
-"""How long a stop lets requests finish; chosen: nearly each is answered at once, and one that waits may be repeated."""
-STALL_MS: Final = 10_000
-"""How long a client may take nothing of what is sent to it; as for gRPC's streams."""
 
 
 def operations(services: Services) -> list[Operation]:
@@ -96,37 +85,23 @@ class RestServer:
         exposition: Exposition | None = None,
     ) -> None:
         self._exposition = exposition
-        self._address = address
         self._operations = operations
         self._health = health
         self._bounds = bounds or Bounds()
         self._document = openapi.document(operations, version("gopher-jobs"))
-        self._stopping = trio.Event()
+        self._server = HttpServer(self._app(), address, head_seconds=self._bounds.head_seconds)
 
-    async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC128 - it is handed on
         """Serve until told to stop; report the address.
 
         Raises:
             StartError: The address cannot be used.
         """
-        await require_free(self._address)
-        config = _Config()
-        config.bind = [self._address]
-        config.graceful_timeout = GRACE_SECONDS
-        config.keep_alive_timeout = self._bounds.head_seconds
-        config.include_server_header = False
-        config.errorlog = logging.getLogger("hypercorn.error")
-        app = Drain(self._app())
-        trigger = self._stopping.wait
-        serving = partial(serve, app, config, shutdown_trigger=trigger)  # type: ignore[arg-type]  # Starlette's types are looser
-        # While the server serves.
-        async with trio.open_nursery() as nursery:
-            (url,) = await nursery.start(serving)
-            task_status.started(url.removeprefix("http://"))
+        await self._server.run(task_status=task_status)
 
     def stop(self) -> None:
         """Begin to stop; `run` returns when the last request is answered, at the latest when the grace is over."""
-        self._stopping.set()
+        self._server.stop()
 
     def _app(self) -> Starlette:
         routes = [
@@ -183,26 +158,10 @@ async def _tell_metrics(exposition: Exposition, request: Request) -> Response:
     return Response(await exposition.text(namespace), media_type=CONTENT_TYPE)
 
 
-class _Config(Config):
-    """Hypercorn's settings, but for one that it lacks: a client that takes nothing is cut off.
-
-    It sends under a shield, so that else such a client would keep its connection for ever, and the process from ending. A client
-    that sends nothing is bounded elsewhere: its request by `keep_alive_timeout`, its body by `Bounds`.
-    """
-
-    def create_sockets(self) -> Sockets:
-        """Return the listening sockets; the accepted ones inherit the setting."""
-        sockets = super().create_sockets()
-        for each in sockets.insecure_sockets:
-            if hasattr(socket, "TCP_USER_TIMEOUT"):
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_MS)
-        return sockets
-
-
 async def _refuse_route(request: Request, error: Exception) -> Response:  # noqa: ASYNC124 - else Starlette would use a thread
     """Answer a request for a path or with a method that there is not."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is entered for this class only
-    path = request.url.path[:256]
+    path = request.scope["path"][:256]
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", GET)
         message = f"{path} does not take {request.method}; it takes {allowed}"

@@ -177,6 +177,22 @@ def test_redis_that_is_not_there_is_told_in_one_line() -> None:
     assert ended.returncode == 5
 
 
+@pytest.mark.parametrize("address", [":0", "[]:0"])
+def test_address_without_a_host_is_this_machine_alone(redis_server: RedisServer, address: str) -> None:
+    """Neither listens on every interface: 127.0.0.2 would reach a server that does."""
+    arguments = ["--grpc", address, "--http", address, "--redis-url", redis_server.url]
+    with Program("gopher.cli.server", *arguments, environ=os.environ) as program:
+        ports = [int(each.rpartition(":")[2]) for each in program.wait_ready().values()]
+
+        for port in ports:
+            socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", port), PATIENCE)
+        code = program.stop()
+
+    assert (len(ports), code) == (2, 0)
+
+
 @pytest.mark.parametrize("flag", ["--grpc", "--http"])
 def test_busy_port_is_told_in_one_line(redis_server: RedisServer, flag: str) -> None:
     """An exit code and a line that names the address."""

@@ -58,6 +58,8 @@ def test_parse_queues_refuses_a_name_twice() -> None:
         ("[::1]:80", ("::1", 80)),
         ("localhost:0", ("localhost", 0)),
         (":8080", ("127.0.0.1", 8080)),
+        ("[]:8080", ("127.0.0.1", 8080)),
+        ("[127.0.0.1]:80", ("127.0.0.1", 80)),
     ],
 )
 def test_split_address_gives_host_and_port(address: str, parts: tuple[str, int]) -> None:
@@ -65,11 +67,19 @@ def test_split_address_gives_host_and_port(address: str, parts: tuple[str, int])
     assert split_address(address) == parts
 
 
-@pytest.mark.parametrize("address", ["", "host", "host:", "host:x", "host:65536", "host:-1", "::1:80", "1.2.3.4"])
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", "host:x", "host:65536", "host:-1", "::1:80", "1.2.3.4", "[:80", "]:80", "[[]]:80", "h:٨٠"]
+)
 def test_split_address_refuses_what_is_no_host_and_port(address: str) -> None:
     """No port, no number, a number too large and naked IPv6 are refused."""
     with pytest.raises(ValueError, match="expected HOST:PORT"):
         split_address(address)
+
+
+@pytest.mark.parametrize(("text", "expected"), [(":80", "127.0.0.1:80"), ("[]:80", "127.0.0.1:80"), ("[::1]:0080", "[::1]:80")])
+def test_parse_address_names_the_host(text: str, expected: str) -> None:
+    """What is shown and checked is what is listened on."""
+    assert parse_address(text) == expected
 
 
 def test_parse_address_reads_none() -> None:
