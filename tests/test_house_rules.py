@@ -34,6 +34,8 @@ UNSAFE_MODULES: Final = frozenset(
     {"pickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "jsonpickle", "multiprocessing"}
 )
 UNSAFE_CALLS: Final = frozenset({"eval", "exec", "__import__", "yaml.load", "os.fork"})
+# Handlers that fork are a fault that is tested.
+MAY_FORK: Final = frozenset({"tests/runtime/test_forks.py", "tests/e2e/apps/poison.py"})
 
 REASON: Final = r"\s*(-+|[:(#])\s*\w"
 NOQA: Final = re.compile(r"#\s*noqa\b(?!: [A-Z]+\d+(, ?[A-Z]+\d+)*" + REASON + ")")
@@ -120,6 +122,8 @@ def test_files_stay_short() -> None:
 def test_python_decodes_nothing_unsafe_and_never_forks(name: str) -> None:
     """Nothing that runs what it reads is imported or called, and nothing forks."""
     found = [f"{name}:{getattr(node, 'lineno', 0)} {used}" for node in nodes(name) if (used := unsafe(node))]
+    if name in MAY_FORK:
+        found = [each for each in found if not each.endswith(" os.fork")]
 
     assert found == []
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict, Unpack, cast
 
 import structlog
 import trio
@@ -36,6 +37,23 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _charged: Final[ContextVar[set[asyncio.Task[object]] | None]] = ContextVar("gopher_charged", default=None)
 """The asyncio tasks of the attempt in whose context this is read."""
+
+
+_CALLBACK_PLACES: Final = {
+    "call_soon": 0,
+    "call_soon_threadsafe": 0,
+    "call_later": 1,
+    "call_at": 1,
+    "add_reader": 1,
+    "add_writer": 1,
+}
+"""The methods of an event loop that take a callback, and where among their arguments; a task's steps go through `call_soon`."""
+
+
+class _Method(Protocol):
+    """A method of a loop, or a callback."""
+
+    def __call__(self, *args: object, **options: object) -> object: ...
 
 
 class _TaskOptions(TypedDict, total=False):
@@ -81,6 +99,7 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object, attem
             await _end(lambda: asyncio.all_tasks() - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio: a cancel comes once
 
     async with trio_asyncio.open_loop() as loop:
+        _contain(loop)
         task = loop.create_task(call())
         # In the order in which they began.
         attempt.host = _Tasks(
@@ -111,6 +130,7 @@ class SharedLoop:
         """Keep the loop running until it is closed. Started once it runs."""
         with trio.CancelScope(shield=True):  # until `close`: an asyncio task that has lost its loop would never end
             async with trio_asyncio.open_loop() as loop:
+                _contain(loop)
                 loop.set_task_factory(_charge)
                 loop.set_exception_handler(_log_unhandled)
                 self._loop = loop
@@ -189,6 +209,28 @@ def _charge(
         charged.add(task)
         task.add_done_callback(charged.discard)
     return task
+
+
+def _contain(loop: trio_asyncio.TrioEventLoop) -> None:
+    """Let a SystemExit or KeyboardInterrupt of a task or a callback be an error like any other: asyncio ends its loop for them.
+
+    trio-asyncio then never resumes what waits for a task of that loop.
+    """
+    for name, place in _CALLBACK_PLACES.items():
+        setattr(loop, name, partial(_schedule, loop, getattr(loop, name), place))
+
+
+def _schedule(loop: trio_asyncio.TrioEventLoop, schedule: _Method, place: int, *args: object, **options: object) -> object:
+    callback = partial(_call_contained, loop, cast("_Method", args[place]))
+    return schedule(*args[:place], callback, *args[place + 1 :], **options)
+
+
+def _call_contained(loop: trio_asyncio.TrioEventLoop, callback: _Method, *args: object) -> None:
+    try:
+        callback(*args)
+    except (SystemExit, KeyboardInterrupt) as error:
+        if not isinstance(getattr(callback, "__self__", None), asyncio.Task):  # a task keeps its error for what awaits it
+            loop.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, told: dict[str, object]) -> None:

@@ -31,6 +31,7 @@ from gopher.handlers import Discard, Retry, Snooze
 from gopher.runtime.apps import load_registry
 from gopher.runtime.children import new_child
 from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.forks import ForkGuard
 from gopher.runtime.process_tree import adopt_orphans, kill_descendants
 from gopher.runtime.subprocesses import (
     Accepted,
@@ -72,6 +73,7 @@ def main(app: str, fd: int) -> None:
 
 
 def _serve(app: str, fd: int) -> None:
+    guard = ForkGuard()
     channel = socket.socket(fileno=fd)
     with channel, channel.makefile("rb") as lines:
         assignment = msgspec.json.decode(lines.readline(), type=Assignment)
@@ -80,6 +82,7 @@ def _serve(app: str, fd: int) -> None:
         log.open_slot().attempt = assignment
         with nullcontext() if assignment.span is None else tracing.continued(assignment.span):
             outcome = _run(app, assignment, Worker(channel, lines))
+        guard.check()
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):
             channel.sendall(encode_line(outcome) + b"\n")
@@ -146,14 +149,17 @@ def error_of(refused: Refused) -> GopherError:
 
 def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
     spec: HandlerSpec | None = None
+    sigterm = Sigterm()
     try:
         spec = load_registry(app).get(assignment.type)
         if spec is None:
             return Raised("Exception", f"{app} has no handler for {assignment.type!r} any more")
-        return _returned(_call(spec, assignment, worker), assignment.max_result_bytes)
+        return _returned(_call(spec, assignment, worker, sigterm), assignment.max_result_bytes)
     except StartError as error:
         return Raised("Exception", error.message)
-    except Exception as error:  # noqa: BLE001 - whatever the handler raises is its outcome
+    except BaseException as error:  # whatever the handler raises is its outcome
+        if isinstance(error, SystemExit) and sigterm.must_end():
+            raise
         return _raised(sole(error), spec.non_retryable if spec is not None else ())
 
 
@@ -181,7 +187,7 @@ def _raised(error: BaseException, non_retryable: tuple[type[BaseException], ...]
             return Raised("Exception", failure.message, traceback=traceback_of(error), failure=failure, is_retryable=may_follow)
 
 
-def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
+def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker, sigterm: Sigterm) -> object:
     payload = spec.read_payload(assignment.payload, assignment.content_type)
 
     async def say_on_trio(kind: EventKind, progress: float | str, detail: bytes) -> None:
@@ -192,7 +198,6 @@ def _call(spec: HandlerSpec, assignment: Assignment, worker: Worker) -> object:
         # The answer is awaited in a thread, so that the handler's other Trio tasks go on.
         return await trio.to_thread.run_sync(worker.submit, new_child(job_type, payload, options))
 
-    sigterm = Sigterm()
     if spec.is_coroutine:
         context = _context(JobContext, assignment, sigterm)
         context.say, context.enlist, context.nurse = say_on_trio, enlist_on_trio, _no_nursery

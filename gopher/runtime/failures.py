@@ -15,7 +15,7 @@ from gopher.job import STATUS_CODES, Failure
 from gopher.nursery import CAUSE_REASON, CHILD_FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MESSAGE_BYTES: Final = 1024
 _TRACEBACK_LINES: Final = 64
@@ -33,11 +33,26 @@ def sole(error: BaseException) -> BaseException:
     return error
 
 
+def holds(error: BaseException, kind: type[BaseException]) -> bool:
+    """Tell whether an error is of a kind, or a group that holds one, however deep."""
+    return any(isinstance(each, kind) for each in _leaves(error))
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Return the errors in a group, the groups in it opened; without recursion, since a handler may nest them without end."""
+    waiting = [error]
+    for each in waiting:
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(each.exceptions)
+        else:
+            yield each
+
+
 def message_of(error: BaseException) -> str:
     """Return the text of an error, cut to what a failure holds."""
     try:
         text = str(error)
-    except Exception as fault:  # noqa: BLE001 - the text of a handler's error is made by its author's code
+    except BaseException as fault:  # noqa: BLE001 - the text of a handler's error is made by its author's code
         text = f"(its text cannot be shown: {type(fault).__name__})"
     return cut(text)
 
@@ -74,13 +89,11 @@ def is_retryable(error: BaseException, non_retryable: tuple[type[BaseException],
     """Tell whether another attempt may follow an error, as far as the handler has said."""
     if isinstance(error, ChildError):
         return error.is_retryable
-    return not (isinstance(error, non_retryable) or _is_beyond_a_limit(error))
+    return not (isinstance(error, non_retryable) or any(map(_is_beyond_a_limit, _leaves(error))))
 
 
 def _is_beyond_a_limit(error: BaseException) -> bool:
     """Tell whether a nursery was refused, here or below: another attempt would be refused too, after all the work of the tree."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_beyond_a_limit, error.exceptions))
     return isinstance(error, _LIMITS) or (
         isinstance(error, JobFailedError) and error.metadata.get(CAUSE_REASON) in _LIMIT_REASONS
     )
@@ -131,4 +144,8 @@ def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
 
 def traceback_of(error: BaseException) -> str:
     """Return the traceback of an error as Python shows it, without values: its last 64 entries, each cut as a message is."""
-    return "".join(cut(entry) for entry in traceback.format_exception(error)[-_TRACEBACK_LINES:]).rstrip("\n")
+    try:
+        entries = traceback.format_exception(error)
+    except BaseException:  # noqa: BLE001 - as of its text; and Python shows no group that is nested deep
+        entries = [*traceback.format_tb(error.__traceback__), f"{type(error).__name__}: {message_of(error)}"]
+    return "".join(cut(entry) for entry in entries[-_TRACEBACK_LINES:]).rstrip("\n")

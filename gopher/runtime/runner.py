@@ -1,11 +1,11 @@
 """Runs attempts: each alone in a cancel scope, with one lease and one outcome.
 
 The outcome is read from which scope caught, not from the exception: a handler that returns normally has succeeded, even after a
-cancel. Errors are caught outside the scope with `except*`, since a handler whose children fail while they are being cancelled
-raises a group that no `except Exception` catches. If the worker itself is being torn down, control does not come back after the
-scope; then the `finally` gives the job back.
+cancel. If the worker itself is being torn down, the scopes around this one are cancelled; then the job is given back.
 
-Whatever a handler raises or returns is its attempt's outcome, and never the end of the worker.
+Whatever a handler raises or returns is its attempt's outcome, and never the end of the worker. That includes `KeyboardInterrupt`:
+while handlers run, SIGINT is a worker's order to drain (`signals`), and elsewhere, as in a test, Trio delivers it to the main task,
+since handlers are protected from it. A `trio.Cancelled` whose scope is over is the handler's error like any other.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from gopher.contexts import AttemptCancelled, JobContext
 from gopher.errors import PayloadMismatchError, ResultInvalidError
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
-from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.failures import cut, describe, holds, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.forks import ForkGuard
 from gopher.runtime.nurseries import trio_block
+from gopher.runtime.scope_tree import abandon_nurseries, is_innermost
 from gopher.runtime.scopes import CancelReason
 from gopher.store import settlements
 from gopher.store.codec import encode_failure
@@ -54,6 +56,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _encode_result = msgspec.json.Encoder().encode
 
 # Numbers of gRPC status codes (google/rpc/code.proto), for a job's failure.
+_CODE_UNKNOWN: Final = 2
 _CODE_INVALID_ARGUMENT: Final = 3
 _CODE_DEADLINE_EXCEEDED: Final = 4
 _CODE_ABORTED: Final = 10
@@ -103,7 +106,9 @@ class Runner:
         self._children = children
         self._nurseries = nurseries
         self._is_draining = is_draining
+        self._fork_guard = ForkGuard()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, take: Callable[[], Taken | None]) -> bool:
         """Run attempts to their end, one after another, and hand their outcomes over.
 
@@ -124,30 +129,35 @@ class Runner:
         attempt: RunningAttempt | None = None
         outcomes: Outcomes | None = None
         error: BaseException | None = None
-        is_torn_down = False
+        is_clean = True
+        nurseries = len(trio.lowlevel.current_task().child_nurseries)
         try:
             with scope:
-                while not scope.cancel_called and (taken := take()) is not None:
+                while is_clean and not scope.cancel_called and (taken := take()) is not None:
                     attempt, outcomes = taken
                     slot.attempt = attempt
                     attempt.begin(scope)
                     settlement = self._refusal(attempt) or await self._complete(attempt, scope)
+                    self._fork_guard.check()
                     attempt.end()
                     outcomes.put_nowait(attempt, settlement)
                     attempt = None
-        except* (trio.Cancelled, KeyboardInterrupt):
-            is_torn_down = True
-            raise
-        except* BaseException as group:  # noqa: BLE001 - what else a handler raises, sys.exit() too, ends its attempt alone
-            error = sole(group)
-        finally:
-            if attempt is not None and outcomes is not None:
-                attempt.end()
-                outcomes.put_nowait(
-                    attempt, settlements.release(attempt.job) if is_torn_down else self._failure(attempt, error, scope)
-                )
-            slot.attempt = None
-        return attempt is None
+                    is_clean = is_innermost(scope)
+        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises ends its attempt alone
+            # A plain `except`: `except*` splits groups, and one that is nested deep enough ends that with a RecursionError.
+            error, is_clean = raised, False
+        slot.attempt = None
+        if not is_clean:
+            self._fork_guard.check()
+            abandon_nurseries(nurseries)
+        if attempt is None or outcomes is None:
+            return is_clean
+        attempt.end()
+        is_torn_down = error is not None and trio.current_effective_deadline() == -math.inf and holds(error, trio.Cancelled)
+        outcomes.put_nowait(attempt, settlements.release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+        # Where the worker ends this raises, and the slot with it.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return False
 
     def _refusal(self, attempt: RunningAttempt) -> Settlement | None:
         """Return what becomes of an attempt that does not begin; None for one that does."""
@@ -205,12 +215,22 @@ class Runner:
 
     def _failure(self, attempt: RunningAttempt, error: BaseException | None, scope: trio.CancelScope) -> Settlement:
         """Return what becomes of an attempt whose handler did not return; without an error, its scope has caught."""
+        try:
+            return self._judge(attempt, error, scope)
+        except BaseException as fault:  # noqa: BLE001 - an error's attributes, and its class, are its author's code
+            job = attempt.job
+            told = f"{type(error).__name__}, and it cannot be read: {type(fault).__name__}: {message_of(fault)}"
+            _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exception=told)
+            failure = Failure(reason="HANDLER_RAISED", message=cut(told), code=_CODE_UNKNOWN)
+            return self._retry_or_bury(job, self._spec(job), Outcome.RAISED, failure)
+
+    def _judge(self, attempt: RunningAttempt, error: BaseException | None, scope: trio.CancelScope) -> Settlement:
         job, spec = attempt.job, self._spec(attempt.job)
         if attempt.cancel_reason is not None:
             return _ended_by_us(attempt, error)
         limit_seconds, is_job_deadline = _limit(attempt, spec)
         if error is not None and not scope.cancel_called:
-            return self._raised(job, spec, error)
+            return self._raised(job, spec, sole(error))
         _log.warning("attempt.timed_out", job_id=job.id, type=job.type, attempt=job.attempt, limit_seconds=limit_seconds)
         return self._timed_out(job, spec, limit_seconds or 0.0, is_job_deadline=is_job_deadline)
 

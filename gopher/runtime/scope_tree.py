@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    import trio
     from trio._core._run import CancelStatus
 
 
@@ -42,6 +43,22 @@ def open_shields_between(scope: trio.CancelScope, tasks: Iterable[trio.lowlevel.
             over[status] = None
             status = status.parent
     return _open([status._scope for status in reversed(over)])  # noqa: SLF001 - likewise
+
+
+def is_innermost(scope: trio.CancelScope) -> bool:
+    """Tell whether a scope is the innermost of the running task: whether none that was entered within it is still open."""
+    return trio.lowlevel.current_task()._cancel_status is scope._cancel_status  # noqa: SLF001 - likewise
+
+
+def abandon_nurseries(keep: int) -> None:
+    """Cancel the nurseries that the running task has opened and not left, but for the first ones, and let it end without them.
+
+    Trio ends with an error whatever waits for a task that leaves a nursery open.
+    """
+    nurseries = trio.lowlevel.current_task()._child_nurseries  # noqa: SLF001 - likewise
+    for nursery in nurseries[keep:]:
+        nursery.cancel_scope.cancel(reason="left open")
+    del nurseries[keep:]
 
 
 def _open(scopes: list[trio.CancelScope]) -> int:

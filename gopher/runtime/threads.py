@@ -19,6 +19,7 @@ import trio
 from gopher.contexts import AttemptCancelled
 from gopher.handlers import ThreadPolicy
 from gopher.runtime import stacks
+from gopher.runtime.forks import ForkGuard
 from gopher.runtime.notices import THREAD_ABANDONED, THREAD_AWAITED, Notice
 from gopher.runtime.scope_tree import open_shields
 
@@ -49,6 +50,7 @@ class Threads:
 
     def __init__(self) -> None:
         self.abandoned = 0
+        self.fork_guard = ForkGuard()
         self.limiter = trio.CapacityLimiter(math.inf)
 
     async def execute(
@@ -163,6 +165,7 @@ class _ThreadCall:
         try:
             return self._spec.as_plain(context, payload)
         finally:
+            self._threads.fork_guard.check()
             # The thread serves others from now on.
             self._ident = 0
             if self._spec.on_cancel is ThreadPolicy.ABANDON:

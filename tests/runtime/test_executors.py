@@ -219,16 +219,18 @@ async def test_asyncio_handler_that_returns_after_a_cancel_has_succeeded(bench: 
 
     @bench.registry.handler("work", asyncio=True)
     async def work(job: JobContext, payload: object) -> str:
-        await job.progress(0, "begun")
+        begun.set()
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:  # noqa: ASYNC103 - what handlers do is tested
             await asyncio.sleep(0.001)  # noqa: ASYNC102 - likewise
         return "done"
 
+    # Not by what it reports: the cancel may come before that call has returned.
+    begun = trio.Event()
     attempt = bench.take()
     nursery.start_soon(bench.run, attempt)
-    await until(lambda: bool(bench.reports))
+    await begun.wait()
 
     attempt.cancel(CancelReason.REQUESTED)
     await until(lambda: attempt.is_over)
@@ -250,6 +252,31 @@ async def test_asyncio_handler_may_let_a_cancelled_error_out(bench: Bench) -> No
 
     assert (settlement.move, settlement.outcome) == (Move.RETRY, Outcome.RAISED)
     assert failure_message(bench).startswith("CancelledError")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("where", ["handler", "task", "callback"])
+async def test_exit_of_an_asyncio_handler_is_its_failure(bench: Bench, error: BaseException, where: str) -> None:
+    """What would end asyncio's loop ends the attempt: raised by the handler, by a task that it awaits, or by a callback."""
+
+    async def fail() -> None:
+        raise error
+
+    def call() -> None:
+        raise error
+
+    @bench.registry.handler("work", asyncio=True)
+    async def work(job: JobContext, payload: object) -> None:
+        if where == "callback":
+            asyncio.get_running_loop().call_soon(call)
+            await asyncio.sleep(3600)
+        await (asyncio.create_task(fail()) if where == "task" else fail())
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        settlement = await bench.run()
+
+    assert (settlement.move, settlement.outcome) == (Move.RETRY, Outcome.RAISED)
+    assert failure_message(bench).startswith(type(error).__name__)
 
 
 async def test_asyncio_handlers_do_not_share_a_loop(bench: Bench, nursery: trio.Nursery) -> None:

@@ -384,3 +384,36 @@ async def test_shared_loop_survives_what_fails_in_it(bench: Bench) -> None:
     failed, stayed = bench.handed.settlements
     assert failure_of(failed.failure).message == "ValueError: the handler too"
     assert stayed.result == b'"stays"'
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+async def test_shared_loop_survives_an_exit(bench: Bench, error: BaseException) -> None:
+    """What would end asyncio's loop, raised by a handler, its tasks and its callbacks, is the failure of that handler alone."""
+
+    async def fail() -> None:
+        raise error
+
+    def call() -> None:
+        raise error
+
+    @bench.registry.lifespan(asyncio=True)
+    async def opened() -> AsyncIterator[None]:
+        await asyncio.sleep(0)
+        yield
+
+    @bench.registry.handler("work", asyncio=True)
+    async def work(job: gopher.JobContext, payload: str) -> str:
+        if payload == "fails":
+            asyncio.get_running_loop().call_soon(call)
+            await asyncio.create_task(fail())
+        await asyncio.sleep(0.001)
+        return payload
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with bench.open_lifespans():
+            await bench.run_alone(bench.take(claimed_job(payload=b'"fails"')))
+            await bench.run_alone(bench.take(claimed_job(payload=b'"stays"')))
+
+    failed, stayed = bench.handed.settlements
+    assert failure_of(failed.failure).message.startswith(type(error).__name__)
+    assert stayed.result == b'"stays"'

@@ -28,6 +28,28 @@ class MuteError(Exception):
         raise LookupError
 
 
+class DeafError(Exception):
+    """An error that exits when it is asked for its text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class UnsaidSnooze(Snooze):
+    """A verdict without what it says."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def nested(group: Callable[[Exception], list[Exception]]) -> Exception:
+    """Return groups within groups, deeper than Python can recurse."""
+    error: Exception = ValueError("at the bottom")
+    for _ in range(5_000):
+        error = ExceptionGroup("", group(error))
+    return error
+
+
 def failure_of(settlement: Settlement) -> Failure:
     return msgspec.json.decode(settlement.failure, type=Failure)
 
@@ -95,6 +117,12 @@ async def test_runner_tells_the_handler_of_its_attempt(bench: Bench) -> None:
         pytest.param(ValueError("x" * 10_000_000), id="endless text"),
         pytest.param(ExceptionGroup("", [ValueError(), KeyError()]), id="group of two"),
         pytest.param(StopAsyncIteration(), id="StopAsyncIteration"),
+        pytest.param(KeyboardInterrupt(), id="KeyboardInterrupt"),
+        pytest.param(BaseExceptionGroup("", [KeyboardInterrupt()]), id="KeyboardInterrupt in a nursery"),
+        pytest.param(nested(lambda error: [error]), id="groups of one without end"),
+        pytest.param(nested(lambda error: [error, ValueError()]), id="groups of two without end"),
+        pytest.param(DeafError(), id="error whose text exits"),
+        pytest.param(UnsaidSnooze(), id="verdict that was never made"),
     ],
 )
 async def test_runner_retries_whatever_the_handler_raises(bench: Bench, error: BaseException) -> None:
@@ -109,6 +137,62 @@ async def test_runner_retries_whatever_the_handler_raises(bench: Bench, error: B
     assert len(failure.message.encode()) <= 1024
 
 
+@pytest.mark.parametrize(
+    "wrap", [lambda error: error, lambda error: BaseExceptionGroup("", [error])], ids=["bare", "in a group"]
+)
+async def test_runner_takes_a_cancel_whose_scope_is_over_for_an_error(
+    bench: Bench, wrap: Callable[[BaseException], BaseException]
+) -> None:
+    """A `Cancelled` that a handler has kept and raises again ends its attempt, and not the worker."""
+
+    @bench.handler
+    async def work(job: object, payload: object) -> None:
+        kept: BaseException = ValueError()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as error:  # noqa: ASYNC103 - the fault that is tested
+                kept = error
+        raise wrap(kept)
+
+    settlement = await bench.run()
+
+    assert (settlement.move, settlement.outcome) == (Move.RETRY, Outcome.RAISED)
+    assert failure_of(settlement).message.startswith("Cancelled")
+
+
+async def test_runner_gives_a_job_back_whose_handler_raises_on_in_a_teardown(bench: Bench) -> None:
+    """Where the worker is torn down, a group of the cancel and another error releases the job, and the slot ends."""
+
+    @bench.handler
+    async def work(job: object, payload: object) -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            raise BaseExceptionGroup("", [error, KeyboardInterrupt()]) from None
+
+    with trio.CancelScope() as worker:
+        worker.cancel()
+        await bench.run_alone(bench.take())
+
+    assert worker.cancelled_caught
+    assert bench.outcome.move is Move.RELEASE
+
+
+async def test_ctrl_c_reaches_no_handler(bench: Bench) -> None:
+    """Trio delivers it to the main task, so that what a handler raises is its own."""
+
+    @bench.handler
+    async def work(job: object, payload: object) -> bool:
+        await trio.lowlevel.checkpoint()
+        return trio.lowlevel.currently_ki_protected()
+
+    settlement = await bench.run()
+
+    assert settlement.result == b"true"
+
+
 async def test_runner_names_the_error_inside_a_group(bench: Bench) -> None:
     """A nursery's wrapping does not hide what went wrong."""
     bench.handler(raising(in_groups(ValueError("no such file"))))
@@ -116,16 +200,6 @@ async def test_runner_names_the_error_inside_a_group(bench: Bench) -> None:
     settlement = await bench.run()
 
     assert failure_of(settlement).message == "ValueError: no such file"
-
-
-async def test_runner_lets_a_keyboard_interrupt_through(bench: Bench) -> None:
-    """Ctrl-C is not a handler's error: it ends the worker, and the job is given back."""
-    bench.handler(raising(KeyboardInterrupt()))
-
-    with pytest.RaisesGroup(KeyboardInterrupt):
-        await bench.run()
-
-    assert bench.outcome.move is Move.RELEASE
 
 
 @pytest.mark.parametrize("wrap", [lambda error: error, in_groups], ids=["bare", "in groups"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from gopher.runtime.scope_tree import open_shields, scopes_below, tasks_below
+from gopher.runtime.scope_tree import abandon_nurseries, open_shields, scopes_below, tasks_below
+from tests.waiting import PATIENCE_SECONDS
 
 
 def test_trio_keeps_the_tree_where_it_is_looked_for() -> None:
@@ -85,3 +86,26 @@ async def test_a_scope_that_is_not_entered_has_nothing_below() -> None:
         await trio.lowlevel.checkpoint()
 
     assert before == ([], [], 0) == (tasks_below(scope), scopes_below(scope), open_shields(scope))
+
+
+async def test_task_that_has_left_a_nursery_open_ends_without_it() -> None:
+    """What runs in it is cancelled, the nurseries around it go on, and Trio finds no fault; so it relies on Trio's private list."""
+    ended = trio.Event()
+
+    async def wait() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async def leave_open() -> None:
+        known = len(trio.lowlevel.current_task().child_nurseries)
+        left = await trio.open_nursery().__aenter__()
+        left.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        abandon_nurseries(known)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(leave_open)
+        with trio.fail_after(PATIENCE_SECONDS):
+            await ended.wait()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from gopher.job import Move
@@ -14,6 +15,9 @@ from gopher.runtime.slots import Slots
 from tests.runtime.rig import claimed_job
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
     from gopher.contexts import JobContext
     from gopher.runtime.scopes import RunningAttempt
     from tests.runtime.rig import Bench
@@ -188,3 +192,27 @@ async def test_slots_end_with_their_nursery(bench: Bench) -> None:
 
     assert room.moves == [Move.COMPLETE, Move.RELEASE, Move.RELEASE]
     assert not nursery.child_tasks
+
+
+@pytest.mark.parametrize("opens", [trio.open_nursery, lambda: None], ids=["nursery", "scope"])
+async def test_slot_that_a_handler_has_left_a_scope_open_in_runs_nothing_more(
+    bench: Bench, room: Room, opens: Callable[[], AbstractAsyncContextManager[trio.Nursery] | None]
+) -> None:
+    """The job has succeeded, the next one is outside of what was left open, and the slots go on."""
+    tasks: list[trio.lowlevel.Task] = []
+
+    @bench.handler
+    async def work(job: JobContext, payload: object) -> None:
+        tasks.append(trio.lowlevel.current_task())
+        await trio.lowlevel.checkpoint()
+        if payload == "leave":
+            opened = opens()
+            scope = trio.CancelScope().__enter__() if opened is None else (await opened.__aenter__()).cancel_scope
+            scope.deadline = trio.current_time()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    await room.run(b'"leave"', b"1", b"2")
+
+    assert room.moves == [Move.COMPLETE] * 3
+    assert tasks[0] not in tasks[1:]
