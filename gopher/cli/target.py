@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -30,6 +31,9 @@ class Target:
 
     def connect(self) -> Client:
         """Return a client of the server; close it."""
+        os.environ.setdefault(
+            "GRPC_VERBOSITY", "NONE"
+        )  # what becomes of a call is told in one line; gRPC's own log would come between
         from gopher.client import Client  # gRPC is loaded only by a command that runs, not by one that shows its help
 
         return Client(self.server, token=self.token, namespace=self.namespace)

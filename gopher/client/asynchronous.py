@@ -149,8 +149,9 @@ class AsyncMethods(AsyncBulkMethods, AsyncLimitMethods, AsyncNurseryMethods, Asy
         self, job_id: str, *, reason: str = "", actor: str = "", grace: float | None = None, wait: bool = False
     ) -> Job:
         """End the job as cancelled and return it; with `wait`, once it is final."""
-        call = calls.cancel(self.namespace, job_id, reason=reason, actor=actor, grace_seconds=grace, wait_final=wait)
-        return await self._run(dialogues.ask(call))
+        return await self._run(
+            dialogues.cancel(self.namespace, job_id, reason=reason, actor=actor, grace_seconds=grace, wait_final=wait)
+        )
 
     async def retry(self, job_id: str) -> Job:
         """Give a failed or cancelled job new attempts, or start a waiting one now; return it."""

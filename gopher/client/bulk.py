@@ -119,7 +119,7 @@ def wait(
     end = None if wait_seconds is None else now() + wait_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
     while True:
-        operation = yield from dialogues.ask(get(namespace, operation_id))
+        operation = yield from dialogues.keep_asking(get(namespace, operation_id), end, now)
         tell(operation)
         if operation.has_ended:
             return operation

@@ -36,6 +36,8 @@ OPTIONS: Final[Sequence[tuple[str, int]]] = (
 
 _CUT_IN_MID_WRITE: Final = "Internal error from Core"
 """What grpc.aio says of a stream whose connection breaks while a request is written."""
+_CUT_ON_THE_WAY: Final = "Stream removed (RST_STREAM"
+"""What gRPC says of a call that was reset with no status, as by a proxy that ends what was idle for too long."""
 
 
 class ServerUnreachableError(StoreUnavailableError):
@@ -81,7 +83,9 @@ def error_of(error: grpc.RpcError, address: str) -> GopherError:
         case grpc.StatusCode.UNAVAILABLE:
             cause = details.rpartition(": ")[2]
             return ServerUnreachableError(f"no server answers at {address}: {cause}", outcome_unknown=True)
-        case grpc.StatusCode.INTERNAL if details == _CUT_IN_MID_WRITE:
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.CANCELLED if details == _CUT_IN_MID_WRITE or details.startswith(
+            _CUT_ON_THE_WAY
+        ):
             return ServerUnreachableError(f"the connection to {address} was cut", outcome_unknown=True)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return CallExpiredError(f"the server at {address} did not answer in time")

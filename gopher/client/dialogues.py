@@ -186,18 +186,38 @@ def wait(namespace: str, job_id: str, wait_seconds: float | None, now: Callable[
         WaitTimeoutError: It was not final by then.
     """
     end = None if wait_seconds is None else now() + wait_seconds
-    answered_at = now()
     while True:
         left = LONGEST_WAIT_SECONDS if end is None else min(LONGEST_WAIT_SECONDS, end - now())
         if left <= 0:
             return (yield from _final_or_timeout(namespace, job_id, wait_seconds))
         try:
-            return (yield from ask(replace(calls.wait(namespace, job_id), deadline_seconds=left)))
+            return (yield from ask(replace(calls.wait(namespace, job_id), deadline_seconds=left), now))
         except CallExpiredError:
-            answered_at = now()
+            continue
         except GopherError as error:
-            # A server that restarts must not end a wait that has time left.
-            if not is_unavailable(error) or now() - answered_at > PATIENCE_SECONDS or (end is not None and now() >= end):
+            if not is_unavailable(error):
+                raise
+        # Cut, however long it had gone well: by a server that restarts, or a proxy that has had enough. A look shows whether one answers.
+        job = yield from keep_asking(calls.get(namespace, job_id), end, now)
+        if job.state.is_final:
+            return job
+
+
+def keep_asking(call: calls.Call[T], end: float | None = None, now: Callable[[], float] = time.monotonic) -> Dialogue[T]:
+    """Make a repeatable call for a wait, which a server that restarts must not end: again for `PATIENCE_SECONDS` while nothing answers.
+
+    Args:
+        call: Which.
+        end: The moment after which it is not made again; None for none.
+        now: The clock, in seconds.
+    """
+    begun = now()
+    while True:
+        try:
+            return (yield from ask(call, now))
+        except GopherError as error:
+            is_lost = is_unavailable(error) or isinstance(error, CallExpiredError)
+            if not is_lost or now() - begun > PATIENCE_SECONDS or (end is not None and now() >= end):
                 raise
 
 
@@ -206,6 +226,22 @@ def _final_or_timeout(namespace: str, job_id: str, wait_seconds: float | None) -
     if job.state.is_final:
         return job
     raise WaitTimeoutError(f"job {job_id} is {job.state} after {wait_seconds:g} s; it goes on", job_id=job_id, state=job.state)
+
+
+def cancel(
+    namespace: str,
+    job_id: str,
+    *,
+    reason: str,
+    actor: str,
+    grace_seconds: float | None,
+    wait_final: bool,
+    now: Callable[[], float] = time.monotonic,
+) -> Dialogue[Job]:
+    """Ask that the job end as cancelled; with `wait_final`, return it once it has ended, however long its cleanup takes."""
+    call = calls.cancel(namespace, job_id, reason=reason, actor=actor, grace_seconds=grace_seconds, wait_final=False)
+    job = yield from ask(call, now)
+    return (yield from wait(namespace, job_id, None, now)) if wait_final and not job.state.is_final else job
 
 
 def result(namespace: str, job_id: str, wait_seconds: float | None) -> Dialogue[JsonValue]:

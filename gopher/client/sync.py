@@ -202,9 +202,7 @@ class Client(StreamCalls, BulkMethods, LimitMethods, NurseryMethods, RunMethods,
             wait: Return only when the job is final, as a running one is when its task tree has ended.
         """
         return self._run(
-            dialogues.ask(
-                calls.cancel(self.namespace, job_id, reason=reason, actor=actor, grace_seconds=grace, wait_final=wait)
-            )
+            dialogues.cancel(self.namespace, job_id, reason=reason, actor=actor, grace_seconds=grace, wait_final=wait)
         )
 
     def retry(self, job_id: str) -> Job:

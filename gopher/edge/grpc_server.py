@@ -60,6 +60,7 @@ class Limits:
         streams_a_connection: Calls under way, of one connection.
         quiet_seconds: A connection that sends nothing for so long is asked for a sign of life.
         answer_seconds: How long that may take; then the connection is gone, and its calls are cancelled.
+        ping_interval_ms: How soon after one another a client may ask for a sign of life; what it asks oftener ends its connection.
     """
 
     message_bytes: int = 1024 * 1024
@@ -68,6 +69,7 @@ class Limits:
     streams_a_connection: int = 100
     quiet_seconds: int = 30
     answer_seconds: int = 10
+    ping_interval_ms: int = 10_000
 
     def options(self) -> list[tuple[str, int]]:
         """Return gRPC's options."""
@@ -88,7 +90,8 @@ class Limits:
             ("grpc.server.max_pending_requests_hard_limit", self.calls),
             ("grpc.max_metadata_size", 8 * 1024),
             ("grpc.absolute_max_metadata_size", 16 * 1024),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            # What a server heeds as the shortest interval between the pings it receives, whatever its name says; 5 minutes unless set.
+            ("grpc.http2.min_ping_interval_without_data_ms", self.ping_interval_ms),
             ("grpc.http2.max_ping_strikes", 2),
             ("grpc.keepalive_permit_without_calls", 1),
             *keepalive(quiet_seconds=self.quiet_seconds, answer_seconds=self.answer_seconds),

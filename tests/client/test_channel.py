@@ -60,6 +60,13 @@ def test_error_of_is_what_the_server_said() -> None:
         ),
         (
             grpc.StatusCode.CANCELLED,
+            "Stream removed (RST_STREAM (Received RST_STREAM with error code 8))",
+            ServerUnreachableError,
+            "SERVER_UNREACHABLE",
+            "the connection to host:1 was cut",
+        ),
+        (
+            grpc.StatusCode.CANCELLED,
             "Channel closed!",
             CallEndedError,
             "CALL_ENDED",

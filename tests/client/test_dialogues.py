@@ -13,14 +13,12 @@ from gopher.client.channel import ServerUnreachableError
 from gopher.client.dialogues import Dialogue, Pause, SubmitManyError, Watching
 from gopher.client.values import JobEvent
 from gopher.errors import (
-    CallExpiredError,
     GopherError,
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
     StoreUnavailableError,
     UnknownTypeError,
-    WaitTimeoutError,
 )
 from gopher.event import EventKind, Truncation
 from gopher.job import Failure, Job, JobState
@@ -267,54 +265,6 @@ def test_list_all_asks_for_no_more_than_the_limit() -> None:
     assert len(jobs) == 120
     assert sizes == [100, 20]
     assert server().drive(dialogues.list_all(calls.pages("ns", calls.job_filter()), 0)) == []
-
-
-def test_wait_goes_on_while_there_is_time() -> None:
-    """A wait longer than the server allows for a call is made of several."""
-    there = server(
-        CallExpiredError("over"), CallExpiredError("over"), told(msgspec.structs.replace(JOB, state=JobState.COMPLETED))
-    )
-
-    job = there.drive(dialogues.wait("ns", "j1", 600.0, clock(0, 0, 0, 240, 240, 480, 480)))
-
-    assert job.state is JobState.COMPLETED
-    assert there.deadlines == [240.0, 240.0, 120.0]
-
-
-def test_wait_tells_when_its_time_is_over() -> None:
-    """The job goes on, and the error says where it stands."""
-    there = server(CallExpiredError("over"), told(msgspec.structs.replace(JOB, state=JobState.PROCESSING)))
-
-    with pytest.raises(WaitTimeoutError, match="job j1 is processing after 5 s; it goes on") as caught:
-        there.drive(dialogues.wait("ns", "j1", 5.0, clock(0, 0, 0, 5, 5, 5)))
-
-    assert caught.value.metadata == {"job_id": "j1", "state": "processing"}
-
-
-def test_wait_of_no_time_is_a_look() -> None:
-    """With 0 seconds a final job is returned and any other is too late."""
-    final = told(msgspec.structs.replace(JOB, state=JobState.COMPLETED))
-
-    assert server(final).drive(dialogues.wait("ns", "j1", 0)).state is JobState.COMPLETED
-    with pytest.raises(WaitTimeoutError):
-        server(told(JOB)).drive(dialogues.wait("ns", "j1", 0))
-
-
-def test_wait_survives_a_server_that_is_away_for_a_while() -> None:
-    """All repeats of one call may fail; while there is time and not yet a minute has passed, the wait goes on."""
-    there = server(*[DOWN] * 6, told(msgspec.structs.replace(JOB, state=JobState.COMPLETED)))
-
-    job = there.drive(dialogues.wait("ns", "j1", None, clock(0, 3)))
-
-    assert job.state is JobState.COMPLETED
-
-
-def test_wait_gives_up_when_nobody_answers_for_long() -> None:
-    """After a minute of silence even a wait without an end ends."""
-    there = server(*[DOWN] * 6)
-
-    with pytest.raises(ServerUnreachableError):
-        there.drive(dialogues.wait("ns", "j1", None, clock(0, 61)))
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gopher.client import Client, Receipt
+from gopher.cli.main import main
+from gopher.client import Client, Receipt, calls, dialogues
 from gopher.errors import StoreUnavailableError
 from gopher.job import JobState
 from tests.client.faces import FACES, Face
@@ -104,6 +108,123 @@ def test_wait_finds_the_server_again(server: RestartableServer, client: Face, na
     restart.join(PATIENCE)
 
     assert job.state is JobState.CANCELLED  # type: ignore[attr-defined]  # a Job
+
+
+class ImpatientProxy:
+    """Carries bytes to a server, and ends each connection on which a wait is made, three times, as one that ends what is idle for minutes does.
+
+    It keeps the clients' clock: whenever it ends a connection a minute and 40 seconds have passed.
+    """
+
+    def __init__(self, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._sockets = [self._listener]
+        self.cuts = 0
+        self.enough = threading.Event()
+        self._is_waited_on = False
+        self._passed_seconds = 0.0
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+        for function in (dialogues.ask, dialogues.wait):
+            monkeypatch.setattr(function, "__defaults__", (lambda: time.monotonic() + self._passed_seconds,))
+        wait, look = calls.wait, calls.get
+        monkeypatch.setattr(calls, "wait", lambda *args: self._see_wait() and wait(*args))
+        monkeypatch.setattr(calls, "get", lambda *args: self._see_look() and look(*args))
+
+    def _see_wait(self) -> bool:
+        self._is_waited_on = self.cuts < 3
+        if not self._is_waited_on:
+            self.enough.set()
+        return True
+
+    def _see_look(self) -> bool:
+        self.cuts += self._is_waited_on
+        self._is_waited_on = False
+        return True
+
+    def close(self) -> None:
+        for each in self._sockets:
+            _end(each)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        for each in self._sockets:
+            each.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # it is closed
+            while True:
+                client, _ = self._listener.accept()
+                self._sockets.append(client)
+                server = socket.create_connection(self._target)
+                self._sockets.append(server)
+                for ends in ((client, server, True), (server, client, False)):
+                    self._threads.append(threading.Thread(target=self._carry, args=ends))
+                    self._threads[-1].start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, is_client: bool) -> None:
+        with suppress(OSError):  # the other side has ended it
+            while chunk := source.recv(65_536):
+                if is_client and self._is_waited_on:
+                    self._passed_seconds += 100
+                    break
+                target.sendall(chunk)
+        for each in (source, target):
+            _end(each)
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):  # it has ended
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(server: RestartableServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImpatientProxy]:
+    proxy = ImpatientProxy(server.address, monkeypatch)
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("kind", FACES)
+def test_wait_goes_on_behind_a_proxy_that_ends_idle_connections(
+    server: RestartableServer, proxy: ImpatientProxy, namespace: str, kind: str
+) -> None:
+    """However often it is cut, and however long it has lasted then, it returns the job at its end."""
+    face = FACES[kind](proxy.address)
+    face.client.namespace = namespace  # type: ignore[attr-defined]  # each face has its client
+    with Client(server.address, namespace=namespace) as other:
+        job_id = other.submit("echo", delay_seconds=3600)
+        end = threading.Thread(target=lambda: (proxy.enough.wait(PATIENCE), other.cancel(job_id)))
+        end.start()
+
+        job = face.wait(job_id)
+        end.join(PATIENCE)
+        face.close()
+
+    assert job.state is JobState.CANCELLED  # type: ignore[attr-defined]  # a Job
+    assert proxy.cuts == 3
+
+
+def test_command_waits_behind_a_proxy_that_ends_idle_connections(
+    server: RestartableServer, proxy: ImpatientProxy, namespace: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`submit --wait` ends with its job, and nothing of gRPC's own is seen meanwhile."""
+    with Client(server.address, namespace=namespace) as other:
+        end = threading.Thread(
+            target=lambda: (proxy.enough.wait(PATIENCE), [other.cancel(job.id, reason="enough") for job in other.list()])
+        )
+        end.start()
+
+        code = main(["submit", "echo", "--delay", "1h", "--wait", "--namespace", namespace, "--server", proxy.address])
+        end.join(PATIENCE)
+
+    out, err = capfd.readouterr()
+    assert (code, out) == (9, "")
+    assert len(err.splitlines()) == 1
+    assert err.endswith("was cancelled: enough\n")
+    assert proxy.cuts == 3
 
 
 def test_submit_while_the_server_restarts_is_one_job(server: RestartableServer, client: Face) -> None:

@@ -9,10 +9,12 @@ import trio
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, PingAckReceived
 
 from gopher_pb.v1 import job_service_pb2
 
 from gopher.edge.duplex import MAX_UNREAD_BYTES
+from gopher.edge.grpc_server import Limits
 from tests.edge.rig import DUPLEX, PATIENCE_SECONDS, duplex, serving, unary
 
 if TYPE_CHECKING:
@@ -67,6 +69,25 @@ def ping(address: str) -> bytes:
             peer.h2.ping(b"%08d" % number)
         peer.flush()
         return peer.read_to_end()
+
+
+def ask_for_life(address: str) -> int:
+    """Send a call that is not answered, then 20 pings, each once the last was answered; return how many were before a GOAWAY."""
+    peer = Peer(address)
+    with peer.socket:
+        stream = peer.h2.get_next_available_stream_id()
+        peer.h2.send_headers(stream, [*HEAD, ("te", "trailers")])
+        peer.h2.send_data(stream, b"\0\0\0\0\0", end_stream=True)
+        for number in range(20):
+            payload, answered = b"%08d" % number, False
+            peer.h2.ping(payload)
+            peer.flush()
+            while not answered:
+                events = peer.h2.receive_data(peer.socket.recv(65_536))
+                if any(isinstance(event, ConnectionTerminated) for event in events):
+                    return number
+                answered = any(isinstance(event, PingAckReceived) and event.ping_data == payload for event in events)
+    return 20
 
 
 def reset(address: str) -> int:
@@ -133,6 +154,19 @@ async def test_pings_without_end_are_answered_with_goaway() -> None:
 
     # The end of the GOAWAY frame: its error code and its reason.
     assert ErrorCodes.ENHANCE_YOUR_CALM.to_bytes(4, "big") + b"too_many_pings" in received
+
+
+async def test_pings_no_oftener_than_the_server_allows_are_all_answered() -> None:
+    """The interval that is set is the one that holds, and not gRPC's own of five minutes, which ends a wait after three pings."""
+
+    async def never(_request: job_service_pb2.GetJobRequest) -> Message:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async with serving(unary(never), limits=Limits(ping_interval_ms=0), grace_seconds=0) as rig:
+        answered = await trio.to_thread.run_sync(ask_for_life, rig.address)
+
+    assert answered == 20
 
 
 async def test_calls_that_are_reset_at_once_do_not_keep_others_from_being_served() -> None:
