@@ -83,6 +83,7 @@ class Server:
     def __init__(self, settings: ServerConfig, store: Store) -> None:
         self._health = Health(methods.SERVICES)
         self._readiness = Readiness(store, self._health.report)
+        self._declarations = store.declarations
         self._bulk_runner = BulkRunner(store)
         self._attachments = store.attachments
         self._carrier = Carrier(store, accept_unknown_types=settings.accept_unknown_types)
@@ -120,6 +121,7 @@ class Server:
         # While the server serves.
         with self._aborting:
             async with trio.open_nursery() as nursery:
+                await nursery.start(self._declarations.run)
                 nursery.start_soon(self._readiness.run)
                 nursery.start_soon(self._bulk_runner.run)
                 await nursery.start(self._upkeep.run)

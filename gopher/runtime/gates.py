@@ -66,10 +66,13 @@ class Gates:
         """Whether any handler declares a breaker or a bulkhead."""
         self._is_stale = False
 
-    async def start(self) -> None:
-        """Declare limits and breakers, and hear of changes from now on."""
+    async def declare(self) -> None:
+        """Declare limits; may be repeated at any time."""
         for queue in self._queues:
             await self._store.limits.declare(self._namespace, queue, self._limits)
+
+    async def start(self) -> None:
+        """Declare breakers, and hear of changes from now on."""
         await self._guards.start()
         self._store.link.on_reconnect.append(self._note_reconnect)
 

@@ -230,8 +230,9 @@ class Supervisor:
 
     async def _work(self, note_ready: Callable[[], None]) -> None:
         self._started_ms = await self._store.registry.now_ms()
-        await self._store.registry.add_types(self._plan.namespace, self._registry.types)
         async with trio.open_nursery() as services:
+            await services.start(self._store.declarations.run)
+            await self._store.declarations.declare(self._declare)
             await services.start(self._keeper.run)
             await services.start(self._watchdog.run)
             await self._gates.start()
@@ -255,6 +256,15 @@ class Supervisor:
                 await self.wait_idle()
             services.cancel_scope.cancel()
 
+    async def _declare(self) -> None:
+        """Make known what this worker serves, and how."""
+        plan, registry = self._plan, self._store.registry
+        await registry.add_types(plan.namespace, self._registry.types)
+        for queue in plan.queues:
+            await registry.name_queue(plan.namespace, queue)
+        await self._gates.declare()
+        self._keeper.hasten()
+
     def _latest_close(self) -> float:
         begun = self._grace.deadline if self._draining.is_set() else trio.current_time()
         return begun + _LAST_SECONDS + _WRITE_SECONDS + _CLOSE_SECONDS
@@ -267,7 +277,6 @@ class Supervisor:
 
     async def _serve_queue(self, services: trio.Nursery, queue: str, weight: int) -> None:
         plan, lifecycle = self._plan, self._store.lifecycle
-        await self._store.registry.queue_number(plan.namespace, queue)
         sweep_seconds = min(_LONGEST_SWEEP_SECONDS, plan.lease_seconds / 3)
         relay = Relay(self._store.outbox, namespace=plan.namespace, queue=queue, sweep_seconds=sweep_seconds)
         self._relays.append(relay)

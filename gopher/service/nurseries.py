@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from gopher.errors import NurseryGoneError, invalid
+from gopher.errors import JobNotFoundError, NurseryGoneError, invalid
 from gopher.kin.kin import Kin
 from gopher.nursery import DEFAULT_GRACE_SECONDS, MAX_GRACE_SECONDS, MIN_GRACE_SECONDS, NurseryPolicy, OnCrash
 from gopher.service.nursery_session import ClientParent, Session
@@ -100,7 +100,10 @@ class Nurseries:
         if opened is None:
             raise invalid("open.resume_token", "BAD_RESUME_TOKEN", "was not given for a nursery of this namespace")
         nursery_id = opened.decode()
-        parent.queue = await self._store.registry.queue_of(parent.namespace, nursery_id)
+        try:
+            parent.queue = await self._store.registry.queue_of(parent.namespace, nursery_id)
+        except JobNotFoundError:
+            raise NurseryGoneError(nursery_id) from None
         parent.id = nursery_id
         if not await session.attach(self._attachment(session), again=True):
             raise NurseryGoneError(nursery_id)

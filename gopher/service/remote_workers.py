@@ -62,11 +62,14 @@ class RemoteWorkers:
         """Serve a worker for as long as its stream lasts."""
         greeting = await _greeting(requests)
         worker, resume_token = await self._identities.identify(greeting)
-        registry = self._store.registry
-        for queue in greeting.queues:
-            await registry.queue_number(greeting.namespace, queue)
-        await registry.add_types(greeting.namespace, sorted(greeting.types))
+
+        async def declare() -> None:
+            for queue in greeting.queues:
+                await self._store.registry.name_queue(greeting.namespace, queue)
+            await self._store.registry.add_types(greeting.namespace, sorted(greeting.types))
+
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._store.declarations.declared(declare))
             stack.enter_context(self._counted(greeting))
             meters = {
                 queue: await stack.enter_async_context(self._upkeep.keep(greeting.namespace, queue))

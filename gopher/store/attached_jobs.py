@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gopher.store.codec import Field
     from gopher.store.link import Link
     from gopher.store.registry import Registry
+    from gopher.store.resp import Reply
 
 LEASE_MS: Final = 10_000
 """How long a job stands whose server is silent; chosen: a server that restarts is back in it, and a client that is gone costs no more."""
@@ -48,12 +49,18 @@ class AttachedJobs:
             TooManyQueuesError: Its queue cannot be created.
             StoreError: It may have been stored, and then stands for its lease.
         """
-        job_id = self._ids.new(await self._registry.queue_number(namespace, job.queue))
-        words: list[Field] = []
-        add_submission(words, job_id, job)
         left: Field = "" if left_ms is None else left_ms
-        args = [REQUEST_TTL_MS, LEASE_MS, left, call_id, *whole(words)]
-        reply = await self._submit(self._link, [keys.settings(namespace, job.queue)], args)
+        job_id = ""
+
+        async def store(number: int) -> Reply:
+            nonlocal job_id
+            job_id = self._ids.new(number)
+            words: list[Field] = []
+            add_submission(words, job_id, job)
+            args = [REQUEST_TTL_MS, LEASE_MS, left, call_id, *whole(words)]
+            return await self._submit(self._link, [keys.settings(namespace, job.queue)], args)
+
+        reply = await self._registry.numbered(namespace, job.queue, store)
         match reply:
             case [b"OK", found_id, state, was_there]:
                 return SubmitReceipt(found_id.decode(), JobState(state.decode()), is_duplicate=bool(was_there))

@@ -8,9 +8,12 @@ is noted among the orphans' parents: some worker of the queue walks through its 
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from gopher.errors import JobNotFoundError
 from gopher.job import JobState
 from gopher.store import keys
 from gopher.store.ids import IdSource
@@ -179,7 +182,8 @@ class Families:
         stored = [(start.member.id, start.job) for start in starts if start.job is not None and start.job.queue == queue]
         for job_id, job in stored:
             add_submission(args, job_id, job)
-        reply = await self._start(self._link, [keys.settings(namespace, queue)], args)
+        start_all = partial(self._start, self._link, [keys.settings(namespace, queue)], args)
+        reply = await (self._registry.under_number(namespace, queue, stored[0][0], start_all) if stored else start_all())
         if reply[0] == b"TAKEN":
             pairs = iter(reply[1:])
             return Started(line_ms, [], {place.decode(): child.decode() for place, child in zip(pairs, pairs, strict=True)})
@@ -201,7 +205,8 @@ class Families:
         args: list[Field] = [0]
         for job_id, job in jobs:
             add_submission(args, job_id, job)
-        return _answers(jobs, await self._submit(self._link, [keys.settings(namespace, queue)], args))
+        submit = partial(self._submit, self._link, [keys.settings(namespace, queue)], args)
+        return _answers(jobs, await self._registry.under_number(namespace, queue, jobs[0][0], submit))
 
     async def leave(
         self, namespace: str, queue: str, parent_id: str, places: Sequence[str], *, reservation: int | str = ""
@@ -253,12 +258,15 @@ class Families:
 
     async def fates(self, namespace: str, job_ids: Sequence[str]) -> list[Fate | None]:
         """Return where jobs stand and why they were cancelled, in order; None for those that are gone."""
-        commands = [
-            ("HMGET", keys.job(namespace, await self._registry.queue_of(namespace, each), each), "state", "cancel_reason")
-            for each in job_ids
-        ]
-        replies = await self._link.call_many(commands) if commands else []
-        return [Fate(JobState(state.decode()), (reason or b"").decode()) if state else None for state, reason in replies]
+        queues: dict[str, str] = {}
+        for each in job_ids:
+            # One of a queue that was freed, or that Redis has lost, is gone with it.
+            with suppress(JobNotFoundError):
+                queues[each] = await self._registry.queue_of(namespace, each)
+        commands = [("HMGET", keys.job(namespace, queue, each), "state", "cancel_reason") for each, queue in queues.items()]
+        found = dict(zip(queues, await self._link.call_all(commands), strict=True))
+        fates = (found.get(each, (None, None)) for each in job_ids)
+        return [Fate(JobState(state.decode()), (reason or b"").decode()) if state else None for state, reason in fates]
 
 
 def _answers(jobs: Sequence[tuple[str, NewJob]], replies: Sequence[Reply]) -> list[SubmitReceipt | GopherError]:

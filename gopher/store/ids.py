@@ -51,6 +51,11 @@ class IdSource:
         self._tail = f"{_random.getrandbits(32):08x}"
 
 
+def number_text(queue_number: int) -> str:
+    """Return the number of a queue as its ids end in it."""
+    return f"{queue_number:04x}"
+
+
 def queue_number(job_id: str) -> int:
     """Return the number of the queue that a job id carries.
 

@@ -189,6 +189,11 @@ def workers(namespace: str) -> str:
     return f"gopher:{namespace}:workers"
 
 
+def data_id() -> str:
+    """Return the key of the random id that Redis keeps for as long as its data."""
+    return "gopher:data_id"
+
+
 def page_secret(namespace: str) -> str:
     """Return the key of the secret that signs page tokens."""
     return f"gopher:{namespace}:page_secret"

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from gopher.store.link import Link
     from gopher.store.registry import Registry
+    from gopher.store.resp import Reply
     from gopher.store.submission import Answers, Batch, SubmitReceipt
 
 _BATCHES_UNDER_WAY: Final = 4
@@ -165,26 +166,26 @@ class Lifecycle:
             by_queue.setdefault(job.queue, []).append(place)
         for queue, places in by_queue.items():
             try:
-                number = await self._registry.queue_number(namespace, queue)
+                # Before the batches: one that had to wait for it would be overtaken.
+                await self._registry.queue_number(namespace, queue)
             except TooManyQueuesError as error:
                 answers.update(dict.fromkeys(places, error))
                 continue
-            settings = keys.settings(namespace, queue)
             batches = list(batched(jobs, places))
             if len(batches) == 1:
-                await self._submit_batch(settings, number, batches[0], answers)
+                await self._submit_batch(namespace, queue, batches[0], answers)
             else:
-                await self._submit_batches(settings, number, batches, answers)
+                await self._submit_batches(namespace, queue, batches, answers)
         return [answers[place] for place in range(len(jobs))]
 
-    async def _submit_batches(self, settings: str, number: int, batches: list[Batch], answers: Answers) -> None:
+    async def _submit_batches(self, namespace: str, queue: str, batches: list[Batch], answers: Answers) -> None:
         """Send batches in order, the next while Redis works on the last."""
         failures: list[StoreError] = []
         room = trio.Semaphore(_BATCHES_UNDER_WAY)
 
         async def submit(batch: Batch) -> None:
             try:
-                await self._submit_batch(settings, number, batch, answers)
+                await self._submit_batch(namespace, queue, batch, answers)
             except StoreError as error:
                 failures.append(error)
             finally:
@@ -202,12 +203,21 @@ class Lifecycle:
         if failures:
             raise failures[0]
 
-    async def _submit_batch(self, settings: str, number: int, batch: Batch, answers: Answers) -> None:
-        args: list[codec.Field] = [REQUEST_TTL_MS]
-        ids = [self._ids.new(number) for _ in batch]
-        for job_id, (_, job) in zip(ids, batch, strict=True):
-            add_submission(args, job_id, job)
-        replies = await self._submit(self._link, [settings], args)
+    async def _submit_batch(self, namespace: str, queue: str, batch: Batch, answers: Answers) -> None:
+        ids: list[str] = []
+
+        async def store(number: int) -> Reply:
+            args: list[codec.Field] = [REQUEST_TTL_MS]
+            ids[:] = [self._ids.new(number) for _ in batch]
+            for job_id, (_, job) in zip(ids, batch, strict=True):
+                add_submission(args, job_id, job)
+            return await self._submit(self._link, [keys.settings(namespace, queue)], args)
+
+        try:
+            replies = await self._registry.numbered(namespace, queue, store)
+        except TooManyQueuesError as error:
+            answers.update((place, error) for place, _ in batch)
+            return
         for job_id, (place, job), reply in zip(ids, batch, replies, strict=True):
             answers[place] = read_answer(job_id, job, reply)
 
@@ -342,7 +352,7 @@ class Lifecycle:
 
     async def pause(self, namespace: str, queue: str) -> None:
         """Stop claims from a queue; one not yet used is created."""
-        await self._registry.queue_number(namespace, queue)
+        await self._registry.name_queue(namespace, queue)
         await self._pause(self._link, [keys.settings(namespace, queue)], [])
 
     async def resume(self, namespace: str, queue: str) -> None:

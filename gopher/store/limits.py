@@ -76,7 +76,7 @@ class LimitRules:
             type: Of the jobs.
             limits: Whole; what they leave out is not limited. None lets what the handler declares hold again.
         """
-        await self._registry.queue_number(namespace, queue)
+        await self._registry.name_queue(namespace, queue)
         text = "" if limits is None else _text(limits)
         await self._set_limits(self._link, [keys.settings(namespace, queue)], [type, text])
         await self._ask_all(namespace, queue, [type])
@@ -92,7 +92,7 @@ class LimitRules:
 
     async def set_ratio(self, namespace: str, queue: str, ratio: PriorityRatio) -> None:
         """Set how claims are shared among the priorities; a queue not yet used is created."""
-        await self._registry.queue_number(namespace, queue)
+        await self._registry.name_queue(namespace, queue)
         await self._set_ratio(self._link, [keys.settings(namespace, queue)], [ratio.cycle()])
 
     async def ask_again(self, namespace: str, queue: str, names: Sequence[str]) -> None:

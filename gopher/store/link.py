@@ -143,6 +143,18 @@ class Link:
         replies: list[Reply] = await self._exchange(pipeline, packed, Batch(len(commands)))
         return replies
 
+    async def call_all(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+        """Do as `call_many`, and raise the first error that a reply is.
+
+        Raises:
+            StoreError: As `call`; the other commands have been carried out.
+        """
+        replies = await self.call_many(commands)
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        return replies
+
     async def subscribe(self, channel: bytes, handler: Callable[[bytes], None]) -> None:
         """Pass each message of a sharded channel to a handler, from now until `unsubscribe`, across reconnects.
 

@@ -12,6 +12,7 @@ stand for the child.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -143,7 +144,8 @@ class Outbox:
         args: list[Field] = [REQUEST_TTL_MS]
         for child in batch:
             args += guarded(_words_of(child.entry))
-        replies: list[Reply] = await self._submit(self._link, [keys.settings(namespace, target)], args)
+        submit = partial(self._submit, self._link, [keys.settings(namespace, target)], args)
+        replies: list[Reply] = await self._registry.under_number(namespace, target, batch[0].id, submit)
         for child, reply in zip(batch, replies, strict=True):
             if isinstance(reply, list) and reply[0] != b"DUPLICATE":
                 log_dropped(target, child.id.encode(), reply[0], reply[1])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from gopher.errors import JobNotFoundError, QueueNotFoundError, StoreError, invalid
+from gopher.errors import JobNotFoundError, QueueNotFoundError, invalid
 from gopher.job import JobState, Priority
 from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gopher.job import Job
     from gopher.store.link import Link
     from gopher.store.registry import Registry
-    from gopher.store.resp import Argument, Reply
 
 SCAN_LIMIT: Final = 1000
 """Records a call of `list_jobs` reads at most, an index that it finds empty counted as one. Chosen: some 50 ms."""
@@ -119,7 +118,7 @@ class Query:
             JobNotFoundError: There is no such job.
         """
         queue = await self._registry.queue_of(namespace, job_id)
-        record, lease = await self._ask(
+        record, lease = await self._link.call_all(
             [
                 ("HGETALL", keys.job(namespace, queue, job_id)),
                 ("ZSCORE", keys.index(namespace, queue, JobState.PROCESSING), job_id),
@@ -190,7 +189,7 @@ class Query:
             QueueNotFoundError: Nobody has used it.
         """
         indexes = keys.indexes(namespace, queue)
-        known, (paused, cycle), counted, (seconds, micros), *rest = await self._ask(
+        known, (paused, cycle), counted, (seconds, micros), *rest = await self._link.call_all(
             [
                 ("HEXISTS", keys.queues(namespace), queue),
                 ("HMGET", keys.settings(namespace, queue), "paused", "cycle"),
@@ -251,7 +250,7 @@ class Query:
             self._link, [keys.settings(namespace, place.queue)], [place.index_name, place.score, place.job_id, count]
         )
         entries = [(flat[at].decode(), flat[at + 1].decode()) for at in range(0, len(flat), 2)]
-        records = await self._ask([("HGETALL", keys.job(namespace, place.queue, job_id)) for job_id, _ in entries])
+        records = await self._link.call_all([("HGETALL", keys.job(namespace, place.queue, job_id)) for job_id, _ in entries])
         if not entries:
             listing.scans_left -= 1
         for (job_id, score), record in zip(entries, records, strict=True):
@@ -263,13 +262,6 @@ class Query:
                 listing.consider(codec.from_record(namespace, place.queue, job_id, record, int(float(score))))
             place = place._replace(score=score, job_id=job_id)
         return place if len(entries) == count else None
-
-    async def _ask(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
-        replies = await self._link.call_many(commands)
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
 
 
 class _Listing:

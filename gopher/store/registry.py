@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gopher.errors import JobNotFoundError, QueueNotFoundError, TooManyQueuesError, WorkerNotFoundError
+from gopher.errors import (
+    JobNotFoundError,
+    QueueNotFoundError,
+    ScriptReplyError,
+    StoreUnavailableError,
+    TooManyQueuesError,
+    WorkerNotFoundError,
+)
 from gopher.store import ids, keys
 from gopher.store.scripts import Script
+from gopher.store.submission import UNNAMED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from gopher.store.link import Link
+    from gopher.store.resp import Reply
 
 
 class StuckAttempt(msgspec.Struct, frozen=True):
@@ -110,37 +119,123 @@ _ORDER: Final = b"!"
 """What the name of a worker's order to drain begins with, in the register."""
 _ORDER_LIFE_MS: Final = 3600 * 1000
 """Chosen: many beats of the longest lease anybody would set."""
+_SLICE: Final = 500
+"""Names looked at in one write; chosen: some 100 KB of commands."""
 _decode_description = msgspec.json.Decoder(WorkerDescription).decode
 
 
 class Registry:
-    """Looks names up, and keeps what never changes: a queue's number is never used again, a type known stays known."""
+    """Looks names up. A type that is known stays known; of queues it remembers the numbers.
+
+    What is remembered may be out of date: Redis may have lost the name of a queue, or it was freed. A script that stores a job finds that
+    out (`UNNAMED`), and its caller then calls `name_queue`.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._add_names = Script.load("add_names")
         self._name_queue = Script.load("name_queue")
-        self._make_secret = Script.load("make_secret")
+        self._number_queue = Script.load("number_queue")
+        self._make_once = Script.load("make_once")
         self._drain_worker = Script.load("drain_worker")
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[tuple[str, int], str] = {}
         self._types: set[tuple[str, str]] = set()
 
     async def queue_number(self, namespace: str, queue: str) -> int:
-        """Return the number of a queue, 0 to 65,535; a new name gets the next one.
+        """Return the number of a queue, 0 to 65,535, for ids; a new name gets one.
 
         Raises:
             TooManyQueuesError: All numbers of the namespace are taken.
         """
         number = self._numbers.get((namespace, queue))
-        if number is None:
-            word, *rest = await self._name_queue(self._link, [keys.queues(namespace)], [queue])
-            if word != b"OK":
-                raise TooManyQueuesError(queue)
-            number = int(rest[0])
-            self._numbers[namespace, queue] = number
-            self._names[namespace, number] = queue
-        return number
+        return await self.name_queue(namespace, queue) if number is None else number
+
+    async def name_queue(self, namespace: str, queue: str, *, number: int | None = None) -> int:
+        """Make a queue known, whatever is remembered of it, and return its number.
+
+        Args:
+            namespace: Of the queue.
+            queue: Its name.
+            number: That ids carry already; it is given if it is free. None for the one that is remembered.
+
+        Raises:
+            TooManyQueuesError: All numbers of the namespace are taken.
+        """
+        wanted = self._numbers.pop((namespace, queue), None) if number is None else number
+        word, *rest = await self._name_queue(self._link, [keys.queues(namespace)], [queue, "" if wanted is None else wanted])
+        if word != b"OK":
+            raise TooManyQueuesError(queue)
+        given = int(rest[0])
+        # After the name: cut off in between, the next submit names the queue again.
+        await self._number_queue(self._link, [keys.settings(namespace, queue)], [ids.number_text(given)])
+        self._numbers[namespace, queue] = given
+        self._names[namespace, given] = queue
+        return given
+
+    async def numbered(self, namespace: str, queue: str, store: Callable[[int], Awaitable[Reply]]) -> Reply:
+        """Store jobs under new ids, and once more where the number that is remembered is not that of the queue any more.
+
+        Args:
+            namespace: Of the queue.
+            queue: Where they are stored.
+            store: Runs a script that stores jobs, under ids that carry the given number, and returns its answer.
+
+        Raises:
+            TooManyQueuesError: All numbers of the namespace are taken.
+            StoreUnavailableError: Redis has lost the name a second time.
+        """
+        reply = await store(await self.queue_number(namespace, queue))
+        if reply[0] == UNNAMED:
+            reply = await store(await self.name_queue(namespace, queue))
+        if reply[0] == UNNAMED:
+            raise StoreUnavailableError(f"redis has lost the name of queue {queue!r} again")
+        return reply
+
+    async def under_number(self, namespace: str, queue: str, job_id: str, store: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Store jobs whose ids are given out already; where their queue is not known by the number that those carry, name it first.
+
+        Args:
+            namespace: Of the queue.
+            queue: Where they are stored.
+            job_id: One of the ids.
+            store: Runs a script that stores jobs, and returns its answer.
+
+        Raises:
+            ScriptReplyError: Another queue has the number by now, so that nothing would find the jobs.
+        """
+        reply = await store()
+        if reply[0] != UNNAMED:
+            return reply
+        number = ids.queue_number(job_id)
+        if await self.name_queue(namespace, queue, number=number) == number:
+            reply = await store()
+        if reply[0] == UNNAMED:
+            raise ScriptReplyError(f"the queue {queue!r} has lost its number {number}")
+        return reply
+
+    async def recall_queues(self) -> None:
+        """Make known again what Redis has forgotten of the queues that are remembered, and forget those that are no more.
+
+        A queue whose jobs Redis still has keeps the number that their ids carry.
+
+        Raises:
+            StoreError: Some may have been left out.
+        """
+        self._names.clear()
+        remembered = list(self._numbers.items())
+        for start in range(0, len(remembered), _SLICE):
+            batch = remembered[start : start + _SLICE]
+            commands = [("HGET", keys.queues(namespace), queue) for (namespace, queue), _ in batch]
+            commands += [("HGET", keys.settings(namespace, queue), "number") for (namespace, queue), _ in batch]
+            replies = await self._link.call_all(commands)
+            for (name, number), named, noted in zip(batch, replies, replies[len(batch) :], strict=False):
+                if noted != ids.number_text(number).encode():
+                    self._numbers.pop(name, None)
+                elif named is None:
+                    await self.name_queue(*name)
+                elif int(named) != number:
+                    self._numbers.pop(name, None)
 
     async def queue_of(self, namespace: str, job_id: str) -> str:
         """Return the queue that a job of this id stands in, if there is one.
@@ -170,7 +265,7 @@ class Registry:
         Raises:
             QueueNotFoundError: Nobody has used it.
         """
-        if (namespace, queue) not in self._numbers and not await self._link.call("HEXISTS", keys.queues(namespace), queue):
+        if not await self._link.call("HEXISTS", keys.queues(namespace), queue):
             raise QueueNotFoundError(queue)
 
     async def add_types(self, namespace: str, types: Iterable[str]) -> None:
@@ -234,7 +329,7 @@ class Registry:
         key = keys.page_secret(namespace)
         secret: bytes | None = await self._link.call("GET", key)
         if secret is None:
-            _, secret = await self._make_secret(self._link, [key], [secrets.token_bytes(32)])
+            _, secret = await self._make_once(self._link, [key], [secrets.token_bytes(32)])
         assert secret is not None  # noqa: S101 - the script returns one
         return secret
 

@@ -122,7 +122,7 @@ class Schedules:
             TooManyQueuesError: As for a job.
         """
         queue = schedule.job.queue
-        await self._registry.queue_number(namespace, queue)
+        await self._registry.name_queue(namespace, queue)
         times = await self._times_of(schedule)
         args = [schedule.name, LIMIT, *times, *schedule_record.to_fields(schedule)]
         (word,) = await self._create(self._link, [keys.settings(namespace, queue)], args)

@@ -11,6 +11,7 @@ from gopher.store.audit import Audit
 from gopher.store.breakers import Breakers
 from gopher.store.bulk import BulkOperations
 from gopher.store.changes import Changes
+from gopher.store.declarations import Declarations
 from gopher.store.endings import Endings
 from gopher.store.events import Control, Events
 from gopher.store.families import Families
@@ -43,6 +44,7 @@ class Store:
         self.run = self.link.run
         """Connects and keeps the connection until cancelled; see `Link.run`."""
         self.registry = Registry(self.link)
+        self.declarations = Declarations(self.link, self.registry)
         self.lifecycle = Lifecycle(self.link, self.registry)
         self.assignments = Assignments(self.link)
         self.outbox = Outbox(self.link, self.registry)

@@ -20,6 +20,8 @@ BATCH: Final = 100
 """Jobs a script call at most. Measured: 100 keep a call near 1 ms, 10,000 block Redis for 58 ms."""
 BATCH_BYTES: Final = 1 << 20
 REQUEST_TTL_MS: Final = 24 * 3600 * 1000
+UNNAMED: Final = b"UNNAMED"
+"""The answer of a script that stores jobs to ids whose number is not that of the queue; nothing was stored."""
 _read_rare = attrgetter("run_ms", "delay_ms", "deadline_ms", "unique_key", "request_id")
 _ALL_UNSET: Final = (None,) * 5
 _STATES: Final = {state.value.encode(): state for state in JobState}

@@ -149,8 +149,12 @@ class Farm:
     def events(self, event: str, ids: Iterable[str]) -> list[Event]:
         """Return what the handlers of some jobs have told so far."""
         wanted = set(ids)
+        return [line for line in self.all_events(event) if line.job in wanted]
+
+    def all_events(self, event: str) -> list[Event]:
+        """Return what the handlers of all jobs have told so far."""
         lines = [msgspec.convert(json.loads(line), Event) for line in self._sink.read_text().splitlines()]
-        return [line for line in lines if line.event == event and line.job in wanted]
+        return [line for line in lines if line.event == event]
 
     async def started(self, ids: list[str], count: int | None = None) -> list[Event]:
         """Wait until so many attempts (None: one a job) have begun, and return them."""

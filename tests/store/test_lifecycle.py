@@ -11,6 +11,7 @@ from gopher.errors import (
     UniqueKeyHeldError,
 )
 from gopher.job import JobState, Move, NewJob, Outcome, Priority
+from gopher.store.ids import number_text
 from gopher.store.lifecycle import Settlement
 from gopher.store.submission import BATCH, SubmitReceipt
 from tests.store.rig import DELAY_MS, LEASE_MS, Rig
@@ -102,14 +103,16 @@ async def test_submit_remembers_a_request_longer_than_the_job(rig: Rig) -> None:
 
 async def test_submit_script_repeated_with_the_same_ids_changes_nothing(rig: Rig) -> None:
     """The very same script call made twice is the same as once: jobs without a request id are known by their id."""
-    script, args = rig.store.lifecycle._submit, _submission(UNKNOWN_ID)
+    number = await rig.store.registry.queue_number(rig.namespace, rig.queue)
+    job_id = UNKNOWN_ID[:-4] + number_text(number)
+    script, args = rig.store.lifecycle._submit, _submission(job_id)
     first = await script(rig.store.link, [rig.settings], args)
     before = await rig.dump()
 
     second = await script(rig.store.link, [rig.settings], args)
 
     assert first == [b"enqueued"]
-    assert second == [[b"DUPLICATE", UNKNOWN_ID.encode(), b"enqueued"]]
+    assert second == [[b"DUPLICATE", job_id.encode(), b"enqueued"]]
     assert await rig.dump() == before
 
 

@@ -220,7 +220,7 @@ async def test_delete_leaves_nothing_of_a_job(rig: Rig, state: JobState) -> None
 
     with pytest.raises(JobNotFoundError):
         await rig.get(job_id)
-    assert {name.partition(":")[0] for name in await rig.dump()} <= {"counters", "claim"}
+    assert {name.partition(":")[0] for name in await rig.dump()} <= {"settings", "counters", "claim"}
 
 
 async def test_delete_of_a_processing_job_is_refused(rig: Rig) -> None:

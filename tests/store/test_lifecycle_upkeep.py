@@ -273,7 +273,7 @@ async def test_reap_removes_a_final_job_when_its_retention_ends(
     assert (kept, reaping.removed) == (state, 1)
     with pytest.raises(JobNotFoundError):
         await rig.get(job_id)
-    assert {name.partition(":")[0] for name in await rig.dump()} <= {"counters", "claim"}
+    assert {name.partition(":")[0] for name in await rig.dump()} <= {"settings", "counters", "claim"}
 
 
 async def test_reap_never_removes_a_job_that_is_not_final(rig: Rig) -> None:

@@ -8,8 +8,8 @@
 -- ARGV[5] how many children are taken over from an earlier attempt
 -- ARGV[6..] of each child: place, `token.nursery.number`; record, `id policy fingerprint`; then the places that those taken over had;
 --   then the jobs to store, as submit.lua takes them
--- Returns: {OK, where they stand, ms, an answer a job as submit.lua gives it...}, {STALE_LEASE}, {NOT_FOUND} or, of a client's nursery
---   some of whose children another stream has started under other ids, {TAKEN, place, id, ...}
+-- Returns: {OK, where they stand, ms, an answer a job as submit.lua gives it...}, {STALE_LEASE}, {NOT_FOUND}, {UNNAMED} as submit.lua
+--   has it or, of a client's nursery some of whose children another stream has started under other ids, {TAKEN, place, id, ...}
 -- Moves: of children: none -> scheduled | enqueued
 -- include: lib/now.lua
 -- include: lib/queue.lua
@@ -60,8 +60,12 @@ local function place_in_line()
   return math.max(place, tonumber(job[4] or job[5] or job[6] or now) - MOST_BEFORE_MS)
 end
 
-line = line == '' and place_in_line() or tonumber(line)
 local first_left = 6 + 2 * count
+local first_job = ARGV[first_left + adopted]
+if first_job and not is_named(first_job) then
+  return {'UNNAMED'}
+end
+line = line == '' and place_in_line() or tonumber(line)
 -- The family comes first: cut short, it names a child that is not there, which harms nobody; the other way round one would be lost.
 if job[1] and not job[3] then
   redis.call('hset', job_key(id), 'family', '1')

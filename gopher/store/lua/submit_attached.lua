@@ -7,7 +7,7 @@
 -- ARGV[4] id of the call
 -- ARGV[5..] the job, as submit.lua takes one that has all its parts
 -- Returns: {OK, id, state, 1 when it was there before}; {DETACHED, id} when the one that was there before is tied to no client;
---   else as submit.lua refuses
+--   {UNNAMED} as submit.lua has it; else as that refuses
 -- Moves: none -> scheduled | enqueued
 -- include: lib/now.lua
 -- include: lib/queue.lua
@@ -19,6 +19,9 @@ local now = now_ms()
 local own_id = words[1]
 local FINAL = {completed = true, failed = true, cancelled = true}
 
+if not is_named(own_id) then
+  return {'UNNAMED'}
+end
 if left_ms then
   local bound = now + left_ms
   local own = tonumber(words[1 + DEADLINE_MS])

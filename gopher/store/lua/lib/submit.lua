@@ -5,6 +5,14 @@
 local PRIORITY, IS_FULL, RUN_MS, DELAY_MS, DEADLINE_MS, UNIQUE_KEY, REQUEST_ID, FINGERPRINT = 1, 2, 3, 4, 5, 6, 7, 8
 local PLAIN_LENGTH, FULL_LENGTH = 3, 9
 
+-- Whether the queue is known by the number that an id carries. Not so in a Redis that has lost it, or once it was freed: then a job
+-- would be stored that its id does not find, and the caller is to name the queue again.
+local function is_named(id)
+  local known = redis.call('hmget', settings_key, 'number', 'watched_until')
+  watched_ms = known[2]
+  return known[1] == string.sub(id, -4)
+end
+
 -- Stores the jobs whose words begin at a place; returns an answer a job, and whether any was enqueued at once. They stand in their
 -- lines where a moment puts them, now unless another is said.
 local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
