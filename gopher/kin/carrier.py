@@ -5,13 +5,10 @@ One service a worker, for all its nurseries: children leave in batches, as outco
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import structlog
 import trio
 
 from gopher.errors import (
@@ -19,12 +16,12 @@ from gopher.errors import (
     JobAlreadyFinalError,
     JobNotFoundError,
     ScriptReplyError,
-    StoreError,
     StoreFullError,
+    StoreUnavailableError,
     UnknownTypeError,
 )
 from gopher.job import JobState
-from gopher.retry import RetryPolicy
+from gopher.kin.turns import Turns
 from gopher.store.families import Member, Start
 from gopher.store.submission import BATCH, BATCH_BYTES, SubmitReceipt
 
@@ -34,11 +31,6 @@ if TYPE_CHECKING:
     from gopher.job import Job
     from gopher.kin.kin import Kin, Sibling
     from gopher.store.store import Store
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-_RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
-"""Chosen: children are stored within 2 s of Redis being back."""
 
 
 class Carrier:
@@ -55,10 +47,9 @@ class Carrier:
         self._families = store.families
         self._endings = store.endings
         self._kins: set[Kin] = set()
-        self._sending: deque[Kin] = deque()
-        self._cancelling: deque[tuple[Kin, Sibling]] = deque()
-        self._has_work = trio.Event()
-        self._is_stale = False
+        self._sending = Turns(self._send)
+        self._cancelling = Turns(self._cancel, at_once=BATCH)
+        self._looking = Turns(self._look_again)
         self._has_ended = False
         store.link.on_reconnect.append(self._note_reconnect)
 
@@ -81,14 +72,11 @@ class Carrier:
 
     def send_soon(self, kin: Kin) -> None:
         """Store what a kin has not sent."""
-        if len(kin.unsent) == 1:
-            self._sending.append(kin)
-            self._has_work.set()
+        self._sending.put(kin)
 
     def cancel_soon(self, kin: Kin, child: Sibling) -> None:
         """Cancel a child that is stored."""
-        self._cancelling.append((kin, child))
-        self._has_work.set()
+        self._cancelling.put((kin, child))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then no kin waits for anything any more."""
@@ -101,44 +89,12 @@ class Carrier:
                 kin.cut_off()
 
     async def _serve(self) -> None:
-        failures = 0
-        # While the worker works.
+        # While the worker works. Apart, so that no cancel waits for a child that cannot be stored.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._endings.run)
-            while True:
-                await self._has_work.wait()
-                self._has_work = trio.Event()
-                try:
-                    while self._sending or self._cancelling or self._is_stale:
-                        await self.tick()
-                    failures = 0
-                except StoreError as error:
-                    failures += 1
-                    self._has_work.set()
-                    _log.warning("nursery.delayed", error=str(error))
-                    await trio.sleep(_RETRY.delay_seconds(failures, random.random))
-
-    async def tick(self) -> None:
-        """Look again at what may have been missed, store some children, and cancel some.
-
-        Raises:
-            StoreError: What was not done stays to be done.
-        """
-        if self._is_stale:
-            self._is_stale = False
-            try:
-                await self._reread()
-            except StoreError:
-                self._is_stale = True
-                raise
-        if self._sending:
-            kin = self._sending[0]
-            await self._send(kin)
-            self._sending.popleft()  # only now: after a failure it is the first again
-            if kin.unsent:
-                self._sending.append(kin)
-        if self._cancelling:
-            await self._cancel([self._cancelling[place] for place in range(min(BATCH, len(self._cancelling)))])
+            nursery.start_soon(self._cancelling.run)
+            nursery.start_soon(self._sending.run)
+            nursery.start_soon(self._looking.run)
 
     async def _send(self, kin: Kin) -> None:
         """Store the next children of a kin; what fails half-way is done again, under the same ids."""
@@ -157,6 +113,8 @@ class Carrier:
                     self.cancel_soon(kin, child)
             _give_up(kin, [child for child in ready if child.job.queue == kin.parent.queue])
         kin.note_sent(len(batch))
+        if kin.unsent:
+            self._sending.put(kin)
 
     async def _is_ready(self, kin: Kin, child: Sibling) -> bool:
         """Give a child its id and listen for its end; one that cannot be is refused."""
@@ -170,7 +128,7 @@ class Carrier:
                     await self._families.reserve(kin.parent.namespace, job.queue) if child.before is None else child.before.id
                 )
             await self._endings.listen(kin.parent.namespace, job.queue)
-        except StoreError:
+        except StoreUnavailableError:
             raise
         except GopherError as error:
             kin.refuse(child, error)
@@ -220,8 +178,12 @@ class Carrier:
         parent = kin.parent
         for queue, group in groupby(children, lambda each: each.job.queue):
             batch = list(group)
-            submitted = await self._families.submit(parent.namespace, queue, [(each.id or "", each.job) for each in batch])
-            answers.update(zip(batch, submitted, strict=True))
+            try:
+                submitted = await self._families.submit(parent.namespace, queue, [(each.id or "", each.job) for each in batch])
+            except (StoreFullError, ScriptReplyError) as error:
+                answers.update(dict.fromkeys(batch, error))
+            else:
+                answers.update(zip(batch, submitted, strict=True))
         if children:
             kept = await self._families.keeps(parent.namespace, parent.queue, parent.id, [kin.place(each) for each in children])
             for child, is_kept in zip(children, kept, strict=True):
@@ -258,35 +220,16 @@ class Carrier:
                     self._forget(kin, child)
                     kin.end(child, state)
 
-    async def _reread(self) -> None:
-        for kin in list(self._kins):
+    async def _look_again(self, kin: Kin) -> None:
+        if kin in self._kins:
             await self._look_at(kin, [child for child in kin.children if child.is_stored and child.state is None])
 
     def _note_reconnect(self) -> None:
-        if self._kins:
-            self._is_stale = True
-            self._has_work.set()
+        for kin in self._kins:
+            self._looking.put(kin)
 
-    async def _cancel(self, batch: list[tuple[Kin, Sibling]]) -> None:
-        failures: list[StoreError] = []
-
-        async def cancel(kin: Kin, child: Sibling) -> None:
-            try:
-                await self._cancel_one(kin, child)
-            except StoreError as error:
-                failures.append(error)
-                self._cancelling.append((kin, child))
-
-        # While the cancels are under way.
-        async with trio.open_nursery() as nursery:
-            for kin, child in batch:
-                nursery.start_soon(cancel, kin, child)
-        for _ in batch:
-            self._cancelling.popleft()
-        if failures:
-            raise failures[0]
-
-    async def _cancel_one(self, kin: Kin, child: Sibling) -> None:
+    async def _cancel(self, stored: tuple[Kin, Sibling]) -> None:
+        kin, child = stored
         if child.state is not None or child.id is None:
             return
         parent = kin.parent

@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from gopher.breaker import BreakerState
-from gopher.errors import StoreError
+from gopher.errors import ScriptReplyError, StoreError
 from gopher.job import Move, Outcome
 from gopher.retry import RetryPolicy
 from gopher.store.breakers import BreakerEnding
@@ -244,9 +244,12 @@ class Guards:
 
     async def _report(self, guard: Guard) -> None:
         batch = guard.ended[:BATCH]
-        view = await self._tell(guard, [each.ending for each in batch])
+        try:
+            self._see(guard, await self._tell(guard, [each.ending for each in batch]))
+        except ScriptReplyError as error:
+            # A damaged breaker keeps no outcome from being written, nor another breaker from its reports.
+            _log.error("breaker.report_refused", breaker=guard.name, error=str(error))
         del guard.ended[: len(batch)]
-        self._see(guard, view)
         for each in batch:
             if each.attempt is not None and each.settlement is not None and each.outcomes is not None:
                 each.outcomes.put_nowait(each.attempt, each.settlement)
@@ -259,6 +262,8 @@ class Guards:
                 return await self._breakers.report(
                     self._namespace, guard.name, worker=self._worker, report_id=report_id, endings=endings
                 )
+            except ScriptReplyError:
+                raise
             except StoreError as error:
                 failures += 1
                 _log.warning("breaker.report_delayed", breaker=guard.name, error=str(error))

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from gopher.breaker import Breaker
-from gopher.errors import StoreError
+from gopher.errors import ScriptReplyError, StoreError
 from gopher.retry import RetryPolicy
 from gopher.runtime.breaker import PERMIT_SECONDS, Guard, Guards
 from gopher.runtime.bulkhead import Bulkheads
@@ -88,14 +88,21 @@ class Gates:
                     await self._guards.reread()
                 names = names or await self._guards.wait_news()
                 for queue in self._queues:
-                    await self._store.limits.ask_again(self._namespace, queue, names)
-                    self._on_room(queue)
+                    await self._ask_again(queue, names)
                 names, failures = [], 0
             except StoreError as error:
                 failures += 1
                 self._is_stale = True
                 _log.warning("breaker.reread_delayed", error=str(error))
                 await trio.sleep(_RETRY.delay_seconds(failures, random.random))
+
+    async def _ask_again(self, queue: str, names: Sequence[str]) -> None:
+        try:
+            await self._store.limits.ask_again(self._namespace, queue, names)
+        except ScriptReplyError as error:
+            # A damaged queue keeps no other from its jobs.
+            _log.error("breaker.ask_refused", queue=queue, error=str(error))
+        self._on_room(queue)
 
     def bounds(self) -> list[Bound]:
         """Return what the next claim may take."""

@@ -36,6 +36,7 @@ class Ways(Families):
         starts: How many children each call had.
         gate: Waited for before children of other queues are submitted.
         lose_submit: So many of the next submits are carried out, and their replies lost.
+        cut_off: The queue that cannot be reached; empty for none.
     """
 
     def __init__(self, store: Store) -> None:
@@ -44,6 +45,7 @@ class Ways(Families):
         self.gate = trio.Event()
         self.gate.set()
         self.lose_submit = 0
+        self.cut_off = ""
 
     async def start(
         self, namespace: str, queue: str, parent_id: str, token: int, starts: Sequence[Start], line_ms: str
@@ -53,6 +55,8 @@ class Ways(Families):
 
     async def submit(self, namespace: str, queue: str, jobs: Sequence[tuple[str, NewJob]]) -> list[SubmitReceipt | GopherError]:
         await self.gate.wait()
+        if queue == self.cut_off:
+            raise StoreUnavailableError("the connection was lost", outcome_unknown=True)
         answers = await super().submit(namespace, queue, jobs)
         if self.lose_submit:
             self.lose_submit -= 1
@@ -270,6 +274,56 @@ async def test_children_that_redis_cannot_take_are_refused_and_others_served(
     assert (bad.state, good.state, good.is_stored) == (JobState.FAILED, None, True)
     await finish(carrier, other)
     carrier.let_go(kin)
+
+
+async def test_nursery_whose_children_cannot_be_stored_holds_up_no_other(
+    carrier: Carrier, store: Store, ways: Ways, namespace: str
+) -> None:
+    """While its call fails time and again, another nursery's children are stored, and cancelled; its own follow when it may."""
+    ways.cut_off = "other"
+    delayed, free = await open_kin(carrier, store, namespace), await open_kin(carrier, store, namespace)
+    waiting = add(delayed, queue="other", delay_ms=1000)
+    await until(lambda: len(ways.starts) > 1)
+
+    child = add(free, delay_ms=1000)
+    await all_stored(free)
+    free.cancel()
+    await ended(free)
+    is_stored_before = waiting.is_stored
+    ways.cut_off = ""
+    await all_stored(delayed)
+
+    assert (child.state, is_stored_before, waiting.error) == (JobState.CANCELLED, False, None)
+    await finish(carrier, free)
+    await finish(carrier, delayed)
+
+
+@pytest.mark.leaves_keys
+async def test_child_whose_queue_cannot_be_made_is_refused_and_no_other(carrier: Carrier, store: Store, namespace: str) -> None:
+    """Its error says why; the children beside it and behind it are stored."""
+    kin = await open_kin(carrier, store, namespace, policy="collect")
+    await store.link.call("SET", keys.queues(namespace), "damaged")
+
+    before, refused, after = add(kin, delay_ms=1000), add(kin, queue="new", delay_ms=1000), add(kin, delay_ms=1000)
+    await all_stored(kin)
+
+    assert isinstance(refused.error, ScriptReplyError)
+    assert [child.is_stored for child in (before, refused, after)] == [True, False, True]
+    await finish(carrier, kin)
+
+
+@pytest.mark.leaves_keys
+async def test_queue_that_cannot_take_children_refuses_its_own_alone(carrier: Carrier, store: Store, namespace: str) -> None:
+    """Of three queues in one call the damaged one's child is refused; the others are stored."""
+    kin = await open_kin(carrier, store, namespace, policy="collect")
+    await store.link.call("SET", f"{keys.queue(namespace, 'damaged')}scheduled", "damaged")
+
+    children = [add(kin, queue=queue, delay_ms=1000) for queue in ("before", "damaged", "behind")]
+    await all_stored(kin)
+
+    assert [child.is_stored for child in children] == [True, False, True]
+    assert isinstance(children[1].error, ScriptReplyError)
+    await finish(carrier, kin)
 
 
 async def test_full_redis_refuses_children(carrier: Carrier, store: Store, ways: Ways, namespace: str) -> None:

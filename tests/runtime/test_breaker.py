@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import pytest
 
 from gopher.breaker import Breaker, BreakerState
-from gopher.runtime.breaker import Guard
+from gopher.job import Failure, Outcome
+from gopher.runtime.breaker import Guard, Guards
+from gopher.runtime.scopes import Scopes
+from gopher.store import keys, settlements
 from gopher.store.breakers import BreakerView
 from gopher.store.lifecycle import Bound
+from tests.runtime.rig import Handed, attempt_of, claimed_job
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    import trio
+
+    from gopher.store.store import Store
 
 OPEN: Final = BreakerView(BreakerState.OPEN, 10.0, 1_800_000_010_000, is_free=False)
 HALF_OPEN: Final = BreakerView(BreakerState.HALF_OPEN, None, 0, is_free=False)
@@ -48,3 +60,24 @@ def test_guard_that_is_open_bounds_claims_until_its_moment() -> None:
 
     assert bound.ask_again_ms > OPEN.open_until_ms
     assert bound._replace(ask_again_ms=0) == Bound("email", "breaker:smtp", room=0, ask_again_ms=0)
+
+
+@pytest.mark.leaves_keys
+async def test_damaged_breaker_keeps_no_outcome_back(store: Store, namespace: str, nursery: trio.Nursery) -> None:
+    """A failure that it cannot count is settled all the same, and so are those that another breaker guards."""
+    names = ("damaged", "whole")
+    guards = [Guard(name, Breaker(name=name), [name], permit_seconds=60) for name in names]
+    watched = Guards(store.breakers, guards, namespace=namespace, worker="w")
+    await watched.start()
+    handed = Handed(Scopes())
+    await store.link.call("SET", keys.breaker(namespace, "damaged"), "damaged")
+
+    for name in names:
+        attempt = attempt_of(claimed_job(name))
+        failure = settlements.bury(attempt.job, Outcome.RAISED, Failure(reason="HANDLER_RAISED", message="no"))
+        watched.take(attempt, handed).put_nowait(attempt, failure)
+    nursery.start_soon(watched.wait_news)
+    await until(lambda: len(handed.settlements) == 2)
+
+    assert [settlement.outcome for settlement in handed.settlements] == [Outcome.RAISED] * 2
+    nursery.cancel_scope.cancel()
