@@ -169,6 +169,7 @@ class Attempt:
         started_ms: Redis time of the claim, ms since the epoch.
         finished_ms: Redis time of the settling, ms since the epoch.
         failure: None when it succeeded.
+        traceback: Of what the handler raised, from its own frames on; None where nothing was raised or it is not kept.
     """
 
     number: int
@@ -177,6 +178,7 @@ class Attempt:
     started_ms: int
     finished_ms: int
     failure: Failure | None = None
+    traceback: str | None = None
 
 
 class NewJob(msgspec.Struct, frozen=True, kw_only=True):

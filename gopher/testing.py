@@ -180,6 +180,7 @@ async def open_runtime(registry: Registry | str, *, slots: int = 10, queue: str 
         grace_seconds=1.0,
         max_attempts=4,
         max_result_bytes=65_536,
+        keep_tracebacks=True,
         version="test",
     )
     failure: Exception | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parents[2]  # the working directory of gopher dev, from which it imports the app
 READY_SECONDS: Final = 30.0  # it takes one or two; the rest is for a machine under load
 STOP_SECONDS: Final = 8.0  # with no job running it is gone in less than one
-READY_LINE: Final = re.compile(rb"^ready grpc=(\S+) http=(\S+)\n", re.MULTILINE)
+READY_LINE: Final = re.compile(rb"^ready grpc=(\S+) http=(\S+)(?: .*)?\n", re.MULTILINE)
 LONGEST_LINE_BYTES: Final = 1_024  # what is kept of the output while the ready line is looked for
 
 FOREIGN_SETTINGS: Final = ("GOPHER_", "LOG_", "REDIS_", "SERVER_", "SMTP_", "WORKER_")

@@ -46,7 +46,7 @@ async def _serve(settings: Settings) -> None:
             addresses = await serving.start(server.run)
             try:
                 if settings.worker.app:
-                    await processes_for(settings, url, on_ready=lambda: output.line(f"ready {addresses}")).run()
+                    await processes_for(settings, url, on_ready=lambda served: output.line(f"ready {addresses} {served}")).run()
                 else:
                     await _until_told(addresses)
             finally:

@@ -160,6 +160,7 @@ def list_failed(
     job_type: Annotated[str | None, Parameter(["--type", "-t"])] = None,
     queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
     limit: int = 100,
+    verbose: Annotated[bool, Parameter(["--verbose", "-v"], negative=())] = False,
     target: Target = DEFAULT_TARGET,
 ) -> None:
     """List the dead letters, oldest first.
@@ -168,8 +169,9 @@ def list_failed(
         job_type: Only of this type.
         queue: Only in this queue.
         limit: At most so many; 0: all there are.
+        verbose: Show of each the whole message and the traceback of its last attempt.
         target: Which server, and how to answer.
     """
     with target.connect() as client:
         jobs = client.list_failed(type=job_type, queue=queue, limit=limit or None)
-    report.tell_failed(jobs, as_json=target.json)
+    report.tell_failed(jobs, verbose=verbose, as_json=target.json)

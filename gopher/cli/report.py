@@ -12,14 +12,14 @@ from gopher.errors import JobCancelledError, JobFailedError
 from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
 from gopher.job import JobState
 from gopher.wire.events import details_object
-from gopher.wire.shape import job_object, moment
+from gopher.wire.shape import failure_object, job_object, moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gopher.client import JobEvent
     from gopher.event import EventDetail
-    from gopher.job import Job, JsonValue
+    from gopher.job import Attempt, Failure, Job, JsonValue
 
 NOTHING: Final = "-"
 
@@ -30,8 +30,27 @@ def tell_job(job: Job, *, as_json: bool) -> None:
         output.json_line(job_object(job))
         return
     for name, value in job_object(job).items():
-        if value not in (None, [], {}, "") and name not in {"job_id", "status"}:
+        if value not in (None, [], {}, "") and name not in {"job_id", "status", "attempts"}:
             output.line(f"{name:24}{output.one_line(_text(value))}")
+    for attempt in job.attempts:
+        _tell_attempt(attempt)
+
+
+def _tell_attempt(attempt: Attempt) -> None:
+    said = [f"attempt {attempt.number}", attempt.outcome, moment(attempt.finished_ms) or NOTHING, attempt.worker]
+    said += [_failure_words(attempt.failure)] if attempt.failure else []
+    output.line(output.one_line("  ".join(said)))
+    tell_traceback(attempt)
+
+
+def tell_traceback(attempt: Attempt) -> None:
+    """Tell the traceback that was kept with an attempt, if any, a line below the other."""
+    for each in (attempt.traceback or "").splitlines():
+        output.line("    " + output.one_line(each))
+
+
+def _failure_words(failure: Failure) -> str:
+    return f"{failure.reason}: {failure.message}"
 
 
 def tell_jobs(jobs: Iterable[Job], *, as_json: bool) -> None:
@@ -49,10 +68,14 @@ def tell_jobs(jobs: Iterable[Job], *, as_json: bool) -> None:
     )
 
 
-def tell_failed(jobs: Iterable[Job], *, as_json: bool) -> None:
-    """Tell of dead letters, with why each failed."""
+def tell_failed(jobs: Iterable[Job], *, verbose: bool, as_json: bool) -> None:
+    """Tell of dead letters, with why each failed; if verbose, all of each, with the traceback of its last attempt."""
     if as_json:
         tell_jobs(jobs, as_json=True)
+        return
+    if verbose:
+        for job in jobs:
+            _tell_dead_letter(job)
         return
     output.table(
         ("ID", "TYPE", "QUEUE", "ATTEMPT", "FAILED", "REASON", "MESSAGE"),
@@ -71,6 +94,15 @@ def tell_failed(jobs: Iterable[Job], *, as_json: bool) -> None:
     )
 
 
+def _tell_dead_letter(job: Job) -> None:
+    head = [job.id, job.type, job.queue, f"attempt {job.attempt}", short_moment(job.finished_ms)]
+    output.line(output.one_line("  ".join(head)))
+    if job.failure is not None:
+        output.line("    " + output.one_line(_failure_words(job.failure)))
+    for attempt in job.attempts[-1:]:
+        tell_traceback(attempt)
+
+
 def tell_event(event: JobEvent, *, as_json: bool) -> None:
     """Tell of a change: a JSON object, or a line."""
     if as_json:
@@ -84,6 +116,7 @@ def tell_event(event: JobEvent, *, as_json: bool) -> None:
     parts += [f"{event.progress:.0%}"] if event.progress else []
     parts += [event.progress_message] if event.progress_message else []
     parts += ["cancel requested"] if event.cancel_requested and not event.state.is_final else []
+    parts += [_failure_words(event.failure)] if event.failure else []
     parts += _detail_words(event.detail)
     output.line(output.one_line("  ".join(parts)))
 
@@ -119,6 +152,7 @@ def _event_object(event: JobEvent) -> dict[str, JsonValue]:
         "progress": event.progress,
         "progress_message": event.progress_message,
         "job": None if event.job is None else job_object(event.job),
+        "failure": failure_object(event.failure),
         **details_object(event.detail),
     }
 

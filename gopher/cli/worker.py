@@ -48,7 +48,7 @@ def run(settings: Settings) -> None:
     """
     if _process_count(settings) > 1:
         log.start(settings.telemetry.log_level, settings.telemetry.log_format)
-        processes = processes_for(settings, settings.store.url, on_ready=lambda: output.line("ready"))
+        processes = processes_for(settings, settings.store.url, on_ready=lambda served: output.line(f"ready {served}"))
         trio.run(processes.run)
         return
     with starting.telemetry(settings.telemetry, "gopher-worker"):
@@ -80,9 +80,14 @@ async def _work(settings: Settings, registry: Registry) -> int:
         async with trio.open_nursery() as working:
             await working.start(supervisor.run)
             if not supervisor.is_draining:
-                output.line("ready")
+                output.line(f"ready {_served(registry, settings)}")
         nursery.cancel_scope.cancel()
     return exit_code()
+
+
+def _served(registry: Registry, settings: Settings) -> str:
+    """Return what the line `ready` says of a worker."""
+    return f"types={','.join(registry.types)} queues={','.join(sorted(settings.worker.queues))}"
 
 
 def _process_count(settings: Settings) -> int:
@@ -110,17 +115,18 @@ def _plan(settings: Settings) -> WorkerPlan:
         grace_seconds=worker.grace_seconds,
         max_attempts=worker.max_retries + 1,
         max_result_bytes=worker.max_result_bytes,
+        keep_tracebacks=worker.tracebacks,
         version=version("gopher-jobs"),
     )
 
 
-def processes_for(settings: Settings, url: str, *, on_ready: Callable[[], None]) -> Processes:
+def processes_for(settings: Settings, url: str, *, on_ready: Callable[[str], None]) -> Processes:
     """Return the processes that together are the worker of these settings.
 
     Args:
         settings: Theirs; those that no flag should show go by the environment.
         url: Of Redis. It may hold a password, which a command line would show to everybody on the machine.
-        on_ready: Called once all of them claim jobs.
+        on_ready: Called once all of them claim jobs, with the types and queues that they serve.
     """
     count = _process_count(settings)
     _log.info("worker.spawning", processes=count, usable_cpus=usable_cpus(), concurrency=settings.worker.concurrency)

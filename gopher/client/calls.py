@@ -297,6 +297,7 @@ def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
         detail=detail_of(event),
         queue=event.queue,
         type=event.type,
+        failure=status.failure_from_status(event.failure) if event.HasField("failure") else None,
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from gopher.breaker import BreakerState, Forced
     from gopher.event import EventDetail
-    from gopher.job import Job, JobState
+    from gopher.job import Failure, Job, JobState
     from gopher.limits import Limits, PriorityRatio
 
 
@@ -35,6 +35,7 @@ class JobEvent:
         detail: What comes with its kind: a LogLine, OutputChunk, ChildChange, Notice or Truncation; None for the others.
         queue: Of the job; of `watch_jobs` alone.
         type: Likewise; empty where the job was gone before anybody looked.
+        failure: Why the attempt failed, of a state event that says retrying or failed, as long as the job keeps that attempt.
     """
 
     job_id: str
@@ -51,6 +52,7 @@ class JobEvent:
     detail: EventDetail | None
     queue: str = ""
     type: str = ""
+    failure: Failure | None = None
 
     @property
     def is_final(self) -> bool:

@@ -230,6 +230,12 @@ class WorkerConfig(Section):
     max_result_bytes: Size = setting(
         64 * 1024, "--max-result-bytes", "GOPHER_MAX_RESULT_BYTES", "Largest result of a job, bytes."
     )
+    tracebacks: bool = setting(
+        True,
+        "--tracebacks",
+        "GOPHER_TRACEBACKS",
+        "Keep the traceback of a failed attempt with its job, where clients can read it; --no-tracebacks keeps it in the log only.",
+    )
 
     @property
     def slots(self) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from gopher.wire import convert
 from gopher.wire.bulk import operation_from_message, operation_object
 from gopher.wire.events import KIND_OF, detail_of, details_object
 from gopher.wire.limits import ratio_from_message
-from gopher.wire.shape import job_object, moment
+from gopher.wire.shape import failure_object, job_object, moment
+from gopher.wire.status import failure_from_status
 from gopher.wire.task_tree import TaskTree  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class JobAttempt(Struct, frozen=True, kw_only=True):
     start_time: str | None
     end_time: str | None
     failure: JobFailure | None
+    traceback: str | None
 
 
 class JobView(Struct, frozen=True, kw_only=True):
@@ -204,7 +206,8 @@ class TruncationView(Struct, frozen=True):
 class JobChange(Struct, frozen=True, kw_only=True):
     """One event of a job; `job` is the whole job in the first and in the last, null in between.
 
-    `sequence` is its place in the job's history, 0 where it is no part of it; one of the last five tells what comes with its kind.
+    `sequence` is its place in the job's history, 0 where it is no part of it; `failure` is why the attempt failed, of a change to
+    retrying or failed; one of the last five tells what comes with its kind.
     """
 
     kind: EventKind
@@ -218,6 +221,7 @@ class JobChange(Struct, frozen=True, kw_only=True):
     progress: float
     progress_message: str
     job: JobView | None
+    failure: JobFailure | None
     log: LogView | None
     output: OutputView | None
     child: ChildView | None
@@ -342,6 +346,7 @@ def job_change(event: job_event_pb2.JobEvent) -> JobChange:
         "progress": event.progress,
         "progress_message": event.progress_message,
         "job": job_view(event.job) if event.HasField("job") else None,
+        "failure": failure_object(failure_from_status(event.failure)) if event.HasField("failure") else None,
     }
     return msgspec.convert(shape | details | raw, JobChange)
 

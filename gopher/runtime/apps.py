@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
 
 from gopher.errors import StartError
 from gopher.handlers import Registry
+from gopher.runtime.own_code import innermost_own, is_own
 
 EXIT_BAD_APP = 2
 """Restarting will not help."""
+
+
+def _place_of(error: BaseException) -> str:
+    """Return `FILE:LINE: ` of the innermost line of the application that an import has failed at; nothing where none was met."""
+    if isinstance(error, SyntaxError) and error.filename and is_own(error.filename):
+        return f"{error.filename}:{error.lineno}: "
+    calls = traceback.extract_tb(error.__traceback__)
+    place = innermost_own([call.filename for call in calls], None)
+    return "" if place is None else f"{calls[place].filename}:{calls[place].lineno}: "
 
 
 def load_registry(app: str) -> Registry:
@@ -32,7 +43,7 @@ def load_registry(app: str) -> Registry:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the application's import raises ends in one clear line
         raise StartError(
-            f"--app {app!r} cannot be imported: {type(error).__name__}: {error}", exit_code=EXIT_BAD_APP
+            f"--app {app!r} cannot be imported: {_place_of(error)}{type(error).__name__}: {error}", exit_code=EXIT_BAD_APP
         ) from error
     registry = getattr(module, name, None)
     if not isinstance(registry, Registry):

@@ -20,9 +20,9 @@ import trio_asyncio
 
 from gopher.contexts import JobContext
 from gopher.runtime import stacks
-from gopher.runtime.failures import traceback_of
 from gopher.runtime.notices import CLEANUP_CUT, Notice
 from gopher.runtime.scope_tree import open_shields, open_shields_between, tasks_below
+from gopher.runtime.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence

@@ -30,7 +30,7 @@ from gopher.errors import (
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.runtime.apps import load_registry
 from gopher.runtime.children import new_child
-from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.failures import cut, describe, is_retryable, message_of, sole, too_large
 from gopher.runtime.forks import ForkGuard
 from gopher.runtime.process_tree import adopt_orphans, kill_descendants
 from gopher.runtime.subprocesses import (
@@ -44,6 +44,7 @@ from gopher.runtime.subprocesses import (
     Submission,
     encode_line,
 )
+from gopher.runtime.tracebacks import traceback_of
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
@@ -178,9 +179,11 @@ def _raised(error: BaseException, non_retryable: tuple[type[BaseException], ...]
         case Snooze():
             return Raised("Snooze", message_of(error), error.seconds)
         case Retry():
-            return Raised("Retry", message_of(error), error.after)
-        case Discard() | PayloadMismatchError():
-            return Raised(type(error).__name__, message_of(error))
+            return Raised("Retry", message_of(error), error.after, traceback=traceback_of(error))
+        case Discard():
+            return Raised("Discard", message_of(error), traceback=traceback_of(error))
+        case PayloadMismatchError():
+            return Raised("PayloadMismatchError", message_of(error))
         case _:
             failure = describe(error)
             may_follow = is_retryable(error, non_retryable)

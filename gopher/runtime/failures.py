@@ -6,7 +6,6 @@ The error comes from its author's code, and so does its text: neither may be tru
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import TYPE_CHECKING, Final
 
 from gopher.errors import HandlerError, JobFailedError, NurseryTooDeepError, TooManyChildrenError
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MESSAGE_BYTES: Final = 1024
-_TRACEBACK_LINES: Final = 64
 
 _CODE_UNKNOWN: Final = 2  # google/rpc/code.proto
 _CODE_RESOURCE_EXHAUSTED: Final = 8
@@ -140,12 +138,3 @@ def _bounded(metadata: Mapping[str, str]) -> dict[str, str]:
             break
         kept[words[0]] = words[1]
     return kept
-
-
-def traceback_of(error: BaseException) -> str:
-    """Return the traceback of an error as Python shows it, without values: its last 64 entries, each cut as a message is."""
-    try:
-        entries = traceback.format_exception(error)
-    except BaseException:  # noqa: BLE001 - as of its text; and Python shows no group that is nested deep
-        entries = [*traceback.format_tb(error.__traceback__), f"{type(error).__name__}: {message_of(error)}"]
-    return "".join(cut(entry) for entry in entries[-_TRACEBACK_LINES:]).rstrip("\n")

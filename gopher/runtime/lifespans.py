@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from gopher.errors import StartError
-from gopher.runtime.failures import cut, message_of, sole, traceback_of
+from gopher.runtime.failures import cut, message_of, sole
+from gopher.runtime.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

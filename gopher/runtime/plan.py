@@ -20,6 +20,7 @@ class WorkerPlan:
         grace_seconds: How long a drain lets attempts finish.
         max_attempts: Of jobs for which neither submitter nor handler says.
         max_result_bytes: A larger result fails the job.
+        keep_tracebacks: Whether a failed attempt keeps its traceback.
         version: Of Gopher.
     """
 
@@ -33,4 +34,5 @@ class WorkerPlan:
     grace_seconds: float
     max_attempts: int
     max_result_bytes: int
+    keep_tracebacks: bool
     version: str

@@ -40,6 +40,8 @@ _SPARE_SECONDS: Final = 10.0
 """Chosen: how much longer than the grace a child may take to go before it is killed."""
 EXIT_DISMISSED: Final = 83
 """Chosen: the exit status of a child that an operator has drained, so that it is not taken for one that has died."""
+_READY: Final = b"ready types="
+"""How the line of a child begins that says it is ready, as `gopher.cli.worker` prints it; an application may print "ready" too."""
 CHILD_VARIABLE: Final = "GOPHER_CHILD_OF"
 """Tells a worker process that it has a parent, which its exit status is for."""
 _LAST_WORDS_SECONDS: Final = 1.0
@@ -55,7 +57,7 @@ class Processes:
         count: How many.
         grace_seconds: What the children are given to drain.
         is_hopeless: Tells from the exit status of a child that was never ready that a restart cannot help.
-        on_ready: Called once, when every child has said that it is ready.
+        on_ready: Called once, when every child has said that it is ready, with what they say beside it.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Processes:
         count: int,
         grace_seconds: float,
         is_hopeless: Callable[[int], bool],
-        on_ready: Callable[[], None],
+        on_ready: Callable[[str], None],
     ) -> None:
         self._command = leashed([sys.executable, "-m", "gopher.cli.worker", *arguments])
         self._environ = {**environ, CHILD_VARIABLE: str(os.getpid())}
@@ -174,9 +176,9 @@ class Processes:
         async for chunk in output:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                if line == b"ready" and not was_ready.is_set():
+                if line.startswith(_READY) and not was_ready.is_set():
                     was_ready.set()
-                    self._note_ready(number)
+                    self._note_ready(number, line.removeprefix(b"ready ").decode(errors="replace"))
                 else:
                     _pass_on(line + b"\n")
             if was_ready.is_set():
@@ -185,12 +187,12 @@ class Processes:
         _pass_on(rest)
         heard_out.set()
 
-    def _note_ready(self, number: int) -> None:
+    def _note_ready(self, number: int, said: str) -> None:
         self._may_spawn.set()
         was_complete = len(self._ready) == self._count
         self._ready.add(number)
         if len(self._ready) == self._count and not was_complete:
-            self._on_ready()
+            self._on_ready(said)
 
     async def _kill_late(self, child: subprocess.Popen[bytes]) -> None:
         await self._draining.wait()

@@ -9,10 +9,14 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from gopher.runtime.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from gopher.store.lifecycle import Lifecycle
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SHORTEST_SECONDS: Final = 0.001
 """Redis counts in ms: asking again sooner finds the same."""
@@ -29,6 +33,7 @@ class Promoter(Timekeeper):
     """
 
     def __init__(self, lifecycle: Lifecycle, *, namespace: str, queue: str, poll_seconds: float) -> None:
+        self._queue = queue
         super().__init__(queue=queue, act="promote", retry_seconds=poll_seconds)
         self._lifecycle = lifecycle
         self._namespace = namespace
@@ -41,6 +46,8 @@ class Promoter(Timekeeper):
             How long to sleep, in seconds.
         """
         promotion = await self._lifecycle.promote(self._namespace, self._queue)
+        for job_id in promotion.failed_ids:
+            _log.error("job.failed", job_id=job_id, queue=self._queue, reason="EXPIRED")
         longest = self._poll_seconds * random.uniform(0.8, 1.2)
         if promotion.next_seconds is None:
             return longest

@@ -75,4 +75,6 @@ class Reaper:
         self._on_lost(len(reaping.job_ids))
         for job_id in reaping.job_ids:
             _log.warning("attempt.lost", job_id=job_id, queue=self._queue)
+        for job_id in reaping.failed_ids:
+            _log.error("job.failed", job_id=job_id, queue=self._queue, reason="CRASH_LOOP")
         return reaping.leases == BATCH or reaping.removed >= BATCH

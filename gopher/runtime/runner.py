@@ -25,11 +25,12 @@ from gopher.contexts import AttemptCancelled, JobContext
 from gopher.errors import PayloadMismatchError, ResultInvalidError
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Failure, Move, Outcome
-from gopher.runtime.failures import cut, describe, holds, is_retryable, message_of, sole, too_large, traceback_of
+from gopher.runtime.failures import cut, describe, holds, is_retryable, message_of, sole, too_large
 from gopher.runtime.forks import ForkGuard
 from gopher.runtime.nurseries import trio_block
 from gopher.runtime.scope_tree import abandon_nurseries, is_innermost
 from gopher.runtime.scopes import CancelReason
+from gopher.runtime.tracebacks import traceback_of
 from gopher.store import settlements
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
@@ -82,6 +83,7 @@ class Runner:
         nurseries: Opens those of handlers.
         is_draining: Tells handlers whether the worker drains.
         max_attempts: Of jobs for which neither submitter nor handler says.
+        keep_tracebacks: Whether a failed attempt keeps its traceback.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Runner:
         nurseries: Nurseries,
         is_draining: Callable[[], bool],
         max_attempts: int,
+        keep_tracebacks: bool,
     ) -> None:
+        self._keep_tracebacks = keep_tracebacks
         self._max_attempts = max_attempts
         self._registry = registry
         self._executors = executors
@@ -286,26 +290,33 @@ class Runner:
         return self._retry_or_bury(job, spec, Outcome.TIMED_OUT, failure)
 
     def _raised(self, job: ClaimedJob, spec: HandlerSpec, error: BaseException) -> Settlement:
+        if isinstance(error, Snooze):
+            return settlements.snooze(job, error.seconds)
+        if isinstance(error, PayloadMismatchError | ResultInvalidError):
+            # Gopher has raised it, so its traceback holds nothing of the handler; its message may hold a part of the payload.
+            _log.warning("attempt.refused", job_id=job.id, type=job.type, attempt=job.attempt, reason=error.reason)
+            failure = Failure(reason=error.reason, message=cut(error.message), code=_CODE_INVALID_ARGUMENT)
+            return settlements.bury(job, Outcome.RAISED, failure)
+        shown = traceback_of(error)
         match error:
-            case Snooze():
-                return settlements.snooze(job, error.seconds)
             case Discard():
                 failure = Failure(reason="DISCARDED", message=message_of(error), code=_CODE_ABORTED)
-            case PayloadMismatchError() | ResultInvalidError():
-                failure = Failure(reason=error.reason, message=cut(error.message), code=_CODE_INVALID_ARGUMENT)
+                settlement = settlements.bury(job, Outcome.RAISED, failure)
             case Retry():
                 failure = Failure(reason="RETRY_ASKED", message=message_of(error))
-                return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=error.after)
+                settlement = self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=error.after)
             case _:
-                # The only place where the author of a handler finds the traceback.
-                shown = traceback_of(error)
                 _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exception=shown)
-                failure = describe(error)
-                if is_retryable(error, spec.non_retryable):
-                    advised_ms = failure.retry_after_ms
-                    after_seconds = None if advised_ms is None else advised_ms / 1000
-                    return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=after_seconds)
-        return settlements.bury(job, Outcome.RAISED, failure)
+                settlement = self._failed(job, spec, error)
+        return settlement._replace(result=shown.encode()) if self._keep_tracebacks else settlement
+
+    def _failed(self, job: ClaimedJob, spec: HandlerSpec, error: BaseException) -> Settlement:
+        failure = describe(error)
+        if not is_retryable(error, spec.non_retryable):
+            return settlements.bury(job, Outcome.RAISED, failure)
+        advised_ms = failure.retry_after_ms
+        after_seconds = None if advised_ms is None else advised_ms / 1000
+        return self._retry_or_bury(job, spec, Outcome.RAISED, failure, after_seconds=after_seconds)
 
     def _retry_or_bury(
         self, job: ClaimedJob, spec: HandlerSpec, outcome: Outcome, failure: Failure, *, after_seconds: float | None = None

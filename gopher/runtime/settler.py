@@ -18,10 +18,13 @@ import structlog
 import trio
 
 from gopher.errors import ScriptReplyError, StoreError
+from gopher.job import JobState
 from gopher.retry import RetryPolicy
 from gopher.runtime.meter import QueueMeter
+from gopher.store import settlements
 from gopher.store.outbox import parted
 from gopher.store.submission import BATCH, BATCH_BYTES
+from gopher.telemetry import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +118,8 @@ class Settler:
         if any(settlement.children for _, settlement in batch):
             batch = batch[: _room([settlement for _, settlement in batch])]
         words = await self._write([settlement for _, settlement in batch])
+        if JobState.FAILED in words or log.is_debug():
+            self._report(batch, words)
         self._meter.count_attempts(batch, words)
         for (attempt, settlement), word in zip(batch, words, strict=True):
             self._waiting.popleft()
@@ -127,6 +132,14 @@ class Settler:
                 # Also when it was ALREADY written, by a call whose reply was lost.
                 self._relay.put_nowait(parted(settlement.children, self._queue)[1])
         self._on_change()
+
+    def _report(self, batch: list[tuple[RunningAttempt, Settlement]], words: list[str]) -> None:
+        for (attempt, settlement), word in zip(batch, words, strict=True):
+            job = attempt.job
+            if word == JobState.FAILED:
+                settlements.log_dead_letter(settlement, self._queue, job.type)
+            elif word == JobState.COMPLETED:
+                _log.debug("attempt.succeeded", job_id=job.id, type=job.type, queue=self._queue, attempt=job.attempt)
 
     async def _write(self, settlements: list[Settlement]) -> list[str]:
         failures = 0

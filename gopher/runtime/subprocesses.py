@@ -28,6 +28,7 @@ from gopher.leash import leashed
 from gopher.runtime.failures import ChildError
 from gopher.runtime.notices import CLEANUP_CUT, Notice
 from gopher.runtime.process_tree import kill_tree
+from gopher.runtime.tracebacks import RemoteTraceback
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Raised(msgspec.Struct, tag="raised"):
         verdict: `Retry`, `Snooze`, `Discard`, `PayloadMismatchError`, `ResultInvalidError`, or `Exception` for anything else.
         message: The text of the error.
         seconds: Of Retry and Snooze.
-        traceback: Of anything else.
+        traceback: Where the handler's own code has raised it.
         failure: Of anything else, where the handler's own code has raised it.
         is_retryable: Whether another attempt may follow.
     """
@@ -289,13 +290,14 @@ def _assignment(context: JobContext, attempt: RunningAttempt, max_result_bytes: 
 def _value(report: Returned | Raised) -> msgspec.Raw:
     if isinstance(report, Returned):
         return report.value
+    origin = RemoteTraceback(report.traceback)
     match report.verdict:
         case "Retry":
-            raise Retry(report.message, after=report.seconds)
+            raise Retry(report.message, after=report.seconds) from origin
         case "Snooze":
             raise Snooze(report.seconds or 0.0)
         case "Discard":
-            raise Discard(report.message)
+            raise Discard(report.message) from origin
         case "PayloadMismatchError":
             raise PayloadMismatchError(report.message)
         case "ResultInvalidError":
@@ -303,8 +305,7 @@ def _value(report: Returned | Raised) -> msgspec.Raw:
         case _:
             failure = report.failure
             error = ChildError(failure, is_retryable=report.is_retryable) if failure else HandlerError(report.message)
-            error.add_note(report.traceback)
-            raise error
+            raise error from origin
 
 
 async def _end(process: subprocess.Popen[bytes], number: int, grace_seconds: float) -> None:

@@ -155,6 +155,7 @@ class Supervisor:
             nurseries=nurseries,
             is_draining=self._draining.is_set,
             max_attempts=plan.max_attempts,
+            keep_tracebacks=plan.keep_tracebacks,
         )
         leases = Leases(url, namespace=plan.namespace, reply_seconds=plan.lease_seconds / 4)
         self._keeper = Keeper(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from gopher.job import Failure
     from gopher.store.events import JobChange
     from gopher.store.history import HistoryEvent
     from gopher.store.store import Store
@@ -170,7 +171,7 @@ class Feed:
             if place < first - 1:
                 events = await self._read(place, CHUNK)
                 # Those in memory know more: whether the job has ended.
-                return [self._told(event) for event in events if event.sequence < first] or list(self._newest)
+                return await self._tell([event for event in events if event.sequence < first]) or list(self._newest)
             if place < last.sequence:
                 return self._newest[place + 1 - first :]
             await self._wait()
@@ -250,7 +251,7 @@ class Feed:
         return await self._read(self._place if self._newest else max(0, newest - CHUNK), CHUNK)
 
     async def _take(self, events: list[HistoryEvent]) -> None:
-        told = [self._told(event) for event in events]
+        told = await self._tell(events)
         if events[-1].state.is_final and not (len(events) == CHUNK and await self._read(told[-1].sequence, 1)):
             job = await self._store.query.get(self._namespace, self._job_id)
             # It may have been requeued since, and then there is more to come.
@@ -273,8 +274,14 @@ class Feed:
     async def _read(self, place: int, count: int) -> list[HistoryEvent]:
         return await self._store.histories.read(self._namespace, self._queue, self._job_id, after=place, count=count)
 
-    def _told(self, event: HistoryEvent) -> Told:
-        message = job_stream_pb2.WatchJobResponse(event=event_message(self._job_id, event, self.cursor(event.sequence)))
+    async def _tell(self, events: list[HistoryEvent]) -> list[Told]:
+        whose = [(self._job_id, event) for event in events]
+        failures = await self._store.histories.failures(self._namespace, self._queue, whose)
+        return [self._told(event, failure) for event, failure in zip(events, failures, strict=True)]
+
+    def _told(self, event: HistoryEvent, failure: Failure | None) -> Told:
+        told = event_message(self._job_id, event, self.cursor(event.sequence), failure)
+        message = job_stream_pb2.WatchJobResponse(event=told)
         # One that was parsed takes two thirds of the memory of one that was put together.
         return Told(event, job_stream_pb2.WatchJobResponse.FromString(message.SerializeToString()))
 

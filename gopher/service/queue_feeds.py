@@ -15,9 +15,10 @@ import trio
 from gopher.store.changes import Kept
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from gopher.store.changes import Entry, Facts
+    from gopher.job import Failure
+    from gopher.store.changes import Change, Entry, Facts
     from gopher.store.store import Store
 
 NEWEST: Final = 256
@@ -118,6 +119,10 @@ class QueueFeed:
         while len(self._facts) > FACTS:
             self._facts.popitem(last=False)
         return known
+
+    async def failures(self, changes: Sequence[Change]) -> list[Failure | None]:
+        """Return why the attempts have failed of which changes say so, an entry a change."""
+        return await self._store.histories.failures(self._namespace, self._queue, changes)
 
     async def _wait(self) -> None:
         if not self._is_stale or self._is_reading:

@@ -110,6 +110,8 @@ class Outcomes:
         await self._store.assignments.note_settled(self._namespace, held.queue, self._worker, [job_id])
         if word in {"STALE_LEASE", "NOT_FOUND"}:
             raise await self._stale(held.queue, job_id)
+        if word == "failed":
+            settlements.log_dead_letter(settlement, held.queue, held.type)
         if word != "ALREADY":
             self._meters[held.queue].count_attempt(held.type, settlement.outcome, time.monotonic() - held.began_at)
         return word != "ALREADY"

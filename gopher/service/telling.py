@@ -9,13 +9,15 @@ from gopher_pb.v1 import job_event_pb2
 from gopher.event import EventKind
 from gopher.wire import convert
 from gopher.wire.events import KIND_NUMBER, add_detail
+from gopher.wire.status import failure_to_status
 
 if TYPE_CHECKING:
+    from gopher.job import Failure
     from gopher.store.history import HistoryEvent
 
 
-def event_message(job_id: str, event: HistoryEvent, cursor: str) -> job_event_pb2.JobEvent:
-    """Return what a watcher is told of an event."""
+def event_message(job_id: str, event: HistoryEvent, cursor: str, failure: Failure | None = None) -> job_event_pb2.JobEvent:
+    """Return what a watcher is told of an event, and of the failure of the attempt that it says has failed."""
     message = job_event_pb2.JobEvent(
         job_id=job_id,
         state=convert.STATE_NUMBER[event.state],
@@ -26,6 +28,7 @@ def event_message(job_id: str, event: HistoryEvent, cursor: str) -> job_event_pb
         kind=KIND_NUMBER[event.kind],
         sequence=event.sequence,
         cursor=cursor,
+        failure=None if failure is None else failure_to_status(failure),
     )
     if event.kind is EventKind.PROGRESS:
         message.progress_message = event.detail.decode()

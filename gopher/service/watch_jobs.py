@@ -28,6 +28,7 @@ from gopher.wire.status import CursorTooOldError, TooManyCallsError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from gopher.job import Failure
     from gopher.service.queue_feeds import QueueFeed
     from gopher.store.changes import Change, Entry, Facts
     from gopher.store.store import Store
@@ -182,15 +183,16 @@ class _Reader:
         before = self.places[queue]
         first = before.told if before.number == entry.number - 1 else 0
         facts = await feed.facts(change.job_id for change in entry.changes[first:])
+        failures = await feed.failures(entry.changes[first:])
         async with self._turn:
-            for place, change in enumerate(entry.changes[first:], first + 1):
+            for place, (change, failure) in enumerate(zip(entry.changes[first:], failures, strict=True), first + 1):
                 is_last = place == len(entry.changes)
                 self.places[queue] = Place(entry.number) if is_last else Place(entry.number - 1, place)
-                await self._tell_one(queue, change, facts.get(change.job_id))
+                await self._tell_one(queue, change, facts.get(change.job_id), failure)
 
-    async def _tell_one(self, queue: str, change: Change, facts: Facts | None) -> None:
+    async def _tell_one(self, queue: str, change: Change, facts: Facts | None, failure: Failure | None) -> None:
         if self._wanted.takes(KIND_NUMBER[change.event.kind], change.job_id, facts):
-            event = event_message(change.job_id, change.event, self.cursor())
+            event = event_message(change.job_id, change.event, self.cursor(), failure)
             event.queue = queue
             event.type = facts.type if facts is not None else ""
             await self._put(event)

@@ -24,7 +24,7 @@ from gopher.job import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gopher.store.resp import Reply
 
@@ -187,6 +187,7 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
                 started_ms=int(started),
                 finished_ms=int(finished),
                 failure=decode_failure(failure) if failure else None,
+                traceback=reader.text(f"traceback:{name[8:].decode()}"),
             )
         )
     kept.sort(key=lambda attempt: attempt.number)
@@ -201,6 +202,25 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
             )
         )
     return tuple(kept)
+
+
+FAILURE_FIELDS = ("state", "attempt", "failure")
+"""Of a record, what `failure_after` reads beside what is kept of the attempt."""
+
+
+def failure_after(state: JobState, number: int, reply: Sequence[bytes | None]) -> Failure | None:
+    """Return why a job was retrying or failed after an attempt; None where that is kept no more.
+
+    Args:
+        state: Where the job stood then.
+        number: Of the attempt.
+        reply: Of the record as it is now, `FAILURE_FIELDS`, then what is kept of the attempt; None for each that is unset.
+    """
+    now, last, failure, kept = reply
+    # A job may have failed otherwise than by its last attempt: its deadline has passed.
+    if not (state is JobState.FAILED and now == b"failed" and last == b"%d" % number):
+        failure = None if kept is None else kept.split(b" ", 4)[4]
+    return decode_failure(failure) if failure else None
 
 
 _FEWEST_FIELDS = 4

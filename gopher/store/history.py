@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from gopher.errors import JobNotFoundError
+from gopher.errors import JobNotFoundError, StoreError
 from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk
 from gopher.job import JobState
-from gopher.store import keys
+from gopher.store import codec, keys
 from gopher.store.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gopher.event import EventDetail
+    from gopher.job import Failure
     from gopher.store.codec import Field
     from gopher.store.link import Link
     from gopher.store.resp import Reply
@@ -51,6 +52,11 @@ class HistoryEvent(NamedTuple):
     is_cancel_requested: bool
     progress: float
     detail: bytes
+
+    @property
+    def has_failure(self) -> bool:
+        """Whether it says that an attempt has failed."""
+        return self.kind is EventKind.STATE and self.state in (JobState.RETRYING, JobState.FAILED)
 
     @property
     def told(self) -> EventDetail | None:
@@ -128,6 +134,31 @@ class Histories:
         key = keys.history(namespace, queue, job_id)
         entries = await self._link.call("XRANGE", key, f"{after + 1}-0", "+", "COUNT", count)
         return [_event(entry) for entry in entries]
+
+    async def failures(self, namespace: str, queue: str, events: Sequence[tuple[str, HistoryEvent]]) -> list[Failure | None]:
+        """Return why the attempts have failed of which events say so, as far as that is kept.
+
+        Args:
+            namespace: Of the queue.
+            queue: Of the jobs.
+            events: Each with its job's id. Redis is asked only where some say retrying or failed.
+
+        Returns:
+            An entry an event, in order; None for those that say something else.
+        """
+        failures: list[Failure | None] = [None] * len(events)
+        places = [place for place, (_, event) in enumerate(events) if event.has_failure]
+        if not places:
+            return failures
+        commands = []
+        for place in places:
+            job_id, event = events[place]
+            commands.append(("HMGET", keys.job(namespace, queue, job_id), *codec.FAILURE_FIELDS, f"attempt:{event.attempt}"))
+        for place, reply in zip(places, await self._link.call_many(commands), strict=True):
+            if isinstance(reply, StoreError):
+                raise reply
+            failures[place] = codec.failure_after(events[place][1].state, events[place][1].attempt, reply)
+        return failures
 
     async def report(self, namespace: str, queue: str, sayings: Sequence[Saying]) -> list[str]:
         """Keep what running attempts say, at most 100 sayings; safe to repeat.

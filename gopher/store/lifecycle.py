@@ -83,7 +83,7 @@ class Settlement(NamedTuple):
         move: complete, retry, bury, snooze, release or acknowledge_cancel.
         outcome: How the attempt ended.
         delay_ms: Of retry and snooze; else 0.
-        result: JSON, of complete; else empty.
+        result: JSON, of complete; of retry and bury, the traceback of the attempt, or empty.
         failure: From `codec.encode_failure`; empty where nothing failed.
         plain_attempt: Of complete, the number of the attempt when the job `is_plain`: then the script reads nothing more. Else 0.
         children: Of complete, the jobs that the attempt has submitted.
@@ -107,10 +107,12 @@ class Promotion:
     Attributes:
         moved: Jobs that were enqueued or expired.
         next_seconds: How long until the next is due; None when none waits.
+        failed_ids: The jobs whose deadline has passed.
     """
 
     moved: int
     next_seconds: float | None
+    failed_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +123,13 @@ class Reaping:
         leases: Leases that had ended.
         removed: Final jobs whose retention had ended.
         job_ids: The jobs taken back from their workers.
+        failed_ids: Those of them that have failed: too many workers were lost with them.
     """
 
     leases: int
     removed: int
     job_ids: tuple[str, ...]
+    failed_ids: tuple[str, ...] = ()
 
 
 class Lifecycle:
@@ -361,16 +365,21 @@ class Lifecycle:
 
     async def promote(self, namespace: str, queue: str) -> Promotion:
         """Enqueue the jobs that are due, at most 100 of a kind, and fail those whose deadline has passed."""
-        _, moved, next_ms, _ = await self._promote(self._link, [keys.settings(namespace, queue)], [BATCH])
-        return Promotion(moved, None if next_ms < 0 else next_ms / 1000)
+        _, moved, next_ms, _, *failed = await self._promote(self._link, [keys.settings(namespace, queue)], [BATCH])
+        return Promotion(moved, None if next_ms < 0 else next_ms / 1000, _texts(failed))
 
     async def reap(self, namespace: str, queue: str) -> Reaping:
         """Take jobs from workers whose lease has ended and remove jobs whose retention has, at most 100 of a kind."""
-        _, leases, removed, *ids = await self._reap(self._link, [keys.settings(namespace, queue)], [BATCH, MAX_CRASHES])
-        return Reaping(leases, removed, tuple(job_id.decode() for job_id in ids))
+        reply = await self._reap(self._link, [keys.settings(namespace, queue)], [BATCH, MAX_CRASHES])
+        _, leases, removed, failed, *ids = reply
+        return Reaping(leases, removed, _texts(ids), _texts(failed))
 
     async def _settings_of(self, namespace: str, job_id: str) -> str:
         return keys.settings(namespace, await self._registry.queue_of(namespace, job_id))
+
+
+def _texts(ids: list[bytes]) -> tuple[str, ...]:
+    return tuple(job_id.decode() for job_id in ids)
 
 
 def _requeue_answer(job_id: str, reply: list[bytes]) -> GopherError | None:

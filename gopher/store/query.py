@@ -30,7 +30,7 @@ SCAN_LIMIT: Final = 1000
 _SLICE: Final = 25
 """Chosen: 25 records of the largest payload stay far below what Redis lets a subscriber's replies take."""
 _PAGE_BYTES: Final = 1 << 20
-"""Payloads and results a page holds, about; chosen: gRPC clients refuse messages over 4 MiB."""
+"""Payloads, results and tracebacks a page holds, about; chosen: gRPC clients refuse messages over 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +291,8 @@ class _Listing:
         if self._type not in {None, job.type} or not self._labels <= job.labels.items():
             return
         self.jobs.append(job)
-        self._bytes_left -= len(job.payload) + len(job.result or b"")
+        tracebacks = sum(len(attempt.traceback or "") for attempt in job.attempts)
+        self._bytes_left -= len(job.payload) + len(job.result or b"") + tracebacks
 
 
 def state_of(index_name: str) -> JobState:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from gopher.handlers import LONGEST_DELAY_SECONDS
 from gopher.job import Move, Outcome
 from gopher.retry import RetryPolicy
-from gopher.store.codec import encode_failure
+from gopher.store.codec import decode_failure, encode_failure
 from gopher.store.lifecycle import Settlement
 
 if TYPE_CHECKING:
     from gopher.job import Failure
     from gopher.store.codec import ClaimedJob
 
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _UNHANDLED_SECONDS: Final = 5.0
 """How long a job of a type that a worker lacks stays out of its way; chosen: a rolling deploy's worker is not far."""
@@ -39,6 +42,12 @@ def retry_or_bury(
         return bury(job, outcome, failure)
     delay_seconds = policy.delay_seconds(failures, random.random) if after_seconds is None else after_seconds
     return Settlement(job.id, job.token, Move.RETRY, outcome, _ms(delay_seconds), b"", encode_failure(failure))
+
+
+def log_dead_letter(settlement: Settlement, queue: str, job_type: str) -> None:
+    """Report that an attempt has left its job failed."""
+    reason = decode_failure(settlement.failure).reason
+    _log.error("job.failed", job_id=settlement.job_id, queue=queue, type=job_type, reason=reason)
 
 
 def bury(job: ClaimedJob, outcome: Outcome, failure: Failure) -> Settlement:

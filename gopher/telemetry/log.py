@@ -121,6 +121,11 @@ def started() -> tuple[Level, Form] | None:
     return _State.started
 
 
+def is_debug() -> bool:
+    """Whether lines of the level debug are written: asked where even the call that drops one costs too much."""
+    return _State.started is not None and _State.started[0] == "debug"
+
+
 def start(level: Level, form: Form) -> None:
     """Set the log up for this process; done once, by a program's composition root, before anything is logged."""
     _State.started = (level, form)

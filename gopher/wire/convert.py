@@ -102,6 +102,7 @@ def _attempt_to_message(attempt: Attempt) -> job_pb2.Attempt:
         start_time=timestamp(attempt.started_ms),
         end_time=timestamp(attempt.finished_ms),
         failure=None if attempt.failure is None else failure_to_status(attempt.failure),
+        traceback=attempt.traceback or "",
     )
 
 
@@ -160,4 +161,5 @@ def _attempt_from_message(message: job_pb2.Attempt) -> Attempt:
         started_ms=to_ms(message.start_time),
         finished_ms=to_ms(message.end_time),
         failure=failure_from_status(message.failure) if message.HasField("failure") else None,
+        traceback=message.traceback or None,
     )

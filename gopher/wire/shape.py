@@ -107,7 +107,7 @@ def _progress_of(job: Job) -> dict[str, JsonValue]:
         "progress": job.progress,
         "progress_message": job.progress_message,
         "result": None if job.result is None else _decoded(job.result),
-        "failure": _failure_object(job.failure),
+        "failure": failure_object(job.failure),
         "attempts": [_attempt_object(attempt) for attempt in job.attempts],
         "generation": job.generation,
     }
@@ -120,7 +120,8 @@ def _attempt_object(attempt: Attempt) -> JsonValue:
         "worker": attempt.worker,
         "start_time": moment(attempt.started_ms),
         "end_time": moment(attempt.finished_ms),
-        "failure": _failure_object(attempt.failure),
+        "failure": failure_object(attempt.failure),
+        "traceback": attempt.traceback,
     }
 
 
@@ -178,7 +179,8 @@ def breaker_object(
     }
 
 
-def _failure_object(failure: Failure | None) -> JsonValue:
+def failure_object(failure: Failure | None) -> JsonValue:
+    """Return why something failed as a JSON object; null for None."""
     if failure is None:
         return None
     code = CODE_BY_NUMBER.get(failure.code)

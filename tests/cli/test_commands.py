@@ -326,3 +326,24 @@ def test_cancel_wait_tells_a_job_that_completed_all_the_same(run: Run) -> None:
 
     assert (code, out) == (4, "completed")
     assert "completed already" in err or "already completed" in err
+
+
+def test_failed_attempt_is_shown_with_its_traceback(run: Run) -> None:
+    """By `get` below the fields, by `list-failed --verbose`, and in JSON; `watch` says why beside the state."""
+    _, out, _ = run("submit", "fail", "-p", '"broken pipe"', "--watch")
+    job_id = json.loads(run("list-failed", "--json", "-t", "fail")[1].splitlines()[-1])["id"]
+
+    shown = run("get", job_id)[1].splitlines()
+    listed = run("list-failed", "-t", "fail", "--verbose")[1]
+    told = json.loads(run("get", job_id, "--json")[1])["attempts"][0]["traceback"]
+    watched = json.loads(run("watch", job_id, "--json")[1].splitlines()[-1])["failure"]
+
+    at = next(number for number, line in enumerate(shown) if line.startswith("attempt 1  raised"))
+    assert shown[at].endswith("HANDLER_RAISED: ValueError: broken pipe")
+    assert [line.removeprefix("    ") for line in shown[at + 1 :]] == told.splitlines()
+    assert "app.py" in told.splitlines()[1]
+    assert "raise ValueError(str(payload))" in told
+    assert f"{job_id}  fail  default  attempt 1" in listed
+    assert "    ValueError: broken pipe" in listed
+    assert "HANDLER_RAISED: ValueError: broken pipe" in out
+    assert (watched["reason"], watched["message"]) == ("HANDLER_RAISED", "ValueError: broken pipe")

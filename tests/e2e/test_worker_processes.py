@@ -44,8 +44,18 @@ def ready_lines(program: Program) -> int:
     """Return how often a program that has ended said `ready`, after the first time."""
     count = 0
     while (line := program.next_line()) is not None:
-        count += line == "ready\n"
+        count += line.startswith("ready ")
     return count
+
+
+async def test_ready_says_which_types_and_queues_are_served(farm: Farm) -> None:
+    """Alike for one process and for the parent of several."""
+    for processes in ("1", "2"):
+        worker = farm.start_worker("--processes", processes)
+        told = await trio.to_thread.run_sync(worker.wait_ready)
+
+        assert told["queues"] == "default"
+        assert {"quick", "hold"} < set(told["types"].split(","))
 
 
 async def test_parent_restarts_a_child_that_died(farm: Farm) -> None:

@@ -23,7 +23,7 @@ ENVIRON: Final = {**os.environ, "GOPHER_REDIS_URL": "redis://127.0.0.1:1", "GOPH
         (["--app", "tests.no_such_module:registry"], 2, "ModuleNotFoundError: No module named 'tests.no_such_module'"),
         (["--app", "tests.e2e.apps.work:absent"], 2, "has no gopher.Registry called 'absent'"),
         (["--app", "tests.e2e.apps.empty:registry"], 2, "the registry has no handlers"),
-        (["--app", "tests.e2e.apps.quits:registry"], 2, "cannot be imported: SystemExit: no licence"),
+        (["--app", "tests.e2e.apps.quits:registry"], 2, "quits.py:7: SystemExit: no licence"),
         (["--app", GOOD_APP, "--queues", "a=x"], 2, "--queues"),
         (["--app", GOOD_APP], 5, "redis at "),
         (["--app", GOOD_APP, "--redis-url", "unix:///tmp/no-such-socket"], 5, "redis at "),
@@ -64,4 +64,17 @@ def test_application_is_found_in_the_working_directory(tmp_path: Path) -> None:
 
     assert code == 2
     (line,) = program.errors
-    assert "--app 'mine:registry' cannot be imported: SyntaxError" in line
+    assert f"--app 'mine:registry' cannot be imported: {tmp_path / 'mine.py'}:1: SyntaxError" in line
+
+
+def test_import_that_fails_names_the_line_of_the_application(tmp_path: Path) -> None:
+    """The innermost one that is the application's own, wherever below it the error was raised."""
+    (tmp_path / "mine.py").write_text("import gopher\n\nimport settings\n")
+    (tmp_path / "settings.py").write_text("import json\n\nTABLE = json.loads('{')\n")
+
+    with Program(MODULE, "--app", "mine:registry", environ=ENVIRON | {"PYTHONPATH": str(ROOT)}, directory=tmp_path) as program:
+        code = program.wait()
+
+    assert code == 2
+    (line,) = program.errors
+    assert f"cannot be imported: {tmp_path / 'settings.py'}:3: JSONDecodeError: " in line

@@ -107,6 +107,7 @@ class Home:
             grace_seconds=grace_seconds,
             max_attempts=1,
             max_result_bytes=1 << 16,
+            keep_tracebacks=True,
             version="test",
         )
         made = Supervisor(self.store, self.url, self.registry, plan, abandon=lambda: None)

@@ -143,6 +143,7 @@ class Bench:
                 nurseries=cast("Nurseries", None),
                 is_draining=lambda: self.is_draining,
                 max_attempts=MAX_ATTEMPTS,
+                keep_tracebacks=True,
             )
         return self._runner
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog.testing
 import trio
 
 from gopher.errors import StoreUnavailableError
@@ -53,6 +54,16 @@ async def test_promoter_enqueues_a_job_when_its_time_has_come(store: Store, name
     await nursery.start(promoter_of(store, namespace).run)
 
     await until_async(lambda: is_enqueued(store, namespace, job_id))
+
+
+async def test_promoter_reports_a_job_whose_deadline_has_passed(store: Store, namespace: str) -> None:
+    """A dead letter that no worker has ever run is a line for operators too."""
+    job_id = await submit(store, namespace, deadline_ms=1)
+
+    with structlog.testing.capture_logs() as logs:
+        await promoter_of(store, namespace).tick()
+
+    assert [(entry["event"], entry["job_id"], entry["reason"]) for entry in logs] == [("job.failed", job_id[0], "EXPIRED")]
 
 
 async def test_promoter_is_woken_by_an_earlier_job(store: Store, namespace: str, nursery: trio.Nursery) -> None:

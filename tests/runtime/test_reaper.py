@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import structlog.testing
 
-from gopher.job import JobState, NewJob
+from gopher.job import MAX_CRASHES, JobState, NewJob
 from gopher.runtime.reaper import Reaper
 from gopher.store import keys
 from gopher.store.submission import SubmitReceipt
@@ -38,6 +38,19 @@ async def test_reaper_says_whether_more_may_be_left(store: Store, namespace: str
     assert sweeps == [True, False]
     assert sorted(entry["job_id"] for entry in logs) == sorted(ids)
     assert {entry["event"] for entry in logs} == {"attempt.lost"}
+
+
+async def test_reaper_reports_a_job_that_takes_its_workers_along(store: Store, namespace: str) -> None:
+    """The crash that ends a job is a line for operators."""
+    (job_id,) = await claim_and_forget(store, namespace, 1)
+    await store.link.call("HSET", keys.job(namespace, "default", job_id), "crashes", MAX_CRASHES - 1)
+    reaper = Reaper(store.lifecycle, namespace=namespace, queue="default", sweep_seconds=1.0)
+
+    with structlog.testing.capture_logs() as logs:
+        await reaper.tick()
+
+    assert [(entry["event"], entry["job_id"]) for entry in logs] == [("attempt.lost", job_id), ("job.failed", job_id)]
+    assert logs[1]["reason"] == "CRASH_LOOP"
 
 
 async def test_reaper_has_swept_when_it_says_that_it_runs(store: Store, namespace: str, nursery: trio.Nursery) -> None:

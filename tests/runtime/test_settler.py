@@ -7,15 +7,17 @@ import structlog.testing
 import trio
 import trio.testing
 
-from gopher.job import JobState, Move, NewJob, Outcome
+from gopher.job import Failure, JobState, Move, NewJob, Outcome
 from gopher.runtime.relay import Relay
 from gopher.runtime.scopes import Scopes
 from gopher.runtime.settler import Settler
 from gopher.store import keys
+from gopher.store.codec import encode_failure
 from gopher.store.ids import IdSource
 from gopher.store.lifecycle import Settlement
 from gopher.store.outbox import pack
 from gopher.store.store import Store
+from gopher.telemetry import log
 from tests.runtime.parts import WilfulLifecycle, lose_lease, submit
 from tests.runtime.rig import attempt_of
 from tests.waiting import until
@@ -157,6 +159,29 @@ async def test_settler_gives_up_an_outcome_that_cannot_be_written(line: Line) ->
     assert [(entry["event"], entry["job_id"]) for entry in logs] == [("settle.refused", bad.job.id)]
     assert len(line.scopes) == 0
     assert [await line.state(attempt) for attempt in (good, last)] == [JobState.COMPLETED] * 2
+
+
+async def test_settler_reports_dead_letters_and_on_debug_what_has_succeeded(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new dead letter is a line for operators; that an attempt has succeeded is one for those who ask for all."""
+    first, second, third = await line.claim(3)
+    failure = encode_failure(Failure(reason="CARD_DECLINED", message="no"))
+    buried = Settlement(first.job.id, first.job.token, Move.BURY, Outcome.RAISED, failure=failure)
+
+    with structlog.testing.capture_logs() as logs:
+        line.settler.put_nowait(first, buried)
+        await line.settler.tick()
+        line.complete(second)
+        await line.settler.tick()
+        monkeypatch.setattr(log, "is_debug", lambda: True)
+        line.complete(third)
+        await line.settler.tick()
+
+    failed, succeeded = logs
+    assert (failed["event"], failed["log_level"], failed["reason"]) == ("job.failed", "error", "CARD_DECLINED")
+    assert (failed["job_id"], failed["type"]) == (first.job.id, first.job.type)
+    assert (succeeded["event"], succeeded["log_level"], succeeded["job_id"]) == ("attempt.succeeded", "debug", third.job.id)
 
 
 async def test_settler_tells_of_an_outcome_that_came_too_late(line: Line) -> None:

@@ -55,6 +55,7 @@ class Hall:
             grace_seconds=grace_seconds,
             max_attempts=2,
             max_result_bytes=1024,
+            keep_tracebacks=True,
             version="test",
         )
         return Supervisor(self.store, self.url, self.registry, plan, abandon=self.abandon)

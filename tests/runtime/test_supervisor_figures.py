@@ -32,6 +32,7 @@ def worker_of(store: Store, url: str, namespace: str, registry: Registry) -> Sup
         grace_seconds=10.0,
         max_attempts=1,
         max_result_bytes=1024,
+        keep_tracebacks=True,
         version="test",
     )
     return Supervisor(store, url, registry, plan, abandon=lambda: None)

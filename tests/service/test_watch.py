@@ -13,8 +13,11 @@ from gopher_pb.v1 import job_service_pb2 as pb
 
 from gopher.errors import JobNotFoundError
 from gopher.event import EventKind
-from gopher.job import Move, Outcome
+from gopher.job import Failure, Move, Outcome
+from gopher.store.codec import encode_failure
 from gopher.store.history import Saying
+from gopher.store.lifecycle import Settlement
+from gopher.wire.status import failure_from_status
 from tests.service.watcher import PATIENCE_SECONDS, Watcher, say, watch_until, watched
 
 if TYPE_CHECKING:
@@ -240,3 +243,26 @@ async def commands(rig: Rig) -> int:
     """Return how many commands this client has sent."""
     info: bytes = await rig.store.link.call("CLIENT", "INFO")
     return int(info.decode().partition("tot-cmds=")[2].split()[0])
+
+
+async def test_watch_says_why_an_attempt_has_failed(rig: Rig) -> None:
+    """With each attempt's own reason, also where the history is begun after the fact, and after a requeue has cleared the job's."""
+    job_id = await rig.submit()
+    for word, move in (("FIRST", Move.RETRY), ("SECOND", Move.BURY)):
+        (job,) = await rig.claim()
+        failure = encode_failure(Failure(reason=word, message="m"))
+        await rig.store.lifecycle.settle(
+            rig.namespace, "default", [Settlement(job.id, job.token, move, Outcome.RAISED, failure=failure)]
+        )
+        await rig.store.lifecycle.promote(rig.namespace, "default")
+
+    events = await watched(rig, job_id)
+    await rig.store.lifecycle.requeue(rig.namespace, [job_id])
+    await rig.complete()
+    again = await watched(rig, job_id)
+
+    told = [(event.state, failure_from_status(event.failure).reason) for event in events if event.HasField("failure")]
+    assert told == [(job_pb2.JOB_STATE_RETRYING, "FIRST"), (job_pb2.JOB_STATE_FAILED, "SECOND")]
+    assert [event.failure for event in again if event.HasField("failure")] == [
+        e.failure for e in events if e.HasField("failure")
+    ]

@@ -9,8 +9,9 @@ import pytest
 
 from gopher.errors import RequestError
 from gopher.event import EventKind
-from gopher.job import MAX_CRASHES, TRANSITIONS, JobState, Move
-from tests.store.rig import DEADLINE_MS, DELAY_MS, LEASE_MS, OUTCOMES, Rig
+from gopher.job import MAX_CRASHES, TRANSITIONS, JobState, Move, Outcome
+from gopher.store.lifecycle import Settlement
+from tests.store.rig import DEADLINE_MS, DELAY_MS, FAILURE, LEASE_MS, OUTCOMES, Rig
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -188,3 +189,19 @@ async def test_tokens_strictly_increase_over_every_claim_of_the_queue(rig: Rig) 
         await rig.settle(jobs[1].id, jobs[1].token, Move.COMPLETE)
 
     assert tokens == sorted(set(tokens))
+
+
+async def test_last_attempts_keep_their_tracebacks(rig: Rig) -> None:
+    """Of the last four, as many as a job has by default: more would make a record, which every claim reads, too large."""
+    job_id = await rig.submit()
+
+    for number in range(1, 7):
+        (job,) = await rig.claim()
+        settlement = Settlement(job_id, job.token, Move.RETRY, Outcome.RAISED, 0, b"trace %d" % number, FAILURE)
+        await rig.store.lifecycle.settle(rig.namespace, rig.queue, [settlement])
+        await rig.store.lifecycle.promote(rig.namespace, rig.queue)
+    await rig.claim()
+    attempts = (await rig.store.query.get(rig.namespace, job_id)).attempts
+
+    assert [attempt.traceback for attempt in attempts] == [None, None, "trace 3", "trace 4", "trace 5", "trace 6"]
+    assert {attempt.failure is not None for attempt in attempts} == {True}

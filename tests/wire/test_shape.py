@@ -71,6 +71,7 @@ def test_job_object_shows_other_payloads_in_base64() -> None:
                     "start_time": "1970-01-01T00:00:00.000Z",
                     "end_time": "1970-01-01T00:00:00.001Z",
                     "failure": None,
+                    "traceback": None,
                 }
             ],
         ),

@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from gopher_pb.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
@@ -97,6 +98,7 @@ class JobEvent(_message.Message):
     TRUNCATION_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: _job_pb2.JobState.ValueType
     """Where the job stood after the event."""
@@ -133,6 +135,10 @@ class JobEvent(_message.Message):
     def notice(self) -> Global___Notice: ...
     @_builtins.property
     def truncation(self) -> Global___Truncation: ...
+    @_builtins.property
+    def failure(self) -> _status_pb2.Status:
+        """Why the attempt failed: set in events of the kind STATE that say retrying or failed, as long as the job keeps that attempt."""
+
     def __init__(
         self,
         *,
@@ -154,10 +160,11 @@ class JobEvent(_message.Message):
         truncation: Global___Truncation | None = ...,
         queue: _builtins.str = ...,
         type: _builtins.str = ...,
+        failure: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "detail", b"detail", "event_time", b"event_time", "job", b"job", "log", b"log", "notice", b"notice", "output", b"output", "truncation", b"truncation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "detail", b"detail", "event_time", b"event_time", "failure", b"failure", "job", b"job", "log", b"log", "notice", b"notice", "output", b"output", "truncation", b"truncation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "child", b"child", "cursor", b"cursor", "detail", b"detail", "event_time", b"event_time", "job", b"job", "job_id", b"job_id", "kind", b"kind", "log", b"log", "notice", b"notice", "output", b"output", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "sequence", b"sequence", "state", b"state", "truncation", b"truncation", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "child", b"child", "cursor", b"cursor", "detail", b"detail", "event_time", b"event_time", "failure", b"failure", "job", b"job", "job_id", b"job_id", "kind", b"kind", "log", b"log", "notice", b"notice", "output", b"output", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "sequence", b"sequence", "state", b"state", "truncation", b"truncation", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["log", "output", "child", "notice", "truncation"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015

@@ -2,7 +2,7 @@
 -- Enqueues jobs whose run time has come and fails waiting ones whose deadline has passed.
 -- KEYS[1] settings of the queue
 -- ARGV[1] how many of each kind at most
--- Returns: {OK, how many were moved, ms until the next is due or -1, now in ms}
+-- Returns: {OK, how many were moved, ms until the next is due or -1, now in ms, ids of the jobs that have failed...}
 -- Moves: scheduled | retrying -> enqueued; scheduled | enqueued | retrying -> failed (EXPIRED)
 -- include: lib/now.lua
 -- include: lib/queue.lua
@@ -10,6 +10,7 @@
 local limit = tonumber(ARGV[1])
 local now = now_ms()
 local moved, enqueued = 0, 0
+local failed = {}
 -- Ids to remove, by index: when all is told, so that who finds one there again tells what this call has not.
 local left = {}
 local EXPIRED = '{"reason":"EXPIRED","message":"the deadline passed before a worker took the job","code":4}'
@@ -24,6 +25,7 @@ for _, id in ipairs(redis.call('zrangebyscore', deadlines_key, '-inf', now, 'lim
   local job = read_job(id)
   if job and (job.state == 'enqueued' or job.state == 'scheduled' or job.state == 'retrying') then
     finish(id, 'failed', now, job, 'failure', EXPIRED)
+    failed[#failed + 1] = id
     leave(waiting_index(job), id)
   else
     retell(id, job)
@@ -68,4 +70,4 @@ for _, index in ipairs({base .. 'scheduled', base .. 'retrying', deadlines_key, 
     end
   end
 end
-return {'OK', moved, next_ms, now}
+return {'OK', moved, next_ms, now, unpack(failed)}

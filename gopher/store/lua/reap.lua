@@ -4,7 +4,7 @@
 -- KEYS[1] settings of the queue
 -- ARGV[1] how many of each kind at most
 -- ARGV[2] the crash that ends a job
--- Returns: {OK, leases reaped, jobs removed, ids of the jobs taken back...}
+-- Returns: {OK, leases reaped, jobs removed, {ids of the jobs that have failed}, ids of the jobs taken back...}
 -- Moves: processing -> enqueued | failed (CRASH_LOOP) | cancelled; of what was attached, as cancel.lua; completed | failed | cancelled -> none
 -- include: lib/now.lua
 -- include: lib/queue.lua
@@ -16,7 +16,8 @@ local LOST = '{"reason":"WORKER_LOST","message":"the lease ended with no outcome
 local CRASH_LOOP = '{"reason":"CRASH_LOOP","message":"every worker that ran the job was lost with it","code":10}'
 local processing_key, attached_key = base .. 'processing', base .. 'attached'
 local VANISHED_GRACE_MS = 5000
-local reply = {'OK', 0, 0}
+local failed = {}
+local reply = {'OK', 0, 0, failed}
 local enqueued, is_awaited = false, false
 local FINAL = {completed = true, failed = true, cancelled = true}
 
@@ -29,6 +30,7 @@ local function take_back(id, job)
     finish(id, 'cancelled', now, job, 'token', token, 'crashes', crashes)
   elseif crashes >= max_crashes then
     finish(id, 'failed', now, job, 'token', token, 'crashes', crashes, 'failure', CRASH_LOOP)
+    failed[#failed + 1] = id
   else
     if job.family then
       orphan(id, now)

@@ -3,8 +3,9 @@
 -- KEYS[1] settings of the queue
 -- ARGV[1..] an outcome: id of the job, token, and of a job that is completed, has no deadline, unique key or retention of its own and
 --   counts under no limit: number of the attempt, result. Of any other: move (complete, retry, bury, snooze, release,
---   acknowledge_cancel), outcome, delay in ms, result or '', failure or '', and last '', or when it is completed and has children, the
---   word children, how many of them are of this queue and stored at once, how many there are, and of each, those first, id and entry
+--   acknowledge_cancel), outcome, delay in ms, result or '' (of a failed attempt: its traceback or ''), failure or '', and last '', or
+--   when it is completed and has children, the word children, how many of them are of this queue and stored at once, how many there
+--   are, and of each, those first, id and entry
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
 --   nothing was changed; then an entry a child that was refused: {its id, as submit.lua refuses it}
 -- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled; of children: none -> scheduled | enqueued
@@ -80,7 +81,7 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
     state = 'cancelled'
   end
   if outcome ~= 'succeeded' and move ~= 'release' and move ~= 'snooze' then
-    keep_attempt(id, job.attempt, outcome, job, now, failure)
+    keep_attempt(id, job.attempt, outcome, job, now, failure, result)
   end
   if job.family and AGAIN[state] then
     orphan(id, now)

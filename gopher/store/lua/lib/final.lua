@@ -5,6 +5,8 @@
 local FAILED_RETENTION_MS = 2592000000
 local DEFAULT_RETENTION_MS = 3600000
 local HISTORY_LENGTH = 20
+-- Chosen: by default a job has no more attempts; of each of the earlier ones its failure is kept.
+local TRACEBACKS_KEPT = 4
 
 local function retention_end(state, now, retention)
   if state == 'failed' then
@@ -32,10 +34,16 @@ local function finish(id, state, now, job, ...)
   note_change(id, state, job.attempt, job.history)
 end
 
--- Keeps the record of an attempt that did not succeed: `number outcome worker started finished failure`.
-local function keep_attempt(id, number, outcome, job, now, failure)
+-- Keeps the record of an attempt that did not succeed: `outcome worker started finished failure`, and beside it its traceback.
+local function keep_attempt(id, number, outcome, job, now, failure, traceback)
   redis.call('hset', job_key(id), 'attempt:' .. number,
     table.concat({outcome, job.worker or '-', job.started_ms or '0', now, failure or ''}, ' '))
+  if traceback and traceback ~= '' then
+    redis.call('hset', job_key(id), 'traceback:' .. number, traceback)
+  end
+  if tonumber(number) > TRACEBACKS_KEPT then
+    redis.call('hdel', job_key(id), 'traceback:' .. (number - TRACEBACKS_KEPT))
+  end
   if tonumber(number) > HISTORY_LENGTH then
     redis.call('hdel', job_key(id), 'attempt:' .. (number - HISTORY_LENGTH))
   end
