@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WHOLE_QUEUE: Final = "*"
 """Stands for the queue as a whole where a type is named."""
 _DECLARED: Final = "declared:"
+_SLICE: Final = 500
+"""Names of what holds jobs back, read at once; chosen: under per-key limits there are hundreds of thousands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +79,14 @@ class LimitRules:
             limits: Whole; what they leave out is not limited. None lets what the handler declares hold again.
         """
         await self._registry.name_queue(namespace, queue)
-        text = "" if limits is None else _text(limits)
-        await self._set_limits(self._link, [keys.settings(namespace, queue)], [type, text])
-        await self._ask_all(namespace, queue, [type])
+        await self._set(namespace, queue, [type, "" if limits is None else _text(limits)])
 
     async def declare(self, namespace: str, queue: str, declared: Mapping[str, Limits]) -> None:
         """Note what handlers declare; a type whose limits hold nothing back has no rule."""
         args: list[Argument] = []
         for job_type, limits in declared.items():
             args += (_DECLARED + job_type, _text(limits) if limits else "")
-        for start in range(0, len(args), 2 * BATCH):
-            await self._set_limits(self._link, [keys.settings(namespace, queue)], args[start : start + 2 * BATCH])
-        await self._ask_all(namespace, queue, list(declared))
+        await self._set(namespace, queue, args)
 
     async def set_ratio(self, namespace: str, queue: str, ratio: PriorityRatio) -> None:
         """Set how claims are shared among the priorities; a queue not yet used is created."""
@@ -106,11 +104,19 @@ class LimitRules:
         for start in range(0, len(names), BATCH):
             await self._ask_again(self._link, [keys.settings(namespace, queue)], names[start : start + BATCH])
 
-    async def _ask_all(self, namespace: str, queue: str, types: Sequence[str]) -> None:
-        wanted = set(types)
-        held_back = await self._link.call("ZRANGE", keys.parked(namespace, queue), 0, -1)
-        names = [name.decode() for name in held_back]
-        await self.ask_again(namespace, queue, [name for name in names if name.split(":")[1] in wanted])
+    async def _set(self, namespace: str, queue: str, args: Sequence[Argument]) -> None:
+        """Set rules, and have claims ask again for the types of those that have changed."""
+        changed: set[str] = set()
+        for start in range(0, len(args), 2 * BATCH):
+            _, *names = await self._set_limits(self._link, [keys.settings(namespace, queue)], args[start : start + 2 * BATCH])
+            changed.update(name.decode().removeprefix(_DECLARED) for name in names)
+        cursor: Argument = 0
+        while changed:
+            cursor, flat = await self._link.call("ZSCAN", keys.parked(namespace, queue), cursor, "COUNT", _SLICE)
+            held_back = [name.decode() for name in flat[::2]]
+            await self.ask_again(namespace, queue, [name for name in held_back if name.split(":")[1] in changed])
+            if int(cursor) == 0:
+                return
 
 
 def _text(limits: Limits) -> str:

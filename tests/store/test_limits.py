@@ -358,3 +358,32 @@ def test_cycle_is_spread_and_says_its_ratio(high: int, normal: int, low: int) ->
     ratio = PriorityRatio(high=high, normal=normal, low=low)
 
     assert PriorityRatio.of_cycle(ratio.cycle()) == ratio
+
+
+async def test_declaration_that_changes_nothing_asks_nothing_again(rig: Rig) -> None:
+    """A worker that starts with the rules that hold leaves what is held back alone; another rule has it asked again."""
+    declared = {"email": Limits(concurrency_per_key=1)}
+    await rig.store.limits.declare(rig.namespace, rig.queue, declared)
+    for _ in range(2):
+        await rig.submit(limit_key="a")
+    await rig.claim(2)
+    held_back = await rig.call("ZRANGE", "parked", 0, -1, "WITHSCORES")
+
+    await rig.store.limits.declare(rig.namespace, rig.queue, declared)
+    unchanged = await rig.call("ZRANGE", "parked", 0, -1, "WITHSCORES")
+    await rig.store.limits.declare(rig.namespace, rig.queue, {"email": Limits(concurrency_per_key=2)})
+    changed = await rig.call("ZRANGE", "parked", 0, -1, "WITHSCORES")
+
+    assert held_back == unchanged == [[b"concurrency:email:a", float("inf")]]
+    assert changed == [[b"concurrency:email:a", float(rig.now_ms)]]
+
+
+async def test_changed_rule_has_any_number_of_keys_asked_again(rig: Rig) -> None:
+    """What is held back is read in slices, and none is left out."""
+    held_back = [word for number in range(2_500) for word in ("+inf", f"concurrency:email:{number}")]
+    await rig.call("ZADD", "parked", *held_back, "+inf", "concurrency:other:1")
+
+    await rig.store.limits.set_limits(rig.namespace, rig.queue, "email", Limits(concurrency_per_key=2))
+
+    assert await rig.call("ZCOUNT", "parked", "+inf", "+inf") == 1
+    await rig.call("DEL", "parked")
