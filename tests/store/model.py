@@ -117,7 +117,7 @@ class ModelQueue:
             if self.is_late(job):
                 self.finish(job, JobState.FAILED)
                 continue
-            self.last_token += 1
+            self.last_token = max(self.last_token, self.now_ms * 1024) + 1
             job.state, job.score, job.is_parked = JobState.PROCESSING, self.now_ms + lease_ms, False
             job.token, job.attempt = self.last_token, job.attempt + 1
             taken.append((job.id, job.token, job.attempt))
@@ -193,7 +193,7 @@ class ModelQueue:
     def reap(self) -> list[str]:
         lost = [job for job in self.in_state(JobState.PROCESSING) if job.score < self.now_ms]
         for job in lost:
-            self.last_token += 1
+            self.last_token = max(self.last_token, self.now_ms * 1024) + 1
             job.token, job.crashes = self.last_token, job.crashes + 1
             if job.is_cancel_wanted:
                 self.finish(job, JobState.CANCELLED)

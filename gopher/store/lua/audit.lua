@@ -9,6 +9,7 @@
 -- include: lib/now.lua
 -- include: lib/queue.lua
 -- include: lib/final.lua
+-- include: lib/numbers.lua
 local mends, found_in = ARGV[1] == '1', ARGV[2]
 local INDEXES = {'scheduled', 'enqueued:high', 'enqueued:normal', 'enqueued:low', 'processing', 'retrying', 'completed',
   'failed', 'cancelled'}
@@ -99,15 +100,17 @@ local function check_token(id, job)
   if job.state == 'processing' and token == 0 then
     -- Nobody can settle it: with a token of nobody and no lease left, the reaper takes it back.
     if mends then
-      redis.call('hset', job_key(id), 'token', redis.call('hincrby', counters_key, 'token', 1), 'attempt', math.max(1, tonumber(job.attempt)))
+      local taken = take_numbers(counters_key, 'token', 1, now) + 1
+      last_token = taken
+      redis.call('hset', job_key(id), 'token', digits(taken), 'attempt', math.max(1, tonumber(job.attempt)))
       redis.call('zadd', base .. 'processing', now, id)
     end
     add('TOKENLESS_RUNNING', id, 'processing with no lease token', mends)
   elseif token > last_token then
     if mends then
-      redis.call('hset', counters_key, 'token', token)
+      redis.call('hset', counters_key, 'token', digits(token))
     end
-    add('COUNTER_DRIFT', id, 'lease token ' .. token .. ', but the queue has counted to ' .. last_token, mends)
+    add('COUNTER_DRIFT', id, 'lease token ' .. digits(token) .. ', but the queue has counted to ' .. digits(last_token), mends)
     last_token = token
   end
 end

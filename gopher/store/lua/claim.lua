@@ -2,7 +2,7 @@
 -- Takes the next jobs, each with a lease, walking the priority cycle from where the last claim left it; parks what a limit refuses.
 -- KEYS[1] settings of the queue
 -- ARGV[1] id of the worker
--- ARGV[2] how many jobs at most, 1 to 100
+-- ARGV[2] how many jobs at most, 1 to 100; fewer where their records are large, at least one
 -- ARGV[3] lease, ms
 -- ARGV[4] id of this claim: the same id again gives the same jobs, for a reply that was lost; @SESSION.N of a worker on a stream
 -- ARGV[5] priority cycle where the queue has none of its own, a letter a claim: h, n or l
@@ -15,9 +15,12 @@
 -- include: lib/queue.lua
 -- include: lib/final.lua
 -- include: lib/limits.lua
+-- include: lib/numbers.lua
 -- include: lib/assigned.lua
 local worker, asked, lease_ms, claim_id, cycle = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local LEVELS = {h = 'high', n = 'normal', l = 'low'}
+-- Chosen: a reply that takes more holds up the others on its connection; one job may go beyond it.
+local REPLY_BYTES = 4194304
 -- A call looks at so many jobs more than it takes, and at the parked lines of so many limits; chosen, to keep it near 1 ms.
 local LOOKAHEAD, LIMITS_ASKED = 100, 16
 local EXPIRED = '{"reason":"EXPIRED","message":"the deadline passed before a worker took the job","code":4}'
@@ -123,11 +126,11 @@ end
 
 -- Read all, then write: first the new index, then the records, last the removal from the old index.
 local taken, expired, parked, leases, dated, refused, holds, has_history = {}, {}, {}, {}, {}, {}, {}, {}
-local expiry, turns, unparked = now + lease_ms, 0, {}
+local expiry, turns, unparked, bytes = now + lease_ms, 0, {}, 0
 -- The way of nearly every job: from the one line that there is, held back by nothing.
 local plain = only and not is_limited and sources[only][1]
 local plain_count = plain and #plain.ids
-while turns < wanted and #parked < LOOKAHEAD do
+while turns < wanted and #parked < LOOKAHEAD and bytes < REPLY_BYTES do
   local source, letter = plain, only
   if not plain then
     source, letter = next_source()
@@ -141,6 +144,7 @@ while turns < wanted and #parked < LOOKAHEAD do
   local state, attempt, deadline, parked_by, history
   for i = 1, #fields, 2 do
     local name = fields[i]
+    bytes = bytes + #fields[i + 1]
     if name == 'state' then
       state = fields[i + 1]
     elseif name == 'attempt' then
@@ -207,15 +211,16 @@ if is_limited then
 end
 if #taken > 0 then
   redis.call('zadd', base .. 'processing', unpack(leases))
-  local token = redis.call('hincrby', counters_key, 'token', #taken) - #taken
+  local token = take_numbers(counters_key, 'token', #taken, now)
   local names = {claim_id}
   for i, claimed in ipairs(taken) do
     local id = claimed[1]
+    local text = digits(token + i)
     claimed[2] = token + i
-    redis.call('hset', job_key(id), 'state', 'processing', 'attempt', claimed[3], 'token', claimed[2],
+    redis.call('hset', job_key(id), 'state', 'processing', 'attempt', claimed[3], 'token', text,
       'worker', worker, 'started_ms', now)
     names[#names + 1] = id
-    names[#names + 1] = claimed[2]
+    names[#names + 1] = text
     note_change(id, 'processing', claimed[3], has_history[id])
     reply[#reply + 1] = claimed
   end
@@ -244,6 +249,7 @@ for _, job in ipairs(parked) do
   end
 end
 publish_changes(now)
+is_more = bytes >= REPLY_BYTES
 for _, list in pairs(sources) do
   for _, source in ipairs(list) do
     is_more = is_more or (source.at == #source.ids and source.is_cut)

@@ -6,6 +6,7 @@
 -- Returns: {OK, namespace, id, token, {field, value, ...}} or {NONE, ms until one may be taken up; -1 when none runs}
 -- Moves: none
 -- include: lib/now.lua
+-- include: lib/numbers.lua
 local running_key, lease_ms, kept_ms = KEYS[1], tonumber(ARGV[1]), ARGV[2]
 local base = string.sub(running_key, 1, -8) .. 'of:'
 local now = now_ms()
@@ -16,7 +17,7 @@ while head[1] and tonumber(head[2]) <= now do
   local record_key = base .. namespace .. ':' .. id
   if redis.call('hget', record_key, 'state') == 'running' then
     redis.call('zadd', running_key, now + lease_ms, head[1])
-    local token = redis.call('hincrby', record_key, 'token', 1)
+    local token = take_numbers(record_key, 'token', 1, now) + 1
     redis.call('pexpire', record_key, kept_ms)
     redis.call('pexpire', base .. namespace, kept_ms)
     return {'OK', namespace, id, token, redis.call('hgetall', record_key)}

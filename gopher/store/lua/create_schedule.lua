@@ -22,6 +22,6 @@ end
 local now = now_ms()
 -- The index comes before the record: a name without a record is dropped, a record without an index would never fire.
 put_due(name, ARGV[4])
-redis.call('hset', schedule_key(name), 'created_ms', now, 'updated_ms', now, 'revision', new_revision(), 'next_ms',
+redis.call('hset', schedule_key(name), 'created_ms', now, 'updated_ms', now, 'revision', new_revision(now), 'next_ms',
   ARGV[3], 'due_ms', ARGV[4], unpack(ARGV, 5))
 return {'OK'}

@@ -10,6 +10,7 @@
 -- include: lib/queue.lua
 -- include: lib/final.lua
 -- include: lib/cancel.lua
+-- include: lib/numbers.lua
 local limit, max_crashes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local now = now_ms()
 local LOST = '{"reason":"WORKER_LOST","message":"the lease ended with no outcome: the worker died or was cut off","code":14}'
@@ -24,7 +25,7 @@ local FINAL = {completed = true, failed = true, cancelled = true}
 local function take_back(id, job)
   local crashes = (job.crashes or 0) + 1
   -- A token that nobody has: what the lost worker may still write is stale, not settled before.
-  local token = redis.call('hincrby', counters_key, 'token', 1)
+  local token = digits(take_numbers(counters_key, 'token', 1, now) + 1)
   keep_attempt(id, job.attempt, 'lost', job, now, LOST)
   if job.cancel_reason then
     finish(id, 'cancelled', now, job, 'token', token, 'crashes', crashes)

@@ -11,6 +11,7 @@
 -- Moves: none
 -- include: lib/now.lua
 -- include: lib/queue.lua
+-- include: lib/numbers.lua
 -- include: lib/assigned.lua
 local worker, session, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
@@ -50,10 +51,10 @@ end
 
 redis.call('del', assigned_key(worker))
 if #again > 0 then
-  local token = redis.call('hincrby', counters_key, 'token', #again) - #again
+  local token = take_numbers(counters_key, 'token', #again, now)
   for at, entry in ipairs(again) do
     entry[2] = token + at
-    redis.call('hset', job_key(entry[1]), 'token', entry[2], 'started_ms', now)
+    redis.call('hset', job_key(entry[1]), 'token', digits(entry[2]), 'started_ms', now)
   end
 end
 for id, token in pairs(held) do

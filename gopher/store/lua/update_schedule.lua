@@ -28,7 +28,8 @@ for i = 1, #record, 2 do
   end
 end
 put_due(name, is_paused and '' or ARGV[3])
-redis.call('hset', schedule_key(name), 'updated_ms', now_ms(), 'revision', new_revision(), 'next_ms', ARGV[2],
+local now = now_ms()
+redis.call('hset', schedule_key(name), 'updated_ms', now, 'revision', new_revision(now), 'next_ms', ARGV[2],
   'due_ms', ARGV[3], unpack(ARGV, 4))
 if #dropped > 0 then
   redis.call('hdel', schedule_key(name), unpack(dropped))

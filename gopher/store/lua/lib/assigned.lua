@@ -1,5 +1,6 @@
--- What was claimed for a worker on a stream and is not settled: needs lib/queue.lua. A hash, id of the job -> token, and the session
--- that claims, its number; those of a worker grow. It outlives the leases, and may hold ids of jobs that have ended since.
+-- What was claimed for a worker on a stream and is not settled: needs lib/queue.lua. A hash, id of the job -> token,
+-- and the session that claims, its number; those of a worker grow. It outlives the leases, and may hold ids of jobs that have ended since.
+-- include: lib/numbers.lua
 local LEASES_KEPT = 2
 
 local function assigned_key(worker)
@@ -19,7 +20,7 @@ local function note_assigned(worker, session, claimed, lease_ms)
   local pairs_of = {'session', session}
   for _, entry in ipairs(claimed) do
     pairs_of[#pairs_of + 1] = entry[1]
-    pairs_of[#pairs_of + 1] = entry[2]
+    pairs_of[#pairs_of + 1] = digits(entry[2])
   end
   redis.call('hset', assigned_key(worker), unpack(pairs_of))
   keep_assigned(worker, lease_ms)

@@ -1,5 +1,6 @@
 -- The schedules of a queue, and the jobs they make: needs lib/queue.lua.
 -- include: lib/final.lua
+-- include: lib/numbers.lua
 -- include: lib/cancel.lua
 local schedules_key = base .. 'schedules'
 local CANCEL_GRACE_MS = 5000
@@ -9,8 +10,8 @@ local function schedule_key(name)
 end
 
 -- Never the same twice in a queue: what was worked out for a schedule that is gone fits none that has taken its name.
-local function new_revision()
-  return redis.call('hincrby', counters_key, 'schedule_revision', 1)
+local function new_revision(now)
+  return digits(take_numbers(counters_key, 'schedule_revision', 1, now) + 1)
 end
 
 -- Says when a schedule is due: `due` in ms, or empty for never. Tells the schedulers if it is earlier than what they sleep for.
