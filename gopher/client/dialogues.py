@@ -101,10 +101,10 @@ def ask(call: calls.Call[T], now: Callable[[], float] = time.monotonic) -> Dialo
 
 
 class SubmitManyError(RequestError):
-    """Some items of `submit_many` were refused; the others are jobs now.
+    """Some items of `submit_many` were refused, or a call failed after others had stored theirs; the others are jobs now.
 
     Attributes:
-        results: An entry an item, in their order: the job's id, or why it was refused.
+        results: An entry an item, in their order: the job's id, or why it is none. Once a call has failed no more are sent.
     """
 
     reason = "ITEMS_REFUSED"
@@ -112,7 +112,7 @@ class SubmitManyError(RequestError):
     def __init__(self, results: list[str | GopherError]) -> None:
         refused = [(number, each) for number, each in enumerate(results) if isinstance(each, GopherError)]
         number, first = refused[0]
-        super().__init__(f"{len(refused)} of {len(results)} jobs were refused; the first, jobs[{number}]: {first.message}")
+        super().__init__(f"{len(refused)} of {len(results)} jobs were not stored; the first, jobs[{number}]: {first.message}")
         self.results = results
 
 
@@ -125,11 +125,13 @@ def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialog
     """Submit jobs in batches, and return their ids in order.
 
     Raises:
-        SubmitManyError: Some were refused; raised when all have been sent.
+        SubmitManyError: Some were refused, or a call failed when others had stored theirs; raised when all items have been read.
+        GopherError: A call failed, and nothing is stored.
     """
     results: list[str | GopherError] = []
     batch: dict[int, job_pb2.JobSpec] = {}
     batch_bytes = 0
+    failure: GopherError | None = None
     for number, item in enumerate(items):
         try:
             spec = item_spec(item, f"jobs[{number}]")
@@ -137,8 +139,11 @@ def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialog
             results.append(error)
             continue
         if batch and (len(batch) == BATCH_JOBS or batch_bytes + spec.ByteSize() > BATCH_BYTES):
-            yield from _send_batch(namespace, batch, results)
+            failure = yield from _send_batch(namespace, batch, results)
             batch_bytes = 0
+        if failure is not None:
+            results.append(failure)
+            continue
         batch[number] = spec
         batch_bytes += spec.ByteSize()
         results.append("")
@@ -149,12 +154,27 @@ def submit_many(namespace: str, items: Iterable[Mapping[str, object]]) -> Dialog
     return cast("list[str]", results)
 
 
-def _send_batch(namespace: str, batch: dict[int, job_pb2.JobSpec], results: list[str | GopherError]) -> Dialogue[None]:
-    """Submit the batch, put each answer at its item's place and empty the batch."""
-    answers = yield from ask(calls.submit_many(namespace, list(batch.values())))
+def _send_batch(
+    namespace: str, batch: dict[int, job_pb2.JobSpec], results: list[str | GopherError]
+) -> Dialogue[GopherError | None]:
+    """Submit the batch, put each answer at its item's place and empty the batch; return the error if the call failed.
+
+    Raises:
+        GopherError: The call failed, and nothing was stored before.
+    """
+    failure: GopherError | None = None
+    answers: list[calls.Receipt | GopherError]
+    try:
+        answers = yield from ask(calls.submit_many(namespace, list(batch.values())))
+    except GopherError as error:
+        if not any(each and isinstance(each, str) for each in results):
+            raise
+        failure = error
+        answers = [error for _ in batch]
     for number, answer in zip(batch, answers, strict=True):
         results[number] = answer if isinstance(answer, GopherError) else answer.job_id
     batch.clear()
+    return failure
 
 
 # --- looking --------------------------------------------------------------------------------------------------------------------

@@ -93,7 +93,8 @@ class Client(StreamCalls, BulkMethods, LimitMethods, NurseryMethods, RunMethods,
             items: Mappings with `type`, `payload` and what else `submit` takes; read as they are sent.
 
         Raises:
-            SubmitManyError: Some items were refused; it tells which, and the ids of the others.
+            SubmitManyError: Some items were not stored; its `results` hold the ids of the others, and why for each of these.
+            GopherError: A call failed, and nothing was stored before.
         """
         return self._run(dialogues.submit_many(self.namespace, cast("Iterable[Mapping[str, object]]", items)))
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import secrets
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+from google.rpc import code_pb2
 
 from gopher_pb.v1 import job_pb2
 from gopher_pb.v1 import job_service_pb2 as pb
 from gopher_pb.v1.job_stream_pb2 import SubmitJobStreamRequest, SubmitJobStreamResponse
 
-from gopher.errors import GopherError, InvalidRequestError, UnknownTypeError, invalid
+from gopher.errors import (
+    GopherError,
+    InvalidRequestError,
+    StoreError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnknownTypeError,
+    invalid,
+)
 from gopher.service.task_trees import TaskTrees
+from gopher.store.submission import SubmitReceipt
 from gopher.telemetry import tracing
 from gopher.wire import check, convert
 from gopher.wire.check import Faults
@@ -20,11 +34,12 @@ from gopher.wire.submission import new_job
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from google.rpc.status_pb2 import Status
+
     from gopher.job import JobState, NewJob
     from gopher.service.pages import Pages
     from gopher.service.requests import Requests
     from gopher.store.store import Store
-    from gopher.store.submission import SubmitReceipt
 
     SendSubmitted = Callable[[SubmitJobStreamResponse], Awaitable[None]]
 
@@ -35,6 +50,8 @@ DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1000
 DEFAULT_GRACE_MS: Final = 5_000
 MAX_GRACE_MS: Final = 300_000
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Jobs:
@@ -68,12 +85,21 @@ class Jobs:
         by_namespace: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
             by_namespace.setdefault(request.namespace, []).append(place)
-        for namespace, places in by_namespace.items():
+
+        async def submit(namespace: str, places: list[int]) -> None:
             try:
                 found = await self._submit(namespace, [("job.", requests[place].job) for place in places], None)
             except GopherError as error:
                 found = [error] * len(places)
             answers.update(zip(places, found, strict=True))
+
+        if len(by_namespace) == 1:
+            await submit(requests[0].namespace, list(range(len(requests))))
+        else:
+            # While the namespaces store their jobs: one that fails, or takes its time to, holds up no other.
+            async with trio.open_nursery() as nursery:
+                for namespace, places in by_namespace.items():
+                    nursery.start_soon(submit, namespace, places)
         return [each if isinstance(each, GopherError) else _submitted(each) for _, each in sorted(answers.items())]
 
     async def submit_jobs(self, request: pb.SubmitJobsRequest) -> pb.SubmitJobsResponse:
@@ -83,6 +109,9 @@ class Jobs:
         specs = [(f"jobs[{place}].", spec) for place, spec in enumerate(request.jobs)]
         with tracing.submit_span(request.jobs[0].type, request.jobs[0].queue, len(specs)) as trace:
             answers = await self._submit(request.namespace, specs, trace)
+        # Where nothing was stored there is nothing to tell apart, and the caller may repeat the call as a whole.
+        if not any(isinstance(answer, SubmitReceipt) for answer in answers):
+            _raise_outage(answers)
         return pb.SubmitJobsResponse(results=[_result(answer) for answer in answers])
 
     async def submit_job_stream(self, requests: Requests[SubmitJobStreamRequest], send: SendSubmitted) -> None:
@@ -92,7 +121,15 @@ class Jobs:
         while batch := await requests.take(MAX_STREAM_BATCH):
             namespace = namespace or check.namespace(batch[0].namespace)
             own = _of_namespace(namespace, batch)
-            for answer in await self._submit_arrived(namespace, own):
+            answers = await self._submit_arrived(namespace, own)
+            stored = [place for place, answer in enumerate(answers) if isinstance(answer, SubmitReceipt)]
+            told = stored[-1] + 1 if stored else 0
+            for answer in answers[:told]:
+                sequence += 1
+                await send(_stream_answer(sequence, answer))
+            # What follows the last that was stored needs no answers of its own once the call ends.
+            _raise_outage(answers[told:])
+            for answer in answers[told:]:
                 sequence += 1
                 await send(_stream_answer(sequence, answer))
             if len(own) < len(batch):
@@ -141,9 +178,19 @@ class Jobs:
 
     async def _refuse_unknown(self, namespace: str, jobs: Sequence[NewJob | GopherError]) -> list[NewJob | GopherError]:
         """Put a refusal in the place of each job whose type no worker has registered."""
-        types = {job.type for job in jobs if not isinstance(job, GopherError)}
-        unknown = {each for each in types if not await self._store.registry.is_known_type(namespace, each)}
-        return [job if isinstance(job, GopherError) or job.type not in unknown else UnknownTypeError(job.type) for job in jobs]
+        refusals: dict[str, GopherError | None] = {}
+        failure: StoreError | None = None
+        for job in jobs:
+            if isinstance(job, GopherError) or job.type in refusals:
+                continue
+            is_known = False
+            try:
+                is_known = failure is None and await self._store.registry.is_known_type(namespace, job.type)
+            except StoreError as error:
+                # Each would wait for Redis in vain, as this one did.
+                failure = error
+            refusals[job.type] = failure or (None if is_known else UnknownTypeError(job.type))
+        return [job if isinstance(job, GopherError) else refusals[job.type] or job for job in jobs]
 
     async def get_job(self, request: pb.GetJobRequest) -> pb.GetJobResponse:
         """Return one job, and what it does if that is asked for."""
@@ -208,9 +255,30 @@ def _submitted(receipt: SubmitReceipt) -> pb.SubmitJobResponse:
     )
 
 
+def _raise_outage(answers: Sequence[SubmitReceipt | GopherError]) -> None:
+    """Raise what keeps Redis from storing anything now, if an answer says so: the call is better repeated than refused item by item.
+
+    Raises:
+        StoreError: Redis does not serve, or is full.
+    """
+    for answer in answers:
+        if isinstance(answer, StoreUnavailableError | StoreFullError):
+            raise answer
+
+
+def _item_error(error: GopherError) -> Status:
+    """Return what the answer to one item of many says of its error; a defect has an id there, and the log holds the rest."""
+    status = to_status(error)
+    if status.code != code_pb2.INTERNAL:
+        return status
+    error_id = secrets.token_hex(8)
+    _log.error("submit.defect", error_id=error_id, exc_info=error)
+    return to_status(GopherError(f"internal error {error_id}", error_id=error_id))
+
+
 def _result(answer: SubmitReceipt | GopherError) -> pb.SubmitJobsResult:
     if isinstance(answer, GopherError):
-        return pb.SubmitJobsResult(error=to_status(answer))
+        return pb.SubmitJobsResult(error=_item_error(answer))
     return pb.SubmitJobsResult(job_id=answer.job_id, state=convert.STATE_NUMBER[answer.state], deduplicated=answer.is_duplicate)
 
 
@@ -221,7 +289,7 @@ def _of_namespace(namespace: str, batch: Sequence[SubmitJobStreamRequest]) -> li
 
 def _stream_answer(sequence: int, answer: SubmitReceipt | GopherError) -> SubmitJobStreamResponse:
     if isinstance(answer, GopherError):
-        return SubmitJobStreamResponse(sequence=sequence, error=to_status(answer))
+        return SubmitJobStreamResponse(sequence=sequence, error=_item_error(answer))
     return SubmitJobStreamResponse(
         sequence=sequence,
         job_id=answer.job_id,

@@ -156,42 +156,57 @@ class Lifecycle:
 
         Args:
             namespace: Where the queues are.
-            jobs: Any number, of any queues; already validated.
+            jobs: One or more, of any queues; already validated.
 
         Returns:
-            An entry a job, in order: the receipt, or the error that refuses it.
+            An entry a job, in order: the receipt, or the error that refuses it. Where Redis failed that is a StoreError, which stands at
+            the jobs of that script call alone, and at those of the same queue that were not sent after it.
 
-        Raises:
-            StoreError: Redis failed; jobs of earlier batches may have been stored.
+        Cancellation:
+            Some may have been stored.
         """
-        answers: dict[int, SubmitReceipt | GopherError] = {}
+        answers: Answers = {}
         by_queue: dict[str, list[int]] = {}
         for place, job in enumerate(jobs):
             by_queue.setdefault(job.queue, []).append(place)
-        for queue, places in by_queue.items():
-            try:
-                # Before the batches: one that had to wait for it would be overtaken.
-                await self._registry.queue_number(namespace, queue)
-            except TooManyQueuesError as error:
-                answers.update(dict.fromkeys(places, error))
-                continue
+        if len(by_queue) == 1:
+            await self._submit_to_queue(namespace, jobs, list(range(len(jobs))), answers)
+        else:
+            # While the queues store their jobs: one that fails, or takes its time to, holds up no other.
+            async with trio.open_nursery() as nursery:
+                for places in by_queue.values():
+                    nursery.start_soon(self._submit_to_queue, namespace, jobs, places, answers)
+        return [answers[place] for place in range(len(jobs))]
+
+    async def _submit_to_queue(self, namespace: str, jobs: Sequence[NewJob], places: list[int], answers: Answers) -> None:
+        queue = jobs[places[0]].queue
+        try:
+            # Before the batches: one that had to wait for it would be overtaken.
+            await self._registry.queue_number(namespace, queue)
             batches = list(batched(jobs, places))
             if len(batches) == 1:
                 await self._submit_batch(namespace, queue, batches[0], answers)
             else:
                 await self._submit_batches(namespace, queue, batches, answers)
-        return [answers[place] for place in range(len(jobs))]
+        except (TooManyQueuesError, StoreError) as error:
+            answers.update((place, error) for place in places if place not in answers)
 
     async def _submit_batches(self, namespace: str, queue: str, batches: list[Batch], answers: Answers) -> None:
-        """Send batches in order, the next while Redis works on the last."""
-        failures: list[StoreError] = []
+        """Send batches in order, the next while Redis works on the last.
+
+        Raises:
+            TooManyQueuesError: The queue has lost its number, and gets none; the jobs without an answer are those that were not sent.
+            StoreError: Redis failed; the same.
+        """
+        failures: list[TooManyQueuesError | StoreError] = []
         room = trio.Semaphore(_BATCHES_UNDER_WAY)
 
         async def submit(batch: Batch) -> None:
             try:
                 await self._submit_batch(namespace, queue, batch, answers)
-            except StoreError as error:
+            except (TooManyQueuesError, StoreError) as error:
                 failures.append(error)
+                answers.update((place, error) for place, _ in batch)
             finally:
                 room.release()
 
@@ -217,11 +232,7 @@ class Lifecycle:
                 add_submission(args, job_id, job)
             return await self._submit(self._link, [keys.settings(namespace, queue)], args)
 
-        try:
-            replies = await self._registry.numbered(namespace, queue, store)
-        except TooManyQueuesError as error:
-            answers.update((place, error) for place, _ in batch)
-            return
+        replies = await self._registry.numbered(namespace, queue, store)
         for job_id, (place, job), reply in zip(ids, batch, replies, strict=True):
             answers[place] = read_answer(job_id, job, reply)
 

@@ -17,6 +17,7 @@ from gopher.errors import (
     JobCancelledError,
     JobFailedError,
     JobNotFoundError,
+    StoreFullError,
     StoreUnavailableError,
     UnknownTypeError,
 )
@@ -169,16 +170,19 @@ def test_submit_without_a_request_id_is_not_repeated() -> None:
 
 
 class Accepting(Server):
-    """Accepts every job of every batch, but those of the type `nope`."""
+    """Accepts every job of every batch, but those of the type `nope`; full from a batch on."""
 
-    def __init__(self) -> None:
+    def __init__(self, full_from: int = 1_000_000) -> None:
         super().__init__(iter(()))
         self.batches: list[int] = []
+        self._full_from = full_from
 
     def take(self, step: dialogues.Step) -> object:
         assert isinstance(step, calls.Call)
         request = job_service_pb2.SubmitJobsRequest.FromString(step.request)
         self.batches.append(len(request.jobs))
+        if len(self.batches) > self._full_from:
+            raise StoreFullError("full")
         reply = job_service_pb2.SubmitJobsResponse()
         for job in request.jobs:
             if job.type == "nope":
@@ -227,13 +231,36 @@ def test_submit_many_tells_refused_items_beside_the_ids_of_the_others() -> None:
         {"type": "email", "payload": 3},
     ]
 
-    with pytest.raises(SubmitManyError, match=r"2 of 4 jobs were refused; the first, jobs\[1\]: no worker") as caught:
+    with pytest.raises(SubmitManyError, match=r"2 of 4 jobs were not stored; the first, jobs\[1\]: no worker") as caught:
         there.drive(dialogues.submit_many("ns", items))
 
     results = caught.value.results
     assert (results[0], results[3]) == ("id-0", "id-3")
     assert isinstance(results[1], UnknownTypeError)
     assert "jobs[2].payload" in str(results[2])
+
+
+def test_submit_many_that_fails_part_way_keeps_the_ids_it_has() -> None:
+    """A call that fails after others have stored jobs stands at its items, and at those that were not sent any more."""
+    there = Accepting(full_from=1)
+
+    with pytest.raises(SubmitManyError, match=r"1500 of 2500 jobs were not stored; the first, jobs\[1000\]: full") as caught:
+        there.drive(dialogues.submit_many("ns", ({"type": "email", "payload": n} for n in range(2500))))
+
+    results = caught.value.results
+    assert results[:1000] == [f"id-{n}" for n in range(1000)]
+    assert {type(each) for each in results[1000:]} == {StoreFullError}
+    assert there.batches == [1000, 1000]
+
+
+def test_submit_many_that_stored_nothing_raises_what_failed() -> None:
+    """There is no id to keep."""
+    there = Accepting(full_from=0)
+
+    with pytest.raises(StoreFullError):
+        there.drive(dialogues.submit_many("ns", ({"type": "email"} for _ in range(2500))))
+
+    assert there.batches == [1000]
 
 
 def test_list_all_takes_pages_until_the_last() -> None:

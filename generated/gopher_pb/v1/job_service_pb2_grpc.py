@@ -130,7 +130,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitJobs(self, request, context):
-        """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request.
+        """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request. So is an item that Redis failed
+        to store while it stored others; the call fails as a whole only where Redis failed and nothing was stored.
 
         Errors:
         INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
@@ -141,7 +142,8 @@ class JobServiceServicer:
 
     def SubmitJobStream(self, request_iterator, context):
         """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
-        stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+        stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on; where
+        Redis fails, each job that was stored is answered before the stream ends by it. It
         ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
         held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
         the request id that it had.

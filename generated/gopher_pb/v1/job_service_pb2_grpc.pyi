@@ -50,14 +50,16 @@ class JobServiceStub:
       RESOURCE_EXHAUSTED: BROKER_FULL, Redis is out of memory; TOO_MANY_QUEUES.
     """
     SubmitJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobsRequest, _job_service_pb2.SubmitJobsResponse]
-    """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request.
+    """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request. So is an item that Redis failed
+    to store while it stored others; the call fails as a whole only where Redis failed and nothing was stored.
 
     Errors:
       INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
     """
     SubmitJobStream: _grpc.StreamStreamMultiCallable[_job_stream_pb2.SubmitJobStreamRequest, _job_stream_pb2.SubmitJobStreamResponse]
     """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
-    stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+    stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on; where
+    Redis fails, each job that was stored is answered before the stream ends by it. It
     ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
     held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
     the request id that it had.
@@ -191,14 +193,16 @@ class JobServiceAsyncStub(JobServiceStub):
       RESOURCE_EXHAUSTED: BROKER_FULL, Redis is out of memory; TOO_MANY_QUEUES.
     """
     SubmitJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobsRequest, _job_service_pb2.SubmitJobsResponse]  # type: ignore[assignment]
-    """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request.
+    """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request. So is an item that Redis failed
+    to store while it stored others; the call fails as a whole only where Redis failed and nothing was stored.
 
     Errors:
       INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
     """
     SubmitJobStream: _aio.StreamStreamMultiCallable[_job_stream_pb2.SubmitJobStreamRequest, _job_stream_pb2.SubmitJobStreamResponse]  # type: ignore[assignment]
     """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
-    stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+    stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on; where
+    Redis fails, each job that was stored is answered before the stream ends by it. It
     ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
     held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
     the request id that it had.
@@ -341,7 +345,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.SubmitJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.SubmitJobsResponse, _abc.Awaitable[_job_service_pb2.SubmitJobsResponse]]:
-        """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request.
+        """Stores up to 1,000 jobs; each item is accepted or refused by itself, in the order of the request. So is an item that Redis failed
+        to store while it stored others; the call fails as a whole only where Redis failed and nothing was stored.
 
         Errors:
           INVALID_ARGUMENT: BATCH_SIZE, no item or more than 1,000. What SubmitJob refuses stands in the item's status.
@@ -354,7 +359,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_stream_pb2.SubmitJobStreamResponse], _abc.AsyncIterator[_job_stream_pb2.SubmitJobStreamResponse]]:
         """Stores jobs as they come and answers each, in order; for a client that has many, or does not know how many. What has arrived is
-        stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on. It
+        stored together, and nothing waits for more. A job that is refused is answered with its status, and the stream goes on; where
+        Redis fails, each job that was stored is answered before the stream ends by it. It
         ends with OK once the client has sent all and each is answered. A client may send on while answers are on their way; it is
         held back when it does not read them. After a cut, jobs without an answer may have been stored: send those again, each with
         the request id that it had.
