@@ -7,12 +7,10 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, Unpack
 
-import msgspec
-
 from gopher.event import EventKind
 from gopher.job import BYTES_CONTENT_TYPE, JSON_CONTENT_TYPE, JsonValue
 from gopher.nursery import JobNursery, NurseryPolicy, OnCrash, SyncJobNursery
-from gopher.submission import JobOptions, Payload
+from gopher.submission import JobOptions, Payload, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -293,8 +291,8 @@ def _output(data: JsonValue | bytes) -> Saying:
         kind, chunk = BYTES_CONTENT_TYPE, data
     else:
         try:
-            kind, chunk = JSON_CONTENT_TYPE, msgspec.json.encode(data)
-        except (TypeError, ValueError, RecursionError) as error:
+            kind, chunk = JSON_CONTENT_TYPE, encode_json(data)
+        except ValueError as error:
             raise ValueError(f"a chunk of output must be bytes or what JSON can hold: {error}") from error
     if len(chunk) > MAX_OUTPUT_BYTES:
         raise ValueError(f"a chunk of output holds at most {MAX_OUTPUT_BYTES} bytes, not {len(chunk)}: give it in pieces")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Payload: TypeAlias = object
 """A JSON value, a dataclass, a TypedDict or a msgspec Struct (all sent as JSON), or bytes."""
 
+_encode: Final = msgspec.json.Encoder().encode
 _DAY_MS: Final = 24 * 3600 * 1000
 DEFAULT_MAX_PAYLOAD_BYTES: Final = 256 * 1024
 MAX_BACKOFF_MS: Final = 7 * _DAY_MS
@@ -59,25 +60,43 @@ def encode_payload(payload: Payload, *, field: str = "payload") -> bytes:
     if isinstance(payload, bytes | bytearray | memoryview):
         return bytes(payload)
     try:
-        data = msgspec.json.encode(payload)
-    except (TypeError, ValueError, RecursionError) as error:
+        return encode_json(payload)
+    except ValueError as error:
         raise invalid(field, "BAD_JSON", f"cannot be written as JSON: {error}") from error
-    # msgspec writes numbers that JSON does not have as null; only a text with a null in it can hold one.
-    if b"null" in data and _has_no_number(msgspec.to_builtins(payload)):
-        raise invalid(field, "BAD_JSON", "holds NaN or an infinity, which JSON cannot say")
+
+
+def encode_json(value: object) -> bytes:
+    """Return a value as JSON.
+
+    Raises:
+        ValueError: JSON cannot hold it; the message says why.
+    """
+    try:
+        data = _encode(value)
+        # msgspec writes numbers that JSON does not have as null; only a text with a null in it can hold one.
+        is_exact = value is None or b"null" not in data or _is_finite(msgspec.to_builtins(value, enc_hook=_skip))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if not is_exact:
+        raise ValueError("it holds NaN or an infinity, which JSON cannot say")
     return data
 
 
-def _has_no_number(value: object) -> bool:
-    match value:
-        case float():
-            return not math.isfinite(value)
-        case dict():
-            return any(map(_has_no_number, value.values()))
-        case list() | tuple():
-            return any(map(_has_no_number, value))
-        case _:
+def _skip(_raw: object) -> None:
+    """Take JSON that is encoded already, which `msgspec.to_builtins` does not know, for what it is: it holds no NaN."""
+
+
+def _is_finite(value: object) -> bool:
+    """Tell whether every number in a value is finite; without recursion, since it may be nested deeper than Python recurses."""
+    waiting = [value]
+    for each in waiting:
+        if isinstance(each, float) and not math.isfinite(each):
             return False
+        if isinstance(each, dict):
+            waiting.extend(each.values())
+        elif isinstance(each, list | tuple):
+            waiting.extend(each)
+    return True
 
 
 def moment_ms(moment: datetime) -> int:

@@ -20,7 +20,6 @@ from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
-import msgspec
 import trio
 
 from gopher.errors import GopherError, JobNotFoundError
@@ -34,6 +33,7 @@ from gopher.store.embedded import open_embedded_redis
 from gopher.store.history import MAX_EVENTS
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.store import Store
+from gopher.submission import encode_payload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -86,7 +86,7 @@ class Runtime:
         Raises:
             GopherError: The submit was refused.
         """
-        encoded = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
+        encoded = encode_payload(payload)
         job = NewJob(type=type, payload=encoded, backoff_initial_ms=_AT_ONCE_MS, backoff_max_ms=_AT_ONCE_MS, **options)
         [answer] = await self._store.lifecycle.submit(DEFAULT_NAMESPACE, [job])
         if isinstance(answer, GopherError):

@@ -339,7 +339,10 @@ def test_output_is_bytes_or_json(data: JsonValue | bytes, kept: bytes) -> None:
     assert said == [(EventKind.OUTPUT, "", kept)]
 
 
-@pytest.mark.parametrize(("data", "why"), [(b"x" * 65_537, "at most 65536 bytes, not 65537"), (object(), "JSON can hold")])
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(b"x" * 65_537, "at most 65536 bytes, not 65537"), (object(), "JSON can hold"), ({"mean": float("nan")}, "NaN")],
+)
 def test_output_that_cannot_be_kept_is_refused(data: object, why: str) -> None:
     """It is the handler's error, told before anything is said."""
     context, said = speaker()

@@ -67,3 +67,13 @@ def test_encode_payload_refuses_numbers_that_json_has_not(number: float) -> None
             encode_payload(payload)
 
     assert encode_payload({"a": None, "b": 1.5}) == b'{"a":null,"b":1.5}'
+    assert encode_payload([None, msgspec.Raw(b"1")]) == b"[null,1]"
+
+
+def test_encode_payload_looks_for_numbers_that_json_has_not_however_deep() -> None:
+    """What msgspec can write is looked through, deeper than Python recurses."""
+    nested: list[object] = [None]
+    for _ in range(600):
+        nested = [nested]
+
+    assert encode_payload(nested).count(b"[") == 601

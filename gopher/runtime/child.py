@@ -45,6 +45,7 @@ from gopher.runtime.subprocesses import (
     encode_line,
 )
 from gopher.runtime.tracebacks import traceback_of
+from gopher.submission import encode_json
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def _serve(app: str, fd: int) -> None:
         guard.check()
         # Where the attempt has been cancelled meanwhile, nobody listens any more.
         with suppress(ConnectionError):
-            channel.sendall(encode_line(outcome) + b"\n")
+            if isinstance(outcome, bytes):
+                channel.sendall(encode_line(Returned(len(outcome))) + b"\n" + outcome)
+            else:
+                channel.sendall(encode_line(outcome) + b"\n")
 
 
 class Worker:
@@ -148,7 +152,7 @@ def error_of(refused: Refused) -> GopherError:
     return error
 
 
-def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
+def _run(app: str, assignment: Assignment, worker: Worker) -> bytes | Raised:
     spec: HandlerSpec | None = None
     sigterm = Sigterm()
     try:
@@ -164,14 +168,14 @@ def _run(app: str, assignment: Assignment, worker: Worker) -> Returned | Raised:
         return _raised(sole(error), spec.non_retryable if spec is not None else ())
 
 
-def _returned(value: object, max_bytes: int) -> Returned | Raised:
+def _returned(value: object, max_bytes: int) -> bytes | Raised:
     try:
-        result = encode_line(value)
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        result = encode_json(value)
+    except ValueError as error:
         return Raised("ResultInvalidError", cut(f"what the handler returned is not JSON: {error}"))
     if len(result) > max_bytes:
         return Raised("ResultInvalidError", too_large(len(result), max_bytes))
-    return Returned(msgspec.Raw(result))
+    return result
 
 
 def _raised(error: BaseException, non_retryable: tuple[type[BaseException], ...]) -> Raised:

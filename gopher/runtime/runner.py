@@ -17,7 +17,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-import msgspec
 import structlog
 import trio
 
@@ -34,6 +33,7 @@ from gopher.runtime.tracebacks import traceback_of
 from gopher.store import settlements
 from gopher.store.codec import encode_failure
 from gopher.store.lifecycle import Settlement
+from gopher.submission import encode_json
 from gopher.telemetry import log, tracing
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ Taken: TypeAlias = "tuple[RunningAttempt, Outcomes]"
 """An attempt, and who writes its outcome."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-_encode_result = msgspec.json.Encoder().encode
 
 # Numbers of gRPC status codes (google/rpc/code.proto), for a job's failure.
 _CODE_UNKNOWN: Final = 2
@@ -271,8 +269,8 @@ class Runner:
 
     def _read_result(self, value: object) -> bytes:
         try:
-            result = _encode_result(value)
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            result = encode_json(value)
+        except ValueError as error:
             raise ResultInvalidError(f"what the handler returned is not JSON: {error}") from error
         if len(result) > self._max_result_bytes:
             raise ResultInvalidError(too_large(len(result), self._max_result_bytes))

@@ -2,7 +2,7 @@
 
 The worker starts `python -m gopher.runtime.child APP FD` in a process group of its own, on a leash. They talk over a socket pair, a
 JSON document a line: the worker says which job; the child says what its watchers are to hear, and what it submits, any number of
-times, then its outcome, and ends. Each submit is answered. What the child prints goes to the worker's standard error. However the
+times, then its outcome, and ends. Each submit is answered. A result follows the line that gives its size, which is looked at first. What the child prints goes to the worker's standard error. However the
 attempt ends, nothing is left of its process group afterwards. What has left the group is found by its parents, and ends as well,
 unless the child itself was killed by somebody else or has gone by `os._exit`: then nobody knows whose it was.
 """
@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -25,7 +26,7 @@ from gopher.event import EventKind  # noqa: TC001 - msgspec reads the fields of 
 from gopher.handlers import Discard, Retry, Snooze
 from gopher.job import Failure, NewJob  # noqa: TC001 - msgspec reads the fields of these structs at run time
 from gopher.leash import leashed
-from gopher.runtime.failures import ChildError
+from gopher.runtime.failures import ChildError, too_large
 from gopher.runtime.notices import CLEANUP_CUT, Notice
 from gopher.runtime.process_tree import kill_tree
 from gopher.runtime.tracebacks import RemoteTraceback
@@ -42,7 +43,7 @@ _NO_SIGNAL: Final = 0  # of kill(2)
 _SPARE_SECONDS: Final = 1.0
 """Chosen: a cancelled child is killed by the worker's cutter when the grace is over; so much later without one."""
 _LINE_BYTES: Final = 1024 * 1024
-"""Chosen: what a line may hold beside a result. The longest is a submitted job: its payload takes a third more in base64."""
+"""Chosen: what a line may hold. The longest is a submitted job: its payload takes a third more in base64."""
 
 
 class Assignment(msgspec.Struct):
@@ -90,9 +91,9 @@ class Submission(msgspec.Struct, tag="submission"):
 
 
 class Returned(msgspec.Struct, tag="returned"):
-    """The handler has returned; the value as JSON."""
+    """The handler has returned; behind this line comes the value as JSON, in so many bytes."""
 
-    value: msgspec.Raw
+    size: int
 
 
 class Raised(msgspec.Struct, tag="raised"):
@@ -144,12 +145,15 @@ class Subprocesses:
         app: `module:registry`, by which the child finds the handler.
         children: Takes in what the handlers submit.
         max_result_bytes: A larger result is not sent, nor is it read from a child that sends it all the same.
+
+    The directory of this moment is that of the subprocesses, wherever a handler may take the worker.
     """
 
     def __init__(self, app: str, children: Children, *, max_result_bytes: int) -> None:
         self._app = app
         self._children = children
         self._max_result_bytes = max_result_bytes
+        self._directory = Path.cwd()
         self._running: set[subprocess.Popen[bytes]] = set()
 
     async def execute(self, context: JobContext, attempt: RunningAttempt) -> msgspec.Raw:
@@ -174,11 +178,11 @@ class Subprocesses:
         ours, theirs = socket.socketpair()
         with trio.socket.from_stdlib_socket(ours) as channel:
             with theirs:
-                process = _spawn(self._app, theirs.fileno())
+                process = _spawn(self._app, theirs.fileno(), self._directory)
             self._running.add(process)
             attempt.host = _Process(process)
             try:
-                report = await self._talk(trio.SocketStream(channel), process, context, attempt)
+                outcome = await self._talk(trio.SocketStream(channel), process, context, attempt)
                 await _end(process, _NO_SIGNAL, attempt.grace_seconds)
             except BaseException:
                 # Nobody listens any more: what the child still says must not hold it up.
@@ -188,40 +192,39 @@ class Subprocesses:
             finally:
                 attempt.host = None
                 self._running.discard(process)
-        return _value(report)
+        if isinstance(outcome, Raised):
+            raise _error(outcome)
+        return outcome
 
     async def _talk(
         self, stream: trio.SocketStream, process: subprocess.Popen[bytes], context: JobContext, attempt: RunningAttempt
-    ) -> Returned | Raised:
+    ) -> msgspec.Raw | Raised:
         await stream.send_all(encode_line(_assignment(context, attempt, self._max_result_bytes)) + b"\n")
-        report = await self._follow(stream, context, attempt)
-        if report is None:
+        outcome = None
+        with suppress(trio.BrokenResourceError):
+            outcome = await self._follow(_Reader(stream), stream, context, attempt)
+        if outcome is None:
             status = await _reap(process)
             raise HandlerError(f"the handler's process ended with {_describe_status(status)}")
-        return report
+        return outcome
 
     async def _follow(
-        self, stream: trio.SocketStream, context: JobContext, attempt: RunningAttempt
-    ) -> Returned | Raised | None:
+        self, reader: _Reader, stream: trio.SocketStream, context: JobContext, attempt: RunningAttempt
+    ) -> msgspec.Raw | Raised | None:
         """Pass on what the child says until the outcome comes; None when it ends without one."""
-        buffer = bytearray()
-        line_bytes = self._max_result_bytes + _LINE_BYTES
-        with suppress(trio.BrokenResourceError):
-            async for chunk in stream:
-                # A long line comes in many chunks: only the new one can hold its end.
-                *ends, rest = chunk.split(b"\n")
-                for end in ends:
-                    match _reports.decode(buffer + end):
-                        case Said(kind, progress, detail):
-                            await context.say(kind, progress, detail)
-                        case Submission(job):
-                            await stream.send_all(encode_line(await self._answer(attempt, job)) + b"\n")
-                        case outcome:
-                            return outcome
-                    buffer.clear()
-                buffer += rest
-                if len(buffer) > line_bytes:
-                    raise ResultInvalidError(f"the handler's process said more than {line_bytes} bytes in one line")
+        while (line := await reader.line()) is not None:
+            match _reports.decode(line):
+                case Said(kind, progress, detail):
+                    await context.say(kind, progress, detail)
+                case Submission(job):
+                    await stream.send_all(encode_line(await self._answer(attempt, job)) + b"\n")
+                case Returned(size):
+                    if size > self._max_result_bytes:
+                        raise ResultInvalidError(too_large(size, self._max_result_bytes))
+                    result = await reader.block(size)
+                    return None if result is None else msgspec.json.decode(result, type=msgspec.Raw)
+                case raised:
+                    return raised
         return None
 
     async def _answer(self, attempt: RunningAttempt, job: NewJob) -> Answer:
@@ -234,6 +237,42 @@ class Subprocesses:
         """End every process that still runs, at once: the worker goes."""
         for process in self._running:
             kill_tree(process.pid)
+
+
+class _Reader:
+    """Reads what a child says, and holds no more of it than may be said."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = bytearray()
+
+    async def line(self) -> bytes | None:
+        """Return the next line; None when the child ends before it is whole."""
+        seen = 0
+        while (end := self._buffer.find(b"\n", seen)) < 0:
+            seen = len(self._buffer)
+            if seen > _LINE_BYTES:
+                raise ResultInvalidError(f"the handler's process said more than {_LINE_BYTES} bytes in one line")
+            if not await self._receive():
+                return None
+        return self._take(end + 1)
+
+    async def block(self, size: int) -> bytes | None:
+        """Return the next bytes; None when the child ends before them."""
+        while len(self._buffer) < size:
+            if not await self._receive():
+                return None
+        return self._take(size)
+
+    async def _receive(self) -> bool:
+        chunk = await self._stream.receive_some()
+        self._buffer += chunk
+        return bool(chunk)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
 
 
 class _Process:
@@ -254,12 +293,13 @@ class _Process:
         return []
 
 
-def _spawn(app: str, fd: int) -> subprocess.Popen[bytes]:
+def _spawn(app: str, fd: int, directory: Path) -> subprocess.Popen[bytes]:
     # Spawned from the Trio thread itself, which lives as long as the worker: the leash is bound to the thread that spawns.
     return subprocess.Popen(  # noqa: S603 - our own interpreter and module
         leashed([sys.executable, "-m", "gopher.runtime.child", app, str(fd)]),
         # What this process can import, the child must be able to import too.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(str(directory / entry) for entry in sys.path)},
+        cwd=directory,
         stdin=subprocess.PIPE,
         stdout=sys.stderr.fileno(),
         pass_fds=(fd,),
@@ -287,25 +327,24 @@ def _assignment(context: JobContext, attempt: RunningAttempt, max_result_bytes: 
     )
 
 
-def _value(report: Returned | Raised) -> msgspec.Raw:
-    if isinstance(report, Returned):
-        return report.value
-    origin = RemoteTraceback(report.traceback)
-    match report.verdict:
+def _error(raised: Raised) -> Exception:
+    error: Exception
+    match raised.verdict:
         case "Retry":
-            raise Retry(report.message, after=report.seconds) from origin
+            error = Retry(raised.message, after=raised.seconds)
         case "Snooze":
-            raise Snooze(report.seconds or 0.0)
+            error = Snooze(raised.seconds or 0.0)
         case "Discard":
-            raise Discard(report.message) from origin
+            error = Discard(raised.message)
         case "PayloadMismatchError":
-            raise PayloadMismatchError(report.message)
+            error = PayloadMismatchError(raised.message)
         case "ResultInvalidError":
-            raise ResultInvalidError(report.message)
+            error = ResultInvalidError(raised.message)
         case _:
-            failure = report.failure
-            error = ChildError(failure, is_retryable=report.is_retryable) if failure else HandlerError(report.message)
-            raise error from origin
+            failure = raised.failure
+            error = ChildError(failure, is_retryable=raised.is_retryable) if failure else HandlerError(raised.message)
+    error.__cause__ = RemoteTraceback(raised.traceback)
+    return error
 
 
 async def _end(process: subprocess.Popen[bytes], number: int, grace_seconds: float) -> None:

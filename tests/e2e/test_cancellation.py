@@ -131,6 +131,8 @@ async def test_thread_is_awaited_or_left_behind_as_its_handler_says(stage: Stage
     async with TrioClient(stage.address) as client:
         held = await started(client, "stubborn-thread", str(gate))
         left = await started(client, "left-thread", str(gate))
+        # What a handler says may be known here before its call has returned, which a cancel would then end.
+        await until(lambda: set(stage.lines("up")) == {held, left})
         await client.cancel(held, grace=0)
         ended = await client.cancel(left, grace=0, wait=True)
 

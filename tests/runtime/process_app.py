@@ -72,6 +72,26 @@ def no_json(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> object:
     return object()
 
 
+@registry.handler("nan", process=True)
+def nan(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> object:
+    """Return a number that JSON cannot hold."""
+    return {"mean": float("nan")}
+
+
+@registry.handler("lie", process=True)
+def lie(job: gopher.SyncJobContext, payload: int) -> None:
+    """Send a result of so many bytes past all that looks at it, and never end by itself."""
+    channel = job.say.__self__._channel  # type: ignore[attr-defined]  # the worker, as the child knows it
+    channel.sendall(b'{"type":"returned","size":%d}\n' % payload + b"1" * payload)
+    threading.Event().wait()
+
+
+@registry.handler("where", process=True)
+def where(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> str:
+    """Return the working directory."""
+    return os.getcwd()
+
+
 @registry.handler("large", process=True)
 def large(job: gopher.SyncJobContext, payload: int) -> str:
     """Return a text that takes so many bytes as JSON."""
@@ -132,8 +152,8 @@ def daemon(job: gopher.SyncJobContext, payload: str) -> str:
 def flag(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> bool:
     """Return whether a cancel was asked for, before it and after it."""
     before = job.cancel_requested
-    job.progress(0.5, "begun")
     try:
+        job.progress(0.5, "begun")
         threading.Event().wait()
     except SystemExit as ended:
         sys.stderr.write(f"flag {before} {job.cancel_requested} {ended.code}\n")

@@ -351,6 +351,8 @@ async def test_runner_gives_bytes_to_a_handler_that_asks_for_them(bench: Bench) 
         pytest.param(object(), id="object"),
         pytest.param({1j: 1}, id="key"),
         pytest.param("\udcff", id="no UTF-8"),
+        pytest.param(math.nan, id="NaN"),
+        pytest.param({"mean": [None, -math.inf]}, id="an infinity within"),
         pytest.param("x" * MAX_RESULT_BYTES, id="too large"),
     ],
 )

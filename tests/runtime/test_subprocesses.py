@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -84,6 +85,8 @@ async def test_subprocess_raises_what_the_handler_raises(
     ("kind", "payload", "reason", "move"),
     [
         ("no-json", b"null", "RESULT_INVALID", Move.BURY),
+        ("nan", b"null", "RESULT_INVALID", Move.BURY),
+        ("lie", b"%d" % (MAX_RESULT_BYTES + 1), "RESULT_INVALID", Move.BURY),
         ("raise", b"[]", "PAYLOAD_MISMATCH", Move.BURY),
         ("family", b'"exit"', "HANDLER_RAISED", Move.RETRY),
         ("flood", b"1", "RESULT_INVALID", Move.BURY),
@@ -108,6 +111,21 @@ async def test_subprocess_keeps_a_result_that_is_too_large_to_itself(bench: Benc
         failure = msgspec.json.decode(settlement.failure, type=Failure)
         assert (settlement.move, failure.reason) == (Move.BURY, "RESULT_INVALID")
         assert failure.message == f"RESULT_TOO_LARGE: {size} bytes, the limit is {MAX_RESULT_BYTES}"
+
+
+async def test_subprocess_runs_where_the_worker_was_started(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that changes the working directory takes no later one along, be it to where nothing is any more."""
+    start, _ = str(Path.cwd()), bench.executors  # made here, as a worker makes them when it starts
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    settlement = await run(bench, bench.take(claimed_job("where")))
+
+    assert msgspec.json.decode(settlement.result) == start
 
 
 async def test_subprocess_tells_with_which_status_it_ended(bench: Bench) -> None:

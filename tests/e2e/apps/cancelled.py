@@ -115,6 +115,7 @@ async def race(job: gopher.JobContext, payload: float) -> str:
 def stubborn_thread(job: gopher.SyncJobContext, payload: str) -> str:
     """Heed no cancel until there is a file of the given name."""
     job.progress(0.5, "all is up")
+    record("up", job.id)
     while not Path(payload).exists():
         time.sleep(0.01)  # noqa: TID251 - a look at a file is what a test can steer in any process
     return "done"
@@ -124,6 +125,7 @@ def stubborn_thread(job: gopher.SyncJobContext, payload: str) -> str:
 def left_thread(job: gopher.SyncJobContext, payload: str) -> str:
     """Do the same, where it may be left behind; then say something."""
     job.progress(0.5, "all is up")
+    record("up", job.id)
     while not Path(payload).exists():
         time.sleep(0.01)  # noqa: TID251 - likewise
     try:
