@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from gopher.cli import output
 from gopher.cli.arguments import Seconds  # noqa: TC001 - cyclopts reads the annotations at run time
 from gopher.cli.report import short_moment
-from gopher.cli.stats import MIB, worker_object
+from gopher.cli.stats import USE_HEADINGS, use_of, worker_object
 from gopher.cli.target import DEFAULT_TARGET, Target
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def workers(*, target: Target = DEFAULT_TARGET) -> None:
             output.json_line(worker_object(worker))
         return
     output.table(
-        ("ID", "HOST", "PID", "QUEUES", "TYPES", "BUSY", "USED", "JOBS/S", "MEMORY", "CPU", "STARTED", "HEARTBEAT", ""),
+        ("ID", "HOST", "PID", "QUEUES", "TYPES", *USE_HEADINGS, "STARTED", "HEARTBEAT", ""),
         (
             (
                 worker.id,
@@ -33,17 +33,14 @@ def workers(*, target: Target = DEFAULT_TARGET) -> None:
                 str(worker.pid),
                 ",".join(f"{name}={weight}" for name, weight in worker.queues.items()),
                 ",".join(worker.types),
-                f"{worker.busy_slot_count}/{worker.slot_count}",
-                f"{worker.utilisation:.0%}",
-                f"{worker.attempts_per_second:.1f}",
-                f"{worker.resident_bytes / MIB:.0f} MiB",
-                f"{worker.cpu_cores:.2f}",
+                *use_of(worker),
                 short_moment(worker.start_ms),
                 short_moment(worker.heartbeat_ms),
                 " ".join(_remarks(worker)),
             )
             for worker in found
         ),
+        spare=("HEARTBEAT", "STARTED", "CPU", "MEMORY", "HOST", "PID", "USED", "JOBS/S"),
     )
 
 

@@ -125,6 +125,7 @@ def list_bulk(*, target: Target = DEFAULT_TARGET) -> None:
     output.table(
         ("ID", "KIND", "OF", "STATE", "DONE", "SKIPPED", "FAILED", "LOOKED AT", "STARTED", "ENDED"),
         (_row(operation) for operation in found),
+        spare=("ENDED", "STARTED", "LOOKED AT", "SKIPPED", "FAILED", "DONE"),
     )
 
 

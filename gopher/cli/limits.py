@@ -219,4 +219,5 @@ def _tell_breakers(found: Sequence[Breaker], *, as_json: bool) -> None:
             )
             for each in found
         ),
+        spare=("PROBES AT", "OPENED", "PERMITS", "FAILURES"),
     )

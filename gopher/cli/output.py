@@ -31,6 +31,25 @@ READER_GONE: Final = 141
 WIDEST_COLUMNS: Final = 10_000
 """Chosen: of a table that goes into a file or a pipe; wide enough for every message."""
 
+GAP: Final = 2
+"""Between two columns."""
+SHORTEST_COLUMN: Final = 12
+"""Chosen: what is left of a name when there is little room; no state is longer."""
+
+STATE_STYLES: Final = {
+    "processing": "cyan",
+    "retrying": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "paused": "yellow",
+    "draining": "yellow",
+    "open": "red",
+    "half_open": "yellow",
+    "closed": "green",
+}
+
 EXIT_CODES: Final = """\
 Exit codes, which scripts may rely on:
   0    done
@@ -112,6 +131,18 @@ def line(text: str) -> None:
     print(text, flush=True)
 
 
+def state_line(before: str, state: str, after: str = "") -> None:
+    """Write a line with a state in it, in the colour of the state where there is a terminal."""
+    if not sys.stdout.isatty():
+        line(one_line(before + state + after))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    told = Text.assemble(one_line(before), (state, STATE_STYLES.get(state.strip(), "")), one_line(after))
+    Console(highlight=False).print(told, soft_wrap=True)
+
+
 def one_line(text: str) -> str:
     """Return the text with whatever would begin a line or steer a terminal written as an escape."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
@@ -124,19 +155,72 @@ def json_line(value: JsonValue) -> None:
     line(msgspec.json.encode(value).decode())
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table on stdout; its first column, which names the thing, is never cut nor wrapped."""
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, spare: Sequence[str] = ()) -> None:
+    """Write a table on stdout, a line a row, as wide as the terminal at most; states have their colour there.
+
+    Where there is no room columns are left out, which is said, and the others are shortened. The first column, which names the thing, is
+    always there and whole.
+
+    Args:
+        headings: Of the columns.
+        rows: Their cells.
+        spare: Which columns are left out where there is no room, the first one first; they are never shortened.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, heading in enumerate(headings):
-        drawn.add_column(heading, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(one_line(cell)) for cell in row))
     # Rich takes a pipe for a terminal of 80 columns.
-    Console(width=None if sys.stdout.isatty() else WIDEST_COLUMNS).print(drawn)
+    console = Console(width=None if sys.stdout.isatty() else WIDEST_COLUMNS, highlight=False)
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = fitting(headings, cells, spare, console.width)
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for place in widths:
+        drawn.add_column(headings[place], no_wrap=True, overflow="crop")
+    for row in cells:
+        drawn.add_row(
+            *(Text(shortened(row[place], width), STATE_STYLES.get(row[place], "")) for place, width in widths.items())
+        )
+    console.print(drawn, soft_wrap=True)
+    left_out = [heading for place, heading in enumerate(headings) if place not in widths and any(row[place] for row in cells)]
+    if left_out:
+        console.print(f"(no room for {', '.join(left_out)}; --json shows all)", style="dim")
+
+
+def fitting(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], room: int) -> dict[int, int]:
+    """Return the places of the columns for which there is room, with the width of each."""
+    from rich.cells import cell_len
+
+    widths = {place: max(map(cell_len, [heading, *(row[place] for row in rows)])) for place, heading in enumerate(headings)}
+    least = {
+        place: width if place == 0 or headings[place] in spare else max(len(headings[place]), min(width, SHORTEST_COLUMN))
+        for place, width in widths.items()
+    }
+    for place in [*map(headings.index, spare), *reversed(widths)]:
+        if sum(least.values()) + GAP * (len(least) - 1) <= room or len(least) == 1:
+            break
+        least.pop(place, None)
+    kept = {place: widths[place] for place in least}
+    while sum(kept.values()) + GAP * (len(kept) - 1) > room:
+        able = [place for place in kept if kept[place] > least[place]]
+        if not able:
+            break
+        kept[max(able, key=kept.__getitem__)] -= 1
+    return kept
+
+
+def shortened(text: str, width: int) -> str:
+    """Return the text, no wider than that: of a name the middle is left out, for its end tells it from others; of a sentence the end."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    end = ""
+    for each in reversed("" if " " in text else text):
+        if cell_len(each + end) > (width - 1) // 2:
+            break
+        end = each + end
+    return f"{set_cell_size(text, max(0, width - 1 - cell_len(end))).rstrip()}…{end}"
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def tell_queues(queues: Iterable[Queue]) -> None:
             )
             for queue in queues
         ),
+        spare=("CANCELLED", "COMPLETED", "OLDEST WAIT", "RETRYING", "SCHEDULED", "PARKED", "FAILED", "LOW", "HIGH"),
     )
 
 

@@ -30,7 +30,9 @@ def tell_job(job: Job, *, as_json: bool) -> None:
         output.json_line(job_object(job))
         return
     for name, value in job_object(job).items():
-        if value not in (None, [], {}, "") and name not in {"job_id", "status", "attempts"}:
+        if name == "state":
+            output.state_line(f"{name:24}", job.state)
+        elif value not in (None, [], {}, "") and name not in {"job_id", "status", "attempts"}:
             output.line(f"{name:24}{output.one_line(_text(value))}")
     for attempt in job.attempts:
         _tell_attempt(attempt)
@@ -65,6 +67,7 @@ def tell_jobs(jobs: Iterable[Job], *, as_json: bool) -> None:
             (job.id, job.type, job.queue, job.priority, job.state, str(job.attempt), short_moment(job.submitted_ms))
             for job in jobs
         ),
+        spare=("SUBMITTED", "PRIORITY", "ATTEMPT"),
     )
 
 
@@ -91,6 +94,7 @@ def tell_failed(jobs: Iterable[Job], *, verbose: bool, as_json: bool) -> None:
             )
             for job in jobs
         ),
+        spare=("FAILED", "ATTEMPT", "QUEUE", "TYPE"),
     )
 
 
@@ -108,17 +112,16 @@ def tell_event(event: JobEvent, *, as_json: bool) -> None:
     if as_json:
         output.json_line(_event_object(event))
         return
-    parts = [moment(event.event_ms) or NOTHING]
-    parts += [event.job_id, event.queue, event.type or NOTHING] if event.queue else []
-    parts += [f"{event.state:10}"]
-    parts += ["deleted"] if event.kind is EventKind.DELETED else []
+    before = [moment(event.event_ms) or NOTHING]
+    before += [event.job_id, event.queue, event.type or NOTHING] if event.queue else []
+    parts = ["deleted"] if event.kind is EventKind.DELETED else []
     parts += [f"attempt {event.attempt}"] if event.attempt else []
     parts += [f"{event.progress:.0%}"] if event.progress else []
     parts += [event.progress_message] if event.progress_message else []
     parts += ["cancel requested"] if event.cancel_requested and not event.state.is_final else []
     parts += [_failure_words(event.failure)] if event.failure else []
     parts += _detail_words(event.detail)
-    output.line(output.one_line("  ".join(parts)))
+    output.state_line("  ".join([*before, ""]), f"{event.state:10}", "".join(f"  {part}" for part in parts))
 
 
 def _detail_words(detail: EventDetail | None) -> list[str]:
@@ -198,10 +201,10 @@ def follow_with_bar(events: Iterable[JobEvent]) -> None:
             progress.update(bar, completed=event.progress, description=output.one_line(said))
 
 
-def short_moment(ms: int | None) -> str:
+def short_moment(ms: int | None, otherwise: str = NOTHING) -> str:
     """Return a moment for a table: to the second."""
     said = moment(ms)
-    return NOTHING if said is None else f"{said[:19]}Z"
+    return otherwise if said is None else f"{said[:19]}Z"
 
 
 def _text(value: JsonValue) -> str:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from gopher.cli import output
 from gopher.cli.arguments import Labels, Moment, Seconds, labels_of, payload_of
+from gopher.cli.report import short_moment
 from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.wire.shape import moment, schedule_object
 
@@ -200,11 +201,12 @@ def _tell_all(schedules: Iterable[Schedule]) -> None:
                 each.job.type,
                 each.cron,
                 each.time_zone,
-                "paused" if each.paused else moment(each.next_ms) or "never",
-                moment(each.last_fire_ms) or "-",
+                "paused" if each.paused else short_moment(each.next_ms, "never"),
+                short_moment(each.last_fire_ms),
                 str(each.fired_total),
                 str(each.skipped_total),
             )
             for each in schedules
         ),
+        spare=("SKIPPED", "FIRED", "LAST", "QUEUE", "TIME ZONE", "NEXT"),
     )

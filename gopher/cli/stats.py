@@ -37,6 +37,7 @@ def _tell_waits(found: Stats) -> None:
         output.table(
             ("WAIT IN LINE", "PRIORITY", *_PERCENTILES),
             ((each.queue, each.priority, *_percentile_cells(each.wait)) for each in found.waits),
+            spare=("LAST", "P99"),
         )
 
 
@@ -44,7 +45,7 @@ def _tell_types(found: Stats) -> None:
     if found.types:
         output.line("")
         output.table(
-            ("RUN TIME", "QUEUE", *_PERCENTILES, "SUCCEEDED/S", "FAILED/S", "SUCCEEDED", "FAILED"),
+            ("DURATION", "QUEUE", *_PERCENTILES, "SUCCEEDED/S", "FAILED/S", "SUCCEEDED", "FAILED"),
             (
                 (
                     each.type,
@@ -57,6 +58,7 @@ def _tell_types(found: Stats) -> None:
                 )
                 for each in found.types
             ),
+            spare=("FAILED/S", "SUCCEEDED/S", "LAST", "SUCCEEDED", "QUEUE", "P99"),
         )
 
 
@@ -64,19 +66,16 @@ def _tell_workers(found: Stats) -> None:
     output.line("")
     output.line(
         f"attempts {found.attempts_per_second:.2f}/s in the last minute, succeeded {found.succeeded_per_second:.2f}/s, "
-        f"failed {found.failed_per_second:.2f}/s; leases lost {found.leases_lost_total}"
+        f"failed {found.failed_per_second:.2f}/s"
     )
     output.line(
-        f"workers {found.worker_count}, slots busy {found.busy_slot_count} of {found.slot_count}, used {found.utilisation:.0%}"
+        f"workers {found.worker_count}, slots busy {found.busy_slot_count} of {found.slot_count}, used {found.utilisation:.0%}, "
+        f"leases lost {found.leases_lost_total}"
     )
-    for worker in found.workers:
-        output.line(
-            output.one_line(
-                f"worker {worker.id}: attempts {worker.attempts_per_second:.2f}/s, slots busy {worker.busy_slot_count} of "
-                f"{worker.slot_count}, used {worker.utilisation:.0%}, memory {worker.resident_bytes / MIB:.1f} MiB, "
-                f"processor {worker.cpu_cores:.2f} cores"
-            )
-        )
+    if found.workers:
+        output.line("")
+        output.table(("WORKER", *USE_HEADINGS), ((worker.id, *use_of(worker)) for worker in found.workers))
+    output.line("")
 
 
 def _tell_redis(found: Stats) -> None:
@@ -85,6 +84,20 @@ def _tell_redis(found: Stats) -> None:
     output.line(
         f"redis {redis.version}, memory {redis.used_memory_bytes / MIB:.1f} MiB ({limit}), "
         f"clients {redis.connected_clients}, up {redis.uptime_seconds:.0f} s"
+    )
+
+
+USE_HEADINGS: Final = ("BUSY", "USED", "JOBS/S", "MEMORY", "CPU")
+
+
+def use_of(worker: Worker) -> tuple[str, ...]:
+    """Return how much a worker does and takes, below `USE_HEADINGS`."""
+    return (
+        f"{worker.busy_slot_count}/{worker.slot_count}",
+        f"{worker.utilisation:.0%}",
+        f"{worker.attempts_per_second:.1f}",
+        f"{worker.resident_bytes / MIB:.0f} MiB",
+        f"{worker.cpu_cores:.2f}",
     )
 
 

@@ -251,12 +251,12 @@ def test_stats_show_every_figure_without_a_prometheus(run: Run) -> None:
         "P50",
         "P95",
         "P99",
-        "RUN TIME",
+        "DURATION",
         "SUCCEEDED/S",
         "FAILED/S",
     )
     assert [each for each in headings if each not in shown] == []
-    lines = ("attempts ", "leases lost ", "slots busy ", "used ", "memory ", "processor ", "redis ")
+    lines = ("attempts ", "leases lost ", "slots busy ", "used ", "MEMORY", "CPU", "redis ")
     assert [each for each in lines if each not in shown] == []
 
 
