@@ -15,7 +15,6 @@ from gopher.client import TrioClient
 from gopher.errors import CallExpiredError
 from gopher.job import JobState
 from gopher.store import keys
-from gopher.store.attached_jobs import LEASE_MS
 from gopher.wire.status import from_rpc_error
 from tests.e2e.apps.attached import CHILDREN
 from tests.e2e.farm import states
@@ -138,16 +137,12 @@ async def test_server_killed_for_good_ends_the_whole_tree(farm: Farm) -> None:
     client = farm.command(server.address, "submit", "parent", "--attach")
 
     ids = await all_run(farm)
-    killed_at = trio.current_time()
     server.kill()
     jobs = await farm.finals(ids)
-    took_seconds = trio.current_time() - killed_at
     client.process.kill()
 
     assert states(jobs) == {JobState.CANCELLED}
     assert jobs[0].cancel_reason == "its client has vanished"
-    # The sweep of these workers is 2/3 s.
-    assert took_seconds <= (LEASE_MS + GRACE_MS) / 1000 + 1
     assert await farm.findings() == []
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.redis_server import RedisServer
 
 GRACE_SECONDS = 0.2
+LEASE_SECONDS = 30.0
 
 
 class Abandoned(BaseException):
@@ -43,7 +44,9 @@ class Hall:
         self.registry = Registry()
         self.abandon: Callable[[], None] = _go
 
-    def worker(self, *, lease_seconds: float = 30.0, grace_seconds: float = GRACE_SECONDS, slots: int = 4) -> Supervisor:
+    def worker(
+        self, *, lease_seconds: float = LEASE_SECONDS, grace_seconds: float = GRACE_SECONDS, slots: int = 4
+    ) -> Supervisor:
         plan = WorkerPlan(
             app="",
             namespace=self.namespace,
@@ -146,7 +149,7 @@ async def begun(hall: Hall, job_id: str) -> bool:
 
 
 async def test_cancel_reaches_a_running_handler_at_once(hall: Hall) -> None:
-    """It is pushed: the keeper would bring it ten seconds later."""
+    """The cancel is pushed: the keeper would bring it a third of a lease later."""
     hall.registry.handler("work")(sleeper)
 
     async with hall.working(hall.worker()):
@@ -159,7 +162,7 @@ async def test_cancel_reaches_a_running_handler_at_once(hall: Hall) -> None:
 
     assert job.state is JobState.CANCELLED
     assert job.attempts[-1].outcome is Outcome.CANCELLED
-    assert took_seconds < 5
+    assert took_seconds < LEASE_SECONDS / 3
 
 
 async def test_cancel_is_written_after_the_last_child_has_ended(hall: Hall) -> None:
@@ -336,51 +339,45 @@ async def test_abort_ends_what_a_claim_under_way_brings(hall: Hall) -> None:
 
 
 async def test_drain_abandons_a_thread_that_will_not_end(hall: Hall, gate: threading.Event) -> None:
-    """Its job is given back unspent, then the process must go; all within the grace and five seconds."""
+    """Its job is given back unspent, then the process must go, long before the thread would end by itself."""
 
     @hall.registry.handler("work")
     def work(job: SyncJobContext, payload: object) -> None:
         job.progress(0, "begun")
-        gate.wait(PATIENCE_SECONDS)
+        has_returned.append(not gate.wait(PATIENCE_SECONDS))
 
-    gone_at: list[float] = []
+    has_returned: list[bool] = []
+    had_returned: list[bool] = []
 
     def go() -> None:
         # As the process would end here, so does the thread.
-        gone_at.append(trio.current_time())
+        had_returned.append(bool(has_returned))
         gate.set()
         raise Abandoned
 
     hall.abandon = go
-    began = 0.0
     with pytest.RaisesGroup(Abandoned, flatten_subgroups=True):
         async with hall.working(hall.worker()):
             job_id = await hall.submit()
             await until_async(lambda: begun(hall, job_id))
-            began = trio.current_time()
     job = await hall.job(job_id)
 
-    assert gone_at[0] - began < GRACE_SECONDS + 5
+    assert had_returned == [False]
     assert (job.state, job.attempt) == (JobState.ENQUEUED, 0)
 
 
 async def test_drain_ends_though_redis_is_away(redis_server: RedisServer, nursery: trio.Nursery) -> None:
-    """With nobody to give the jobs back to the worker still goes, within the grace and five seconds; leases do the rest."""
+    """With no Redis to give the jobs back to, the worker still ends; leases do the rest."""
     store = Store(redis_server.url)
     await nursery.start(store.run)
     hall = Hall(store, redis_server.url, "n")
     hall.registry.handler("work")(sleeper)
-    began = 0.0
 
     with pytest.RaisesGroup(Abandoned, flatten_subgroups=True), trio.fail_after(PATIENCE_SECONDS):
         async with hall.working(hall.worker()):
             job_id = await hall.submit()
             await until_async(lambda: begun(hall, job_id))
             redis_server.kill()
-            began = trio.current_time()
-    took_seconds = trio.current_time() - began
-
-    assert took_seconds < GRACE_SECONDS + 5 + 2  # in the test the keeper is awaited too, where the process would be gone
 
 
 async def test_worker_looks_again_once_its_connection_is_new(
