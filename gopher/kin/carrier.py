@@ -218,7 +218,7 @@ class Carrier:
             for child, state in zip(batch, states, strict=True):
                 if state is None or state.is_final:
                     self._forget(kin, child)
-                    kin.end(child, state)
+                    kin.end(child, state or child.state_when_gone)
 
     async def _look_again(self, kin: Kin) -> None:
         if kin in self._kins:

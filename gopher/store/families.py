@@ -18,7 +18,7 @@ from gopher.job import JobState
 from gopher.store import keys
 from gopher.store.ids import IdSource
 from gopher.store.scripts import Script
-from gopher.store.submission import add_submission, read_answer
+from gopher.store.submission import add_submission, guarded, read_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,9 @@ _WALK: Final = 100
 """Children a call, about; chosen as for every other script."""
 _RESERVED_MS: Final = 10_000
 """Chosen: much longer than a step of the walk takes; after that another worker goes on."""
+
+REMEMBERED_MS: Final = 3_600_000
+"""Chosen: as long as a record is kept that does not say otherwise. The same stands in `start_children.lua`."""
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -181,7 +184,7 @@ class Families:
         args += adopted
         stored = [(start.member.id, start.job) for start in starts if start.job is not None and start.job.queue == queue]
         for job_id, job in stored:
-            add_submission(args, job_id, job)
+            args += _submission(job_id, job)
         start_all = partial(self._start, self._link, [keys.settings(namespace, queue)], args)
         reply = await (self._registry.under_number(namespace, queue, stored[0][0], start_all) if stored else start_all())
         if reply[0] == b"TAKEN":
@@ -202,9 +205,9 @@ class Families:
         Returns:
             An answer a child, in order.
         """
-        args: list[Field] = [0]
+        args: list[Field] = [REMEMBERED_MS]
         for job_id, job in jobs:
-            add_submission(args, job_id, job)
+            args += _submission(job_id, job)
         submit = partial(self._submit, self._link, [keys.settings(namespace, queue)], args)
         return _answers(jobs, await self._registry.under_number(namespace, queue, jobs[0][0], submit))
 
@@ -267,6 +270,16 @@ class Families:
         found = dict(zip(queues, await self._link.call_all(commands), strict=True))
         fates = (found.get(each, (None, None)) for each in job_ids)
         return [Fate(JobState(state.decode()), (reason or b"").decode()) if state else None for state, reason in fates]
+
+
+def _submission(job_id: str, job: NewJob) -> list[Field]:
+    """Return the arguments that stand for a child, which is stored once however often the call is repeated.
+
+    Its record says that it is stored; where that is kept for less than `REMEMBERED_MS`, its id is remembered as a request id.
+    """
+    words: list[Field] = []
+    add_submission(words, job_id, job)
+    return words if job.retention_ms is None or job.retention_ms >= REMEMBERED_MS else guarded(words)
 
 
 def _answers(jobs: Sequence[tuple[str, NewJob]], replies: Sequence[Reply]) -> list[SubmitReceipt | GopherError]:

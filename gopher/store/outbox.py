@@ -4,7 +4,8 @@ A script reaches one queue only. So `settle.lua` writes, with the outcome of an 
 into the outbox of the parent's queue, and stores at once those that are of the same queue. The others are delivered right after by
 the worker that settled, or in the end by the sweep of any worker of that queue: they are submitted under the ids that they have
 already, then taken out of the outbox. Whatever dies between two of these steps, each child comes to be once: until its entry is
-gone, and for a minute more, its queue remembers its id as a request id.
+gone, and for a minute more, its queue remembers its id as a request id. A delivery counts for half of that after its entries were
+seen in the outbox, so that one by a process that was suspended meanwhile is refused.
 
 An entry is one text: parent, lease token, queue and the lengths of what follows; a line end; the arguments of `submit.lua` that
 stand for the child.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from gopher.errors import UnknownTypeError
+from gopher.errors import StoreUnavailableError, UnknownTypeError
 from gopher.store import keys
 from gopher.store.ids import IdSource
 from gopher.store.scripts import Script
@@ -39,7 +40,12 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _SWEEP: Final = 25
 """Entries a call, about; chosen: each may hold the largest payload."""
 _LAST_CALL_MS: Final = 60_000
-"""Chosen: how late a sweep may come with an entry that it read before somebody else had delivered it."""
+"""Chosen: how long ids are remembered once their entries are gone from the outbox."""
+_DELIVERY_MS: Final = 30_000
+"""How long after its entries were seen in the outbox a delivery counts; less than the above, for two deliver at once."""
+
+
+_LATE: Final = b"LATE"
 
 
 class Child(NamedTuple):
@@ -106,7 +112,8 @@ class Outbox:
         self._link = link
         self._registry = registry
         self._ids = IdSource()
-        self._submit = Script.load("submit")
+        self._standing = Script.load("standing_children")
+        self._deliver = Script.load("deliver_children")
         self._sweep_outbox = Script.load("sweep_outbox")
 
     async def reserve(self, namespace: str, job: NewJob) -> str:
@@ -123,7 +130,7 @@ class Outbox:
     async def deliver(self, namespace: str, queue: str, children: Sequence[Child]) -> None:
         """Hand children whose parents have completed to their queues, in order, and forget them.
 
-        One that its queue refuses, since its unique key is held, is dropped.
+        What is not in the outbox any more was delivered before. One that its queue refuses, since its unique key is held, is dropped.
 
         Args:
             namespace: Of the queues.
@@ -141,11 +148,17 @@ class Outbox:
                 await self._deliver_batch(namespace, queue, target, batch)
 
     async def _deliver_batch(self, namespace: str, queue: str, target: str, batch: Sequence[Child]) -> None:
-        args: list[Field] = [REQUEST_TTL_MS]
+        _, now_ms, *stand = await self._standing(self._link, [keys.settings(namespace, queue)], [child.id for child in batch])
+        batch = [child for child, stands in zip(batch, stand, strict=True) if stands]
+        if not batch:
+            return
+        args: list[Field] = [now_ms + _DELIVERY_MS, REQUEST_TTL_MS]
         for child in batch:
             args += guarded(_words_of(child.entry))
-        submit = partial(self._submit, self._link, [keys.settings(namespace, target)], args)
-        replies: list[Reply] = await self._registry.under_number(namespace, target, batch[0].id, submit)
+        deliver = partial(self._deliver, self._link, [keys.settings(namespace, target)], args)
+        replies: list[Reply] = await self._registry.under_number(namespace, target, batch[0].id, deliver)
+        if replies[0] == _LATE:
+            raise StoreUnavailableError(f"a delivery to the queue {target!r} came more than {_DELIVERY_MS // 1000} s late")
         for child, reply in zip(batch, replies, strict=True):
             if isinstance(reply, list) and reply[0] != b"DUPLICATE":
                 log_dropped(target, child.id.encode(), reply[0], reply[1])

@@ -8,16 +8,17 @@ import pytest
 import trio
 
 from gopher.errors import ScriptReplyError, StoreFullError, StoreUnavailableError
-from gopher.job import JobState
+from gopher.job import JobState, Move, Outcome
 from gopher.kin.carrier import Carrier
 from gopher.store import keys
 from gopher.store.families import Families
+from gopher.store.lifecycle import Settlement
 from tests.kin.family import ParentByHand, add, kin_of, states
 from tests.runtime.parts import lose_lease, submit
 from tests.waiting import PATIENCE_SECONDS, until, until_async
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gopher.errors import GopherError
     from gopher.job import NewJob
@@ -37,6 +38,7 @@ class Ways(Families):
         gate: Waited for before children of other queues are submitted.
         lose_submit: So many of the next submits are carried out, and their replies lost.
         cut_off: The queue that cannot be reached; empty for none.
+        lose_with: Done after the next call that stores children, whose reply is lost.
     """
 
     def __init__(self, store: Store) -> None:
@@ -46,18 +48,29 @@ class Ways(Families):
         self.gate.set()
         self.lose_submit = 0
         self.cut_off = ""
+        self.lose_with: Callable[[], Awaitable[None]] | None = None
 
     async def start(
         self, namespace: str, queue: str, parent_id: str, token: int, starts: Sequence[Start], line_ms: str
     ) -> Started | None:
         self.starts.append(len(starts))
-        return await super().start(namespace, queue, parent_id, token, starts, line_ms)
+        started = await super().start(namespace, queue, parent_id, token, starts, line_ms)
+        if any(start.job is not None and start.job.queue == queue for start in starts):
+            await self._lose_reply()
+        return started
+
+    async def _lose_reply(self) -> None:
+        if self.lose_with is not None:
+            act, self.lose_with = self.lose_with, None
+            await act()
+            raise StoreUnavailableError("the reply was lost", outcome_unknown=True)
 
     async def submit(self, namespace: str, queue: str, jobs: Sequence[tuple[str, NewJob]]) -> list[SubmitReceipt | GopherError]:
         await self.gate.wait()
         if queue == self.cut_off:
             raise StoreUnavailableError("the connection was lost", outcome_unknown=True)
         answers = await super().submit(namespace, queue, jobs)
+        await self._lose_reply()
         if self.lose_submit:
             self.lose_submit -= 1
             raise StoreUnavailableError("the reply was lost", outcome_unknown=True)
@@ -274,6 +287,34 @@ async def test_children_that_redis_cannot_take_are_refused_and_others_served(
     assert (bad.state, good.state, good.is_stored) == (JobState.FAILED, None, True)
     await finish(carrier, other)
     carrier.let_go(kin)
+
+
+@pytest.mark.parametrize("queue", ["default", "other"])
+async def test_child_that_is_kept_no_more_runs_once_though_the_reply_was_lost(
+    carrier: Carrier, store: Store, ways: Ways, namespace: str, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its parent's queue or another's: it has run and is gone when it is said again, and the nursery takes it for completed."""
+    # The connection that has lost the reply has lost the word of its end with it.
+    monkeypatch.setattr("gopher.store.endings._Followed.receive", lambda _followed, _message: None)
+    kin = await open_kin(carrier, store, namespace)
+    ran: list[str] = []
+
+    async def run_there() -> None:
+        claim = await store.lifecycle.claim(namespace, queue, worker="w", count=9, lease_ms=LEASE_MS, claim_id=f"c{len(ran)}")
+        for job in claim.jobs if claim is not None else ():
+            ran.append(job.id)
+            done = Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, result=b"1")
+            await store.lifecycle.settle(namespace, queue, [done])
+        await store.lifecycle.reap(namespace, queue)
+
+    ways.lose_with = run_there
+    child = add(kin, queue=queue, retention_ms=0)
+    await ended(kin)
+    await run_there()
+
+    assert ran == [child.id]
+    assert (child.state, await kin.errors()) == (JobState.COMPLETED, [])
+    await finish(carrier, kin)
 
 
 async def test_nursery_whose_children_cannot_be_stored_holds_up_no_other(

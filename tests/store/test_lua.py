@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from gopher.store.outbox import Child
+
 SCRIPTS: Final = sorted(path.stem for path in LUA_DIRECTORY.glob("*.lua"))
-ADD: Final = {"submit", "create_schedule", "start_children", "submit_attached"}
+ADD: Final = {"submit", "create_schedule", "start_children", "submit_attached", "deliver_children"}
 """What a full Redis refuses."""
 
 KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time|pubsub')([a-z]+)', *(.)")
@@ -109,6 +111,7 @@ async def fill(rig: Rig) -> list[str]:
     await rig.store.registry.add_types(rig.namespace, ["email"])
     await rig.call("SET", "unique:leak", UNKNOWN_ID)
     assert await start_child(rig) is None
+    await rig.deliver([await keep_child(rig)])
     assert isinstance(await start_attached(rig), SubmitReceipt)
     when = {"deadline_ms": rig.now_ms + LONG_MS}
     ids = [await rig.submit(priority=p, unique_key=p.value, request_id=p.value, **when) for p in Priority]
@@ -125,6 +128,13 @@ async def start_child(rig: Rig) -> object:
     """Start a child of an attempt that is no more."""
     child = Start(Member("1.1.1", UNKNOWN_ID, "cancel", "-"), NewJob(type="email", queue=rig.queue))
     return await rig.store.families.start(rig.namespace, rig.queue, UNKNOWN_ID, 1, [child], "")
+
+
+async def keep_child(rig: Rig) -> Child:
+    """Put the child of a parent that is gone into the outbox."""
+    child = await rig.child(UNKNOWN_ID, 1)
+    await rig.call("HSET", "outbox", child.id, child.entry)
+    return child
 
 
 async def drain(rig: Rig, url: str) -> None:
@@ -306,6 +316,7 @@ async def test_full_redis_refuses_jobs_and_drains(
     """At maxmemory a submit and a new schedule are refused as such, and every other script works."""
     rig = await open_rig(redis_server.url, namespace, nursery)
     ids = await fill(rig)
+    child = await keep_child(rig)
     called.clear()
     await rig.store.link.call("CONFIG", "SET", "maxmemory", 1)
 
@@ -315,6 +326,9 @@ async def test_full_redis_refuses_jobs_and_drains(
         await start_child(rig)
     with pytest.raises(StoreFullError):
         await start_attached(rig)
+    with pytest.raises(StoreFullError):
+        await rig.deliver([child])
+    await rig.call("HDEL", "outbox", child.id)
     refusal = await refusal_of_a_submit(rig)
     await drain(rig, redis_server.url)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from structlog.testing import capture_logs
 
-from gopher.errors import JobNotFoundError, StoreFullError, UnknownTypeError
+from gopher.errors import JobNotFoundError, StoreFullError, StoreUnavailableError, UnknownTypeError
 from gopher.job import JobState, Move, NewJob, Priority
 from gopher.store.outbox import Child, parted
 from gopher.store.store import Store
@@ -101,6 +101,51 @@ async def test_children_of_another_queue_are_kept_until_delivered(rig: Rig, othe
     assert sorted(found) == children
     assert [(job.id, job.payload) for job in claimed] == [(child.id, b"%d" % at) for at, child in enumerate(children)]
     assert await rig.kept() == []
+
+
+async def run_once(other: Rig) -> None:
+    """Run the one job that waits, so that nothing of it is left, and as long again as its id is remembered."""
+    (claimed,) = await other.claim()
+    await other.settle(claimed.id, claimed.token, Move.COMPLETE)
+    await other.reap()
+    await other.call("DEL", f"request:{claimed.id}")
+
+
+async def test_entry_read_long_ago_is_not_delivered_again(rig: Rig, other: Rig) -> None:
+    """A sweep goes on after a minute's suspension: another has delivered its child, which has run and is remembered by nothing."""
+    parent = await begin(rig)
+    await complete(rig, parent, [await rig.child(parent.id, parent.token, queue="other", retention_ms=0)])
+
+    read = await rig.sweep_outbox()
+    await rig.deliver(await rig.sweep_outbox())
+    await run_once(other)
+    await rig.deliver(read)
+
+    assert await other.claim() == []
+
+
+async def test_delivery_that_comes_late_stores_nothing(rig: Rig, other: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is suspended after its last look at the outbox: what is done meanwhile is not done again, and it may try again."""
+    parent = await begin(rig)
+    child = await rig.child(parent.id, parent.token, queue="other", retention_ms=0)
+    await complete(rig, parent, [child])
+    outbox = rig.store.outbox
+    look = outbox._standing
+
+    async def look_and_sleep(*args: Any) -> object:
+        seen = await look(*args)
+        monkeypatch.setattr(outbox, "_standing", look)
+        await rig.deliver([child])
+        await other.advance(30_001)
+        await run_once(other)
+        return seen
+
+    monkeypatch.setattr(outbox, "_standing", look_and_sleep)
+    with pytest.raises(StoreUnavailableError, match="late"):
+        await rig.deliver([child])
+    await rig.deliver([child])
+
+    assert await other.claim() == []
 
 
 async def test_delivery_may_be_repeated_even_when_the_child_is_gone(rig: Rig, other: Rig) -> None:

@@ -123,18 +123,18 @@ async def test_settle_cut_short_anywhere_may_be_repeated(rig: Rig, other: Rig) -
 async def test_delivery_cut_short_anywhere_may_be_repeated(rig: Rig, other: Rig, has_run: bool) -> None:
     """Whoever delivers may die at any write; the next sweep makes all children once, also when the first were run meanwhile."""
     outbox = rig.store.outbox
-    whole = outbox._submit
+    whole = outbox._deliver
     for at in range(1, MOST_WRITES):
         parent, children = await begin(rig, other)
         await is_settled(rig, parent, children, MOST_WRITES)
-        outbox._submit = cut_short(whole, at)
+        outbox._deliver = cut_short(whole, at)
         try:
             await rig.deliver(await rig.sweep_outbox())
             is_whole = True
         except ScriptReplyError:
             is_whole = False
         finally:
-            outbox._submit = whole
+            outbox._deliver = whole
         before = [job.payload for job in await other.claim(10)] if has_run else []
 
         await rig.deliver(await rig.sweep_outbox())

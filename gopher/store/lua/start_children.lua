@@ -15,6 +15,8 @@
 -- include: lib/queue.lua
 -- include: lib/family.lua
 -- include: lib/submit.lua
+-- For how long the ids of children are remembered whose records are kept for less; REMEMBERED_MS in families.py.
+local REMEMBERED_MS = 3600000
 local id, token, line, count, adopted = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
 local job = redis.call('hmget', job_key(id), 'state', 'token', 'family', 'line_ms', 'enqueued_ms', 'submitted_ms')
@@ -74,7 +76,7 @@ redis.call('hset', family_key(id), unpack(ARGV, 6, first_left - 1))
 if adopted > 0 then
   redis.call('hdel', family_key(id), unpack(ARGV, first_left, first_left + adopted - 1))
 end
-local replies, is_enqueued = submit_jobs(ARGV, first_left + adopted, now, 0, line)
+local replies, is_enqueued = submit_jobs(ARGV, first_left + adopted, now, REMEMBERED_MS, line)
 if is_enqueued then
   wake_workers()
 end
