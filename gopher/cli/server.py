@@ -24,6 +24,7 @@ from gopher.edge.rest_calls import Bounds
 from gopher.errors import StartError
 from gopher.kin.carrier import Carrier
 from gopher.retry import RetryPolicy
+from gopher.runtime.queue_sweeper import QueueSweeper
 from gopher.runtime.signals import watch_signals
 from gopher.runtime.upkeep import Upkeep
 from gopher.service.admin import Admin
@@ -90,6 +91,7 @@ class Server:
         self._upkeep = Upkeep(
             store, poll_seconds=REMOTE_POLL_SECONDS, sweep_seconds=min(LONGEST_SWEEP_SECONDS, settings.remote_lease_seconds / 3)
         )
+        self._sweeper = QueueSweeper(store, sweep_seconds=LONGEST_SWEEP_SECONDS)
         services = _services(settings, store, self._carrier, self._health, self._upkeep)
         rpcs = Durations()
         exposition = Exposition(
@@ -125,6 +127,7 @@ class Server:
                 nursery.start_soon(self._readiness.run)
                 nursery.start_soon(self._bulk_runner.run)
                 await nursery.start(self._upkeep.run)
+                nursery.start_soon(self._sweeper.run)
                 nursery.start_soon(self._attachments.run)
                 nursery.start_soon(self._carrier.run)
                 async with trio.open_nursery() as answering:

@@ -15,6 +15,9 @@ The findings, by kind:
 - ORPHAN_ID: an index has an id that has no record.
 - LEASELESS_RUNNING: it is processing with no lease, so that nobody would ever take it back.
 - TOKENLESS_RUNNING: it is processing with no lease token, so that nobody can settle it.
+- LEASE_OVERDUE: it is processing under a lease that ended long ago: neither a worker of its queue nor a server takes it back.
+- UNNAMED_QUEUE: a queue has jobs and no name, so that no list shows it; or their ids carry a number that is not the queue's, so that they
+  do not find them. A number that another queue has got meanwhile cannot be given back.
 - UNIQUE_LEAK: a unique key is held by a job that has ended or never asked for it; or a job that has not ended lacks its key.
 - COUNTER_DRIFT: a lease token is greater than the queue has counted to, so that tokens would be given twice; or the count of parked
   jobs, which stand in any number of lines, is not that of their lines. No other count can drift: those are the lengths of the indexes.
@@ -27,8 +30,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from gopher.store import keys
+from gopher.job import MAX_CRASHES
+from gopher.store import ids, keys
 from gopher.store.scripts import Script
+from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -52,6 +57,8 @@ class FindingKind(StrEnum):
     ORPHAN_ID = "ORPHAN_ID"
     LEASELESS_RUNNING = "LEASELESS_RUNNING"
     TOKENLESS_RUNNING = "TOKENLESS_RUNNING"
+    LEASE_OVERDUE = "LEASE_OVERDUE"
+    UNNAMED_QUEUE = "UNNAMED_QUEUE"
     UNIQUE_LEAK = "UNIQUE_LEAK"
     COUNTER_DRIFT = "COUNTER_DRIFT"
     NO_TTL = "NO_TTL"
@@ -98,6 +105,7 @@ class Audit:
         self._audit = Script.load("audit")
         self._audit_unique = Script.load("audit_unique")
         self._audit_parked = Script.load("audit_parked")
+        self._reap = Script.load("reap")
 
     async def run(self, namespace: str, *, repair: bool, report: Callable[[AuditProgress], Awaitable[None]]) -> None:
         """Check every job and every index of a namespace, while work goes on.
@@ -116,6 +124,9 @@ class Audit:
             for key in (*(key for _, _, key in keys.indexes(namespace, queue)), keys.deadlines(namespace, queue)):
                 await self._walk_index(namespace, queue, key, tally, repair=repair)
             await tally.add(queue, await self._audit_parked(self._link, [keys.settings(namespace, queue)], [int(repair)]))
+            await self._check_name(namespace, queue, tally, repair=repair)
+            if repair:
+                await self._take_back(namespace, queue, tally)
 
     async def _walk_keys(self, namespace: str, tally: _Tally, *, repair: bool) -> set[str]:
         """Check all keys there are; return the queues that have any."""
@@ -133,6 +144,7 @@ class Audit:
         settings = [keys.settings(namespace, queue)]
         jobs = [name.removeprefix("job:") for name in names if name.startswith("job:")]
         uniques = [name.removeprefix("unique:") for name in names if name.startswith("unique:")]
+        tally.numbers.setdefault(queue, set()).update(each[-4:] for each in jobs if ids.is_job_id(each))
         if jobs:
             checked, *findings = await self._audit(self._link, settings, [int(repair), "job", *jobs])
             await tally.add(queue, findings, checked)
@@ -155,6 +167,27 @@ class Audit:
             await self._link.call_many([("PEXPIRE", prefix + name, _TTL_MS, "NX") for name in endless])
         await tally.add(queue, [(FindingKind.NO_TTL, "", f"{name} has no end", repair) for name in endless])
 
+    async def _check_name(self, namespace: str, queue: str, tally: _Tally, *, repair: bool) -> None:
+        names = keys.queues(namespace)
+        known, noted = await self._link.call_all([("HGET", names, queue), ("HGET", keys.settings(namespace, queue), "number")])
+        carried = tally.numbers.get(queue, set()) | ({noted.decode()} if noted else set())
+        if known is None and carried:
+            number = int(min(carried), 16)
+            if repair:
+                await self._registry.name_queue(namespace, queue, number=number)
+            await tally.add(queue, [(FindingKind.UNNAMED_QUEUE, "", "it has no name, and no list shows it", repair)])
+        for text in sorted(carried):
+            holder = await self._link.call("HGET", names, f"#{int(text, 16)}")
+            if holder != queue.encode() and (known is not None or repair):
+                detail = f"ids of its jobs carry {text}, the number of {'no queue' if holder is None else holder.decode()}"
+                await tally.add(queue, [(FindingKind.UNNAMED_QUEUE, "", detail, False)])
+
+    async def _take_back(self, namespace: str, queue: str, tally: _Tally) -> None:
+        """Do what nothing has done for jobs whose leases are long over."""
+        leases = BATCH if tally.has_found(queue, FindingKind.LEASE_OVERDUE) else 0
+        while leases == BATCH:
+            _, leases, *_ = await self._reap(self._link, [keys.settings(namespace, queue)], [BATCH, MAX_CRASHES])
+
     async def _walk_index(self, namespace: str, queue: str, key: str, tally: _Tally, *, repair: bool) -> None:
         where = key.removeprefix(keys.queue(namespace, queue))
         cursor: Argument = 0
@@ -169,12 +202,21 @@ class Audit:
 
 
 class _Tally:
-    """What an audit has found so far; a job that is met in two walks is found once."""
+    """What an audit has found so far; a job that is met in two walks is found once.
+
+    Attributes:
+        numbers: Of each queue, what the ids of its jobs end in.
+    """
 
     def __init__(self, report: Callable[[AuditProgress], Awaitable[None]]) -> None:
         self._report = report
         self._found: set[Finding] = set()
+        self.numbers: dict[str, set[str]] = {}
         self._jobs_checked = 0
+
+    def has_found(self, queue: str, kind: FindingKind) -> bool:
+        """Tell whether a queue has a finding of a kind."""
+        return any(finding.queue == queue and finding.kind is kind for finding in self._found)
 
     async def add(self, queue: str, findings: Iterable[Sequence[Reply]], checked: int = 0) -> None:
         fresh = []

@@ -56,12 +56,17 @@ def number_text(queue_number: int) -> str:
     return f"{queue_number:04x}"
 
 
+def is_job_id(text: str) -> bool:
+    """Tell whether a text has the shape of a job id."""
+    return _SHAPE.fullmatch(text) is not None
+
+
 def queue_number(job_id: str) -> int:
     """Return the number of the queue that a job id carries.
 
     Raises:
         InvalidRequestError: BAD_ID, the text is no job id.
     """
-    if _SHAPE.fullmatch(job_id) is None:
+    if not is_job_id(job_id):
         raise invalid("job_id", "BAD_ID", f"{job_id[:64]!r} is no job id: it must be a UUIDv7 in lower case")
     return int(job_id[-4:], 16)

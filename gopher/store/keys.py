@@ -189,6 +189,11 @@ def workers(namespace: str) -> str:
     return f"gopher:{namespace}:workers"
 
 
+def namespaces() -> str:
+    """Return the key of the namespaces in which queues were named: a set."""
+    return "gopher:namespaces"
+
+
 def data_id() -> str:
     """Return the key of the random id that Redis keeps for as long as its data."""
     return "gopher:data_id"

@@ -167,11 +167,16 @@ class Registry:
         if word != b"OK":
             raise TooManyQueuesError(queue)
         given = int(rest[0])
+        await self.add_namespace(namespace)
         # After the name: cut off in between, the next submit names the queue again.
         await self._number_queue(self._link, [keys.settings(namespace, queue)], [ids.number_text(given)])
         self._numbers[namespace, queue] = given
         self._names[namespace, given] = queue
         return given
+
+    async def add_namespace(self, namespace: str) -> None:
+        """Make a namespace known to those that look after all of them."""
+        await self._add_names(self._link, [keys.namespaces()], [namespace])
 
     async def numbered(self, namespace: str, queue: str, store: Callable[[int], Awaitable[Reply]]) -> Reply:
         """Store jobs under new ids, and once more where the number that is remembered is not that of the queue any more.
@@ -257,7 +262,7 @@ class Registry:
     async def queues(self, namespace: str) -> list[str]:
         """Return the names of the queues known, sorted."""
         names = await self._link.call("HKEYS", keys.queues(namespace))
-        return sorted(name.decode() for name in names if not name.startswith(b"#"))
+        return sorted(name.decode() for name in names if name[:1] not in {b"#", b"~"})
 
     async def require_queue(self, namespace: str, queue: str) -> None:
         """Check that a queue exists.

@@ -22,6 +22,7 @@ from gopher.store.limits import LimitRules
 from gopher.store.link import Link
 from gopher.store.outbox import Outbox
 from gopher.store.query import Query
+from gopher.store.queue_sweep import QueueSweep
 from gopher.store.registry import Registry
 from gopher.store.schedules import Schedules
 from gopher.store.trees import Trees
@@ -56,6 +57,7 @@ class Store:
         self.limits = LimitRules(self.link, self.registry)
         self.breakers = Breakers(self.link)
         self.query = Query(self.link, self.registry)
+        self.queue_sweep = QueueSweep(self.link, self.registry)
         self.bulk = BulkOperations(self.link, self.registry, self.query)
         self.figures = Figures(self.link)
         self.events = Events(self.link, self.registry)

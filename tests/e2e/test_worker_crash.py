@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gopher.client import TrioClient
 from gopher.job import JobState, Outcome
+from gopher.store import keys
 from tests.e2e.farm import Farm, end_of, states
-from tests.waiting import until
+from tests.waiting import PATIENCE_SECONDS, until
 
 if TYPE_CHECKING:
     from tests.redis_server import RedisServer
@@ -124,3 +126,22 @@ async def test_jobs_go_on_when_redis_was_away_for_longer_than_a_lease(lone_farm:
     assert await farm.findings() == []
     assert worker.stop() == 0
     assert await end_of(worker) == 0
+
+
+async def test_job_of_a_queue_whose_workers_are_all_gone_is_taken_back(farm: Farm) -> None:
+    """A server does it, so that a cancel which waits for the worker ends."""
+    server = await farm.server()
+    worker = await farm.worker(lease_seconds=2)
+    (job_id,) = await farm.hold()
+    await farm.started([job_id])
+    worker.process.kill()
+    # As if the worker were gone for long.
+    processing = keys.index(farm.namespace, "default", JobState.PROCESSING)
+    await farm.store.link.call("ZADD", processing, "XX", await farm.store.registry.now_ms() - 60_000, job_id)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with TrioClient(server.address, namespace=farm.namespace) as client:
+            job = await client.cancel(job_id, wait=True)
+
+    assert job.state is JobState.CANCELLED
+    assert await farm.findings() == []

@@ -12,6 +12,8 @@ import trio
 from gopher.job import JobState, Move, NewJob, Priority
 from gopher.store import keys
 from gopher.store.audit import _SLICE, AuditProgress, FindingKind
+from gopher.store.ids import queue_number
+from gopher.store.registry import Registry
 from tests.store.rig import DELAY_MS, LEASE_MS
 
 if TYPE_CHECKING:
@@ -380,3 +382,47 @@ async def test_audit_finds_nothing_while_jobs_move(rig: Rig) -> None:
             is_done.set()
 
     assert findings == []
+
+
+async def test_audit_finds_a_lease_that_is_long_over_and_has_the_job_taken_back(rig: Rig) -> None:
+    """Once, not by each walk, and not as soon as a lease ends."""
+    job_id = await rig.submit()
+    await rig.claim()
+    await rig.advance(LEASE_MS + 1)
+    early = await rig.audit()
+    await rig.advance(60_000)
+
+    found = await rig.audit()
+    await rig.audit(repair=True)
+
+    assert early == []
+    assert [(finding.kind, finding.job_id, finding.repaired) for finding in found] == [("LEASE_OVERDUE", job_id, False)]
+    assert await rig.state(job_id) is JobState.ENQUEUED
+    assert await rig.audit() == []
+
+
+async def test_audit_finds_a_queue_that_has_lost_its_name_and_names_it_again(rig: Rig) -> None:
+    """The queue has the number back that the ids of its jobs carry."""
+    job_id = await rig.submit()
+    await rig.store.link.call("DEL", keys.queues(rig.namespace))
+
+    (found,) = await rig.audit()
+    await rig.audit(repair=True)
+
+    assert (found.kind, found.queue, found.repaired) == ("UNNAMED_QUEUE", rig.queue, False)
+    assert await rig.store.query.queues(rig.namespace) == [rig.queue]
+    assert await Registry(rig.store.link).queue_of(rig.namespace, job_id) == rig.queue
+    assert await rig.audit() == []
+
+
+async def test_audit_tells_of_ids_whose_number_another_queue_has(rig: Rig) -> None:
+    """That cannot be mended: a number is one queue's."""
+    job_id = await rig.submit()
+    number = queue_number(job_id)
+    await rig.store.link.call("DEL", keys.queues(rig.namespace))
+    await rig.store.link.call("HSET", keys.queues(rig.namespace), "other", number, f"#{number}", "other")
+
+    findings = await rig.audit(repair=True)
+
+    assert [(finding.kind, finding.repaired) for finding in findings] == [("UNNAMED_QUEUE", True), ("UNNAMED_QUEUE", False)]
+    assert f"carry {job_id[-4:]}, the number of other" in findings[1].detail

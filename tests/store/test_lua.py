@@ -168,6 +168,9 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.advance(LEASE_MS + 1)
     await rig.promote()
     await rig.reap()
+    assert not await rig.store.queue_sweep.free(rig.namespace, rig.queue)
+    await rig.store.queue_sweep.inspect(rig.namespace, rig.queue)
+    await rig.store.queue_sweep.settle_freed(rig.namespace, 0)
     await rig.store.query.list_jobs(rig.namespace, size=3)
     assert [finding.repaired for finding in await rig.audit(repair=True)] == [True]
     assert await rig.audit() == []

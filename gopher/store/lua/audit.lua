@@ -115,6 +115,15 @@ local function check_token(id, job)
   end
 end
 
+-- A worker of the queue takes a job back within seconds, and any server within a minute. Looked at in one of the two walks.
+local OVERDUE_MS = 60000
+local function check_lease(id, job)
+  local ends = found_in == 'processing' and job.state == 'processing' and redis.call('zscore', base .. 'processing', id)
+  if ends and tonumber(ends) < now - OVERDUE_MS then
+    add('LEASE_OVERDUE', id, 'its lease ended over ' .. OVERDUE_MS / 1000 .. ' s ago, and nothing has taken it back', mends)
+  end
+end
+
 local function check_unique(id, job)
   if not job.unique_key or FINAL[job.state] then
     return
@@ -190,6 +199,7 @@ for at = 3, #ARGV do
       check_place(id, job)
     end
     check_token(id, job)
+    check_lease(id, job)
     check_unique(id, job)
     check_deadline(id, job)
     check_held(id, job)
