@@ -22,7 +22,7 @@ from gopher.errors import (
 )
 from gopher.job import JobState
 from gopher.kin.turns import Turns
-from gopher.store.families import Member, Start
+from gopher.store.families import REMEMBERED_MS, Member, Start
 from gopher.store.submission import BATCH, BATCH_BYTES, SubmitReceipt
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Carrier:
             for child, state in zip(batch, states, strict=True):
                 if state is None or state.is_final:
                     self._forget(kin, child)
-                    kin.end(child, state or child.state_when_gone)
+                    kin.end(child, state or _state_when_gone(child))
 
     async def _look_again(self, kin: Kin) -> None:
         if kin in self._kins:
@@ -272,6 +272,18 @@ def _give_up(kin: Kin, children: Sequence[Sibling]) -> None:
     for child in children:
         child.by_nursery = True
         kin.end(child, JobState.CANCELLED)
+
+
+def _state_when_gone(child: Sibling) -> JobState | None:
+    """Return how a child has ended whose record is gone and of whose end no word has come; None if it was deleted.
+
+    A dead letter is kept for long, whatever its retention, so one that is kept for less than its id is remembered has not failed. To
+    take it for a failure would have the whole nursery run again.
+    """
+    kept_ms = child.job.retention_ms
+    if kept_ms is None or kept_ms >= REMEMBERED_MS:
+        return None
+    return JobState.CANCELLED if child.by_nursery else JobState.COMPLETED
 
 
 def _is_known(answer: SubmitReceipt | GopherError | None) -> bool:

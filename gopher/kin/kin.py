@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 import trio
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from gopher.job import Job, JsonValue
     from gopher.nursery import NurseryPolicy
     from gopher.store.families import Member
-
-
-_KEPT_MS: Final = 3_600_000
-"""A record that is kept for so long is not gone by the time that a lost reply or a cut connection is made up for; chosen."""
 
 
 class Parent(Protocol):
@@ -119,18 +115,6 @@ class Sibling:
     def type(self) -> str:
         """Of the job."""
         return self.job.type
-
-    @property
-    def state_when_gone(self) -> JobState | None:
-        """How it has ended if its record is gone without a word; None if it was deleted.
-
-        A dead letter is kept for long, whatever its retention, so a job with a short one has not failed. To take it for a failure
-        would have the whole nursery run again.
-        """
-        kept_ms = self.job.retention_ms
-        if kept_ms is None or kept_ms >= _KEPT_MS:
-            return None
-        return JobState.CANCELLED if self.by_nursery else JobState.COMPLETED
 
     async def result(self) -> JsonValue:
         """See `ChildJob.result`."""
