@@ -44,16 +44,16 @@ async def test_queue_that_holds_nothing_for_a_day_is_freed(swept: Rig) -> None:
     assert await swept.dump() == {}
 
 
-async def pause(rig: Rig) -> object:
-    return await rig.store.lifecycle.pause(rig.namespace, rig.queue)
+async def pause(rig: Rig) -> None:
+    await rig.store.lifecycle.pause(rig.namespace, rig.queue)
 
 
-async def set_ratio(rig: Rig) -> object:
-    return await rig.store.limits.set_ratio(rig.namespace, rig.queue, PriorityRatio(high=1))
+async def set_ratio(rig: Rig) -> None:
+    await rig.store.limits.set_ratio(rig.namespace, rig.queue, PriorityRatio(high=1))
 
 
-async def set_limits(rig: Rig) -> object:
-    return await rig.store.limits.set_limits(rig.namespace, rig.queue, "email", Limits(concurrency=1))
+async def set_limits(rig: Rig) -> None:
+    await rig.store.limits.set_limits(rig.namespace, rig.queue, "email", Limits(concurrency=1))
 
 
 async def schedule(rig: Rig) -> object:
