@@ -18,7 +18,6 @@ from gopher.errors import (
     JobStateError,
     StoreError,
     TooManyQueuesError,
-    UniqueKeyHeldError,
 )
 from gopher.job import MAX_CRASHES, JobState, Move, NewJob, Outcome
 from gopher.limits import PriorityRatio
@@ -27,7 +26,7 @@ from gopher.store.codec import ClaimedJob
 from gopher.store.ids import IdSource
 from gopher.store.outbox import Child, add_children, log_dropped
 from gopher.store.scripts import Script
-from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batched, read_answer
+from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batched, read_answer, read_requeue_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -331,7 +330,7 @@ class Lifecycle:
                 batch = ids[start : start + BATCH]
                 replies = await self._requeue(self._link, [settings], batch)
                 for job_id, reply in zip(batch, replies, strict=True):
-                    answers[job_id] = _requeue_answer(job_id, reply)
+                    answers[job_id] = read_requeue_answer(job_id, reply)
         return [answers[job_id] for job_id in job_ids]
 
     async def delete(self, namespace: str, job_id: str) -> None:
@@ -391,15 +390,3 @@ class Lifecycle:
 
 def _texts(ids: list[bytes]) -> tuple[str, ...]:
     return tuple(job_id.decode() for job_id in ids)
-
-
-def _requeue_answer(job_id: str, reply: list[bytes]) -> GopherError | None:
-    match reply[0]:
-        case b"OK":
-            return None
-        case b"STATE":
-            return JobStateError(job_id, reply[1].decode(), "only failed, cancelled, scheduled and retrying jobs are retried")
-        case b"UNIQUE_HELD":
-            return UniqueKeyHeldError(reply[1].decode(), reply[2].decode())
-        case _:
-            return JobNotFoundError(job_id)

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from gopher.errors import GopherError, RequestIdConflictError, ScriptReplyError, UniqueKeyHeldError
+from gopher.errors import (
+    GopherError,
+    JobNotFoundError,
+    JobStateError,
+    RequestIdConflictError,
+    ScriptReplyError,
+    UniqueKeyHeldError,
+)
 from gopher.job import JobState, NewJob
 from gopher.store import codec
 
@@ -104,3 +111,16 @@ def read_answer(job_id: str, job: NewJob, reply: Reply) -> SubmitReceipt | Gophe
             return UniqueKeyHeldError(job.unique_key or "", first_id)
         case _:
             raise ScriptReplyError(f"submit answered {word!r}")
+
+
+def read_requeue_answer(job_id: str, reply: list[bytes]) -> GopherError | None:
+    """Return what a reply of `requeue.lua` says of one job; None when it was requeued."""
+    match reply[0]:
+        case b"OK":
+            return None
+        case b"STATE":
+            return JobStateError(job_id, reply[1].decode(), "only failed, cancelled, scheduled and retrying jobs are retried")
+        case b"UNIQUE_HELD":
+            return UniqueKeyHeldError(reply[1].decode(), reply[2].decode())
+        case _:
+            return JobNotFoundError(job_id)
