@@ -189,7 +189,7 @@ class Claimer:
         is_repeat = source.claim_id is not None
         if source.claim_id is None:
             source.claim_id = uuid.uuid4().hex
-            source.lease_until = time.monotonic() + self._lease_seconds
+        source.lease_until = time.monotonic() + self._lease_seconds
         wakes = source.wakes
         self._unanswered = source
         claim = None
@@ -208,9 +208,9 @@ class Claimer:
             )
         source.claim_id = self._unanswered = None
         self._asked = 0
-        jobs = () if claim is None else claim.jobs
+        jobs, taken = ((), 0) if claim is None else (claim.jobs, claim.taken)
         # A wake-up that overtook this reply in our own process must not be lost; and what is answered again tells of an earlier moment.
-        source.is_drained = len(jobs) < count and source.wakes == wakes and not is_repeat
+        source.is_drained = taken < count and source.wakes == wakes and not is_repeat
         suspects: list[Taken] = []
         gates = self._gates
         source.meter.count_claims(jobs)

@@ -123,7 +123,8 @@ class Keeper:
                 self._relief.tick(self._end_unbegun)
             by_queue: dict[str, list[RunningAttempt]] = defaultdict(list)
             for attempt in self._scopes.snapshot():
-                if attempt.cancel_reason is not CancelReason.LEASE_LOST and not attempt.is_given_back:
+                # The lease of one that was displaced is lost for certain, and its successor's is not.
+                if not attempt.is_lost and not attempt.is_given_back:
                     by_queue[attempt.queue].append(attempt)
             for queue, attempts in by_queue.items():
                 for start in range(0, len(attempts), BATCH):
@@ -163,7 +164,7 @@ class Keeper:
         ends = [
             attempt.lease_until - margin - now
             for attempt in self._scopes.snapshot()
-            if not attempt.is_over and not attempt.is_given_back and attempt.cancel_reason is None
+            if not attempt.is_over and not attempt.is_given_back and not attempt.is_lost
         ]
         return max(_SHORTEST_PAUSE_SECONDS, min([pause_seconds, *ends]))
 
@@ -189,7 +190,7 @@ class Keeper:
         now = time.monotonic()
         margin = self._lease_seconds * (1 - _SAFETY)
         for attempt in self._scopes.snapshot():
-            if not attempt.is_over and attempt.cancel_reason is None and attempt.lease_until - margin <= now:
+            if not attempt.is_over and not attempt.is_lost and attempt.lease_until - margin <= now:
                 self._tell(self._on_lost, attempt)
 
     def _tell(self, function: Callable[[Unpack[ArgsT]], object], *args: *ArgsT) -> None:

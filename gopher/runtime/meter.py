@@ -71,7 +71,8 @@ class QueueMeter:
         self._count_waits(priority, claimed_ms, enqueued_ms, count)
 
     def _count_waits(self, priority: bytes, claimed_ms: int, enqueued_ms: bytes | None, count: int) -> None:
-        if enqueued_ms is None:
+        if enqueued_ms is None or not enqueued_ms.isdigit():
+            # A damaged record has no wait that could be counted.
             return
         of_priority = self._priorities.get(priority)
         if of_priority is None:

@@ -20,7 +20,8 @@ from gopher.retry import RetryPolicy
 from gopher.rotation import Source
 from gopher.service import remote_frames as frames
 from gopher.store import settlements
-from gopher.store.lifecycle import REPLACED, Settlement
+from gopher.store.claims import REPLACED
+from gopher.store.lifecycle import Settlement
 from gopher.store.submission import BATCH
 from gopher.wire.worker_errors import WorkerReplacedError
 
@@ -197,9 +198,9 @@ class Claims:
         if claim is REPLACED:
             raise WorkerReplacedError(self._worker)
         source.claim_id = self._unanswered = None
-        jobs = () if claim is None else claim.jobs
+        jobs, taken = ((), 0) if claim is None else (claim.jobs, claim.taken)
         # A wake-up that overtook this reply must not be lost; and what is answered again tells of an earlier moment.
-        source.is_drained = len(jobs) < count and source.wakes == wakes and not is_repeat
+        source.is_drained = taken < count and source.wakes == wakes and not is_repeat
         self._meters[source.name].count_claims(jobs)
         self._claimed.extend((source.name, job) for job in jobs)
 

@@ -136,7 +136,11 @@ def _read_record(job_id: str, record: dict[bytes, bytes], now_ms: int) -> Attemp
     if b"token" not in record or b"type" not in record or b"payload" not in record:
         return None
     flat: list[Reply] = [word for pair in record.items() for word in pair]
-    job = ClaimedJob([job_id.encode(), int(record[b"token"]), int(record.get(b"attempt", b"0")), flat], now_ms)
+    try:
+        job = ClaimedJob([job_id.encode(), int(record[b"token"]), int(record.get(b"attempt", b"0")), flat], now_ms)
+    except ValueError:
+        # Damaged since it was claimed: the next claim buries it, once its lease has ended.
+        return None
     return AttemptRecord(
         job,
         record.get(b"worker", b"").decode(),

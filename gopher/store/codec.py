@@ -94,27 +94,26 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         namespace: Of the queue.
         queue: Of the job.
         job_id: Of the job.
-        record: The whole hash; not empty.
+        record: The whole hash, with a state; what cannot be read of a damaged one counts as unset.
         lease_ms: End of the lease, from the index of processing jobs; None when it stands there no more.
     """
     state = JobState(record[b"state"].decode())
     reader = _Reader(record)
     # A completed job may have failed before: that failure is in its attempts.
-    failure = record.get(b"failure") if state is not JobState.COMPLETED else None
-    progress = record.get(b"progress")
+    failure = reader.failure(record.get(b"failure")) if state is not JobState.COMPLETED else None
     return Job(
         id=job_id,
         namespace=namespace,
         queue=queue,
-        type=record[b"type"].decode(),
-        payload=record[b"payload"],
-        priority=Priority(reader.text("priority") or "normal"),
+        type=reader.text("type") or "",
+        payload=record.get(b"payload", b""),
+        priority=reader.priority(),
         content_type=reader.text("content_type") or JSON_CONTENT_TYPE,
-        labels=_decode_labels(record.get(b"labels", b"{}")),
+        labels=reader.labels(),
         max_attempts=reader.number("max_attempts"),
         backoff_initial_ms=reader.number("backoff_initial_ms"),
         backoff_max_ms=reader.number("backoff_max_ms"),
-        backoff_multiplier=float(record[b"backoff_multiplier"]) if b"backoff_multiplier" in record else None,
+        backoff_multiplier=reader.decimal("backoff_multiplier"),
         non_retryable_reasons=tuple((reader.text("non_retryable_reasons") or "").split()),
         timeout_ms=reader.number("timeout_ms"),
         run_ms=reader.number("run_ms"),
@@ -140,28 +139,54 @@ def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, 
         cancel_reason=reader.text("cancel_reason"),
         cancel_actor=reader.text("cancel_actor") or None,
         parked_by=reader.text("parked_by"),
-        progress=float(progress) if progress is not None else None,
+        progress=reader.decimal("progress"),
         progress_message=reader.text("progress_message"),
         result=record.get(b"result"),
-        failure=decode_failure(failure) if failure is not None else None,
+        failure=failure,
         attempts=_attempts(state, reader),
         generation=reader.number("generation") or 0,
     )
 
 
 class _Reader:
-    """Reads typed values from a record; None where there is no such field."""
+    """Reads typed values from a record; None where there is no such field, or where it cannot be read."""
 
     def __init__(self, record: Mapping[bytes, bytes]) -> None:
         self.record = record
 
     def text(self, name: str) -> str | None:
         value = self.record.get(name.encode())
-        return None if value is None else value.decode()
+        return None if value is None else value.decode(errors="replace")
 
     def number(self, name: str) -> int | None:
-        value = self.record.get(name.encode())
-        return None if value is None else int(value)
+        try:
+            return int(self.record[name.encode()])
+        except (KeyError, ValueError):
+            return None
+
+    def decimal(self, name: str) -> float | None:
+        try:
+            return float(self.record[name.encode()])
+        except (KeyError, ValueError):
+            return None
+
+    def priority(self) -> Priority:
+        try:
+            return Priority(self.text("priority") or "normal")
+        except ValueError:
+            return Priority.NORMAL
+
+    def labels(self) -> dict[str, str]:
+        try:
+            return _decode_labels(self.record.get(b"labels", b"{}"))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return {}
+
+    def failure(self, value: bytes | None) -> Failure | None:
+        try:
+            return decode_failure(value) if value else None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
 
 
 def _enqueued_ms(reader: _Reader) -> int | None:
@@ -178,18 +203,22 @@ def _attempts(state: JobState, reader: _Reader) -> tuple[Attempt, ...]:
     for name, value in reader.record.items():
         if not name.startswith(b"attempt:"):
             continue
-        outcome, worker, started, finished, failure = value.split(b" ", 4)
-        kept.append(
-            Attempt(
-                number=int(name[8:]),
-                outcome=Outcome(outcome.decode()),
-                worker=worker.decode(),
-                started_ms=int(started),
-                finished_ms=int(finished),
-                failure=decode_failure(failure) if failure else None,
-                traceback=reader.text(f"traceback:{name[8:].decode()}"),
+        try:
+            outcome, worker, started, finished, failure = value.split(b" ", 4)
+            kept.append(
+                Attempt(
+                    number=int(name[8:]),
+                    outcome=Outcome(outcome.decode()),
+                    worker=worker.decode(),
+                    started_ms=int(started),
+                    finished_ms=int(finished),
+                    failure=reader.failure(failure),
+                    traceback=reader.text(f"traceback:{name[8:].decode()}"),
+                )
             )
-        )
+        except ValueError:
+            # Of a damaged record; the other attempts are shown.
+            continue
     kept.sort(key=lambda attempt: attempt.number)
     if state is JobState.COMPLETED:
         kept.append(
@@ -224,11 +253,23 @@ def failure_after(state: JobState, number: int, reply: Sequence[bytes | None]) -
 
 
 _FEWEST_FIELDS = 4
+_NUMBERS = frozenset(
+    b"attempt backoff_initial_ms backoff_max_ms crashes deadline_ms depth enqueued_ms family history max_attempts spent started_ms "
+    b"timeout_ms".split()
+)
+_TEXTS = frozenset(b"content_type non_retryable_reasons root_id trace".split())
 _RARE = frozenset({b"deadline_ms", b"unique_key", b"retention_ms", b"held", b"family"})
+
+
+class DamagedRecordError(ValueError):
+    """A record does not hold what every record holds, or a value that cannot be read."""
 
 
 class ClaimedJob:
     """A job in the hands of a worker: what the claim script gave, decoded as far as every attempt needs it.
+
+    Raises:
+        DamagedRecordError: What is decoded later, or now, cannot be.
 
     Attributes:
         id: Of the job.
@@ -251,8 +292,11 @@ class ClaimedJob:
         pairs = iter(flat)
         self._record: dict[bytes, bytes] = dict(zip(pairs, pairs, strict=True))
         record = self._record
-        self.type: str = record[b"type"].decode()
-        self.payload: bytes = record[b"payload"]
+        try:
+            self.type: str = record[b"type"].decode()
+            self.payload: bytes = record[b"payload"]
+        except (KeyError, UnicodeDecodeError) as error:
+            raise DamagedRecordError(_damage(error)) from error
         self.is_plain = True
         self.priority: bytes = b"normal"
         # Decoded by whoever counts, once for all jobs that were enqueued together.
@@ -262,6 +306,7 @@ class ClaimedJob:
             self.is_plain = record.keys().isdisjoint(_RARE)
             self.priority = record.get(b"priority", b"normal")
             self.enqueued_ms = record.get(b"enqueued_ms") or self.enqueued_ms
+            _check_rest(record)
 
     @property
     def content_type(self) -> str:
@@ -302,3 +347,26 @@ class ClaimedJob:
         """Return a number of the record, by its field's name; None where it is unset."""
         value = self._record.get(name)
         return None if value is None else float(value)
+
+
+def _check_rest(record: Mapping[bytes, bytes]) -> None:
+    """Raise what decoding the rest of a record would raise in the midst of an attempt."""
+    name = b""
+    try:
+        for name, value in record.items():
+            if name in _NUMBERS:
+                int(value)
+            elif name in _TEXTS:
+                value.decode()
+            elif name == b"backoff_multiplier":
+                float(value)
+            elif name == b"priority":
+                Priority(value.decode())
+            elif name == b"labels":
+                _decode_labels(value)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise DamagedRecordError(f"its field {name.decode()} cannot be read") from error
+
+
+def _damage(error: Exception) -> str:
+    return f"it has no {error.args[0].decode()}" if isinstance(error, KeyError) else "its field type cannot be read"

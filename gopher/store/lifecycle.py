@@ -22,7 +22,7 @@ from gopher.errors import (
 from gopher.job import MAX_CRASHES, JobState, Move, NewJob, Outcome
 from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
-from gopher.store.codec import ClaimedJob
+from gopher.store.claims import read_claim
 from gopher.store.ids import IdSource
 from gopher.store.outbox import Child, add_children, log_dropped
 from gopher.store.scripts import Script
@@ -31,6 +31,7 @@ from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gopher.store.claims import Claim
     from gopher.store.link import Link
     from gopher.store.registry import Registry
     from gopher.store.resp import Reply
@@ -55,22 +56,6 @@ class Bound(NamedTuple):
     by: str
     room: int
     ask_again_ms: int
-
-
-class Claim(NamedTuple):
-    """What a claim gave.
-
-    Attributes:
-        jobs: In the order in which to start them.
-        refused: Names of the claim's own bounds that held jobs back.
-    """
-
-    jobs: list[ClaimedJob]
-    refused: tuple[str, ...]
-
-
-REPLACED: Final = Claim([], ())
-"""The answer to a session that claims no more."""
 
 
 class Settlement(NamedTuple):
@@ -260,11 +245,12 @@ class Lifecycle:
         for bound in bounds:
             args += bound
         reply = await self._claim(self._link, [keys.settings(namespace, queue)], args)
-        if reply[0] != b"OK":
-            return REPLACED if reply[0] == b"REPLACED" else None
-        now_ms = reply[1]
-        refused = tuple(reply[2].decode().split()) if reply[2] else ()
-        return Claim([ClaimedJob(entry, now_ms) for entry in reply[3:]], refused)
+        claim, damaged = read_claim(queue, reply)
+        if damaged:
+            # Where this fails, the claim is repeated, and gives them again.
+            burials = [Settlement(each.job_id, each.token, Move.BURY, Outcome.LOST, failure=each.failure) for each in damaged]
+            await self.settle(namespace, queue, burials)
+        return claim
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
         """Write the outcomes of at most 100 attempts, and with each of those that completed their job all its children.

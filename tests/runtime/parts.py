@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gopher.job import Job
-    from gopher.store.lifecycle import Bound, Claim, Settlement
+    from gopher.store.claims import Claim
+    from gopher.store.lifecycle import Bound, Settlement
     from gopher.store.store import Store
     from tests.runtime.rig import Bench
 
@@ -31,6 +32,7 @@ class WilfulLifecycle(Lifecycle):
         claims: The queue and id of each claim that was asked for.
         settles: How many outcomes each settle had.
         lose: So many of the next calls are carried out, and their replies lost.
+        latest: What the last claim gave.
         before_reply: Called once a claim has been carried out, before its reply is handed over.
         gate: Claims and settles wait for it before they are sent.
     """
@@ -40,6 +42,7 @@ class WilfulLifecycle(Lifecycle):
         self.claims: list[tuple[str, str]] = []
         self.settles: list[int] = []
         self.lose = 0
+        self.latest: Claim | None = None
         self.before_reply: Callable[[], None] = lambda: None
         self.gate = trio.Event()
         self.gate.set()
@@ -53,6 +56,7 @@ class WilfulLifecycle(Lifecycle):
             namespace, queue, worker=worker, count=count, lease_ms=lease_ms, claim_id=claim_id, bounds=bounds
         )
         self._maybe_lose()
+        self.latest = claim
         self.before_reply()
         return claim
 

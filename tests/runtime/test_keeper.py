@@ -172,9 +172,12 @@ async def test_keeper_brings_a_cancel_back(desk: Desk) -> None:
     assert desk.lost == {}
 
 
-async def test_keeper_tells_the_displaced_attempt_from_its_successor(desk: Desk) -> None:
+@pytest.mark.parametrize("reason", [None, CancelReason.REQUESTED])
+async def test_keeper_tells_the_displaced_attempt_from_its_successor(desk: Desk, reason: CancelReason | None) -> None:
     """A job that the worker has lost and claimed again has one lease: that of the later attempt, which is kept."""
     (former,) = await desk.claim()
+    if reason is not None:
+        former.cancel(reason)
     await lose_lease(desk.store, await desk.store.query.get(desk.namespace, former.job.id))
     claim = await desk.store.lifecycle.claim(
         desk.namespace, "default", worker="w", count=1, lease_ms=30_000, claim_id="claim-2"
@@ -186,7 +189,8 @@ async def test_keeper_tells_the_displaced_attempt_from_its_successor(desk: Desk)
     desk.keeper.tick()
 
     assert former.job.id == latter.job.id
-    assert former.cancel_reason is CancelReason.LEASE_LOST
+    assert former.cancel_reason is (reason or CancelReason.LEASE_LOST)
+    assert former.is_lost
     assert latter.cancel_reason is None
     assert desk.lost == {}
 
@@ -195,7 +199,7 @@ def test_keeper_takes_its_time_when_nothing_can_be_done(redis_url: str) -> None:
     """A handler that outlasts its cancel does not make the keeper's thread spin."""
     desk = Desk(None, redis_url, "n")  # type: ignore[arg-type] # nothing is asked of it
     attempt = attempt_of(claimed_job(), lease_seconds=-100)
-    attempt.cancel_reason = CancelReason.LEASE_LOST
+    attempt.cancel(CancelReason.LEASE_LOST)
     desk.scopes.add(attempt)
 
     assert desk.keeper._next_pause(10.0) == 10.0

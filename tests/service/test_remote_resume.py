@@ -12,7 +12,7 @@ from gopher_pb.v1 import worker_service_pb2 as pb
 
 from gopher.errors import StoreUnavailableError
 from gopher.job import JobState
-from gopher.store.lifecycle import REPLACED
+from gopher.store.claims import REPLACED
 from gopher.store.store import Store
 from gopher.wire.worker_errors import WorkerReplacedError
 from tests.runtime.parts import WilfulLifecycle
@@ -23,7 +23,7 @@ from tests.waiting import until, until_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gopher.store.lifecycle import Claim
+    from gopher.store.claims import Claim
     from tests.service.remote_rig import Remote, Stream
 
 

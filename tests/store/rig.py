@@ -11,7 +11,7 @@ from gopher.event import EventKind
 from gopher.job import Failure, JobState, Move, NewJob, Outcome
 from gopher.store import codec, keys
 from gopher.store.history import Saying
-from gopher.store.lifecycle import Bound, Claim, Settlement
+from gopher.store.lifecycle import Bound, Settlement
 from gopher.store.outbox import pack
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.submission import SubmitReceipt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gopher.errors import GopherError
     from gopher.job import Job
     from gopher.store.audit import AuditProgress, Finding
+    from gopher.store.claims import Claim
     from gopher.store.codec import ClaimedJob
     from gopher.store.history import HistoryEvent
     from gopher.store.outbox import Child

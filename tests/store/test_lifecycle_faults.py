@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gopher.job import Move
+from gopher.job import JobState, Move
+from tests.store.rig import LEASE_MS
 
 if TYPE_CHECKING:
     from tests.store.rig import Rig
@@ -66,3 +67,67 @@ async def test_a_claim_gives_one_job_of_any_size(rig: Rig) -> None:
 
     assert [job.id for job in await rig.claim(2)] == ids[:1]
     assert [job.id for job in await rig.claim(2)] == ids[1:]
+
+
+DAMAGE: Final[dict[str, tuple[str, *tuple[str | bytes, ...]]]] = {
+    "no type": ("HDEL", "type"),
+    "no payload": ("HDEL", "payload"),
+    "a type that is no text": ("HSET", "type", b"\xff"),
+    "a number that is none": ("HSET", "timeout_ms", "soon"),
+    "attempts that are none": ("HSET", "attempt", "x"),
+    "a deadline that is none": ("HSET", "deadline_ms", "x"),
+    "crashes that are none": ("HSET", "crashes", "x"),
+    "labels that are none": ("HSET", "labels", "{"),
+    "a priority that has no line": ("HSET", "priority", "top"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_record_becomes_a_dead_letter_alone(rig: Rig, damage: str) -> None:
+    """The job is buried with a reason, can be looked at and listed, and the claim gives the others."""
+    first, job_id, last = [await rig.submit(), await rig.submit(), await rig.submit()]
+    word, *words = DAMAGE[damage]
+    await rig.call(word, f"job:{job_id}", *words)
+
+    claim = await rig.try_claim(3)
+
+    job = await rig.get(job_id)
+    listed, _ = await rig.store.query.list_jobs(rig.namespace, state=JobState.FAILED, size=10)
+    assert [job.id for job in claim.jobs] == [first, last]
+    assert claim.taken == 3
+    assert job.state is JobState.FAILED
+    assert job.failure is not None
+    assert job.failure.reason == "DAMAGED_RECORD"
+    assert [job.id for job in listed] == [job_id]
+    assert await rig.places(job_id) == ["failed"]
+
+
+@pytest.mark.parametrize(
+    "field", ["crashes", "attempt", "deadline_ms", "enqueued_ms", "submitted_ms", "priority", "retention_ms", "type"]
+)
+async def test_a_damaged_record_stops_no_sweep(rig: Rig, field: str) -> None:
+    """A job whose record was damaged while it ran is taken back with the others."""
+    ids = [await rig.submit(), await rig.submit()]
+    await rig.claim(2)
+    await rig.call("HSET", f"job:{ids[0]}", field, "garbage")
+    await rig.advance(LEASE_MS + 1)
+
+    assert sorted(await rig.reap()) == sorted(ids)
+
+    await rig.claim(2)
+    assert await rig.places(ids[1]) == ["processing"]
+
+
+async def test_a_claim_that_is_repeated_gives_its_leases_their_whole_time(rig: Rig) -> None:
+    """Leases begin anew where the reply to a claim was lost and the claim is made again, however late."""
+    job_id = await rig.submit()
+    await rig.claim(claim_id="one")
+    await rig.advance(LEASE_MS - 1)
+    await rig.claim(claim_id="one")
+    await rig.advance(LEASE_MS - 1)
+
+    reaped = await rig.reap()
+    again = await rig.claim(claim_id="one")
+
+    assert reaped == ()
+    assert [job.id for job in again] == [job_id]

@@ -4,7 +4,8 @@
 -- ARGV[1] id of the worker
 -- ARGV[2] how many jobs at most, 1 to 100; fewer where their records are large, at least one
 -- ARGV[3] lease, ms
--- ARGV[4] id of this claim: the same id again gives the same jobs, for a reply that was lost; @SESSION.N of a worker on a stream
+-- ARGV[4] id of this claim: the same id again gives the same jobs, from then on for a lease, for a reply that was lost;
+--   @SESSION.N of a worker on a stream
 -- ARGV[5] priority cycle where the queue has none of its own, a letter a claim: h, n or l
 -- ARGV[6..] a bound of this worker: type, breaker:NAME or bulkhead:TYPE, how many jobs more, ms from which to ask it again
 -- Returns: {OK, now in ms, bounds of this worker that refused a job, a line each, {id, token, attempt, {field, value, ...}}, ...},
@@ -38,8 +39,10 @@ if last and string.sub(last, 1, #claim_id + 1) == claim_id .. ' ' then
     local job = read_job(id)
     if job and job.state == 'processing' and job.token == token then
       reply[#reply + 1] = {id, tonumber(token), tonumber(job.attempt), redis.call('hgetall', job_key(id))}
+      redis.call('zadd', base .. 'processing', 'xx', now + lease_ms, id)
     end
   end
+  redis.call('pexpire', claim_key, lease_ms)
   return reply
 end
 
@@ -160,7 +163,7 @@ while turns < wanted and #parked < LOOKAHEAD and bytes < REPLY_BYTES do
   local by, held, job
   -- An id whose record is gone or says otherwise is left from a script that was cut short: it only leaves the line.
   if state == 'enqueued' and parked_by == source.by then
-    if deadline and tonumber(deadline) <= now then
+    if deadline and (tonumber(deadline) or math.huge) <= now then
       expired[#expired + 1] = id
     else
       if is_limited and is_held_back(type_of(fields)) then
@@ -168,7 +171,7 @@ while turns < wanted and #parked < LOOKAHEAD and bytes < REPLY_BYTES do
         by, held = admit(id, job.type, job.limit_key, now)
       end
       if not by then
-        taken[#taken + 1] = {id, 0, (attempt or 0) + 1, fields}
+        taken[#taken + 1] = {id, 0, (tonumber(attempt or 0) or 0) + 1, fields}
         leases[#leases + 1] = expiry
         leases[#leases + 1] = id
         if history then
@@ -196,7 +199,7 @@ while turns < wanted and #parked < LOOKAHEAD and bytes < REPLY_BYTES do
     if by == source.by then
       source.at = source.at - 1
     else
-      parked[#parked + 1] = {id, by, LEVELS[letter], tonumber(job.enqueued_ms or job.submitted_ms or now), parked_by}
+      parked[#parked + 1] = {id, by, LEVELS[letter], tonumber(job.enqueued_ms or job.submitted_ms or now) or now, parked_by}
     end
   else
     turns = turns + 1

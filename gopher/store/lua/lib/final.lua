@@ -53,7 +53,12 @@ local JOB_FIELDS = {'state', 'priority', 'token', 'attempt', 'crashes', 'worker'
   'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held', 'family',
   'history'}
 
--- Reads what the moves need; nil when there is no such job.
+local NUMBERS = {attempt = true, crashes = true, started_ms = true, submitted_ms = true, enqueued_ms = true, deadline_ms = true,
+  retention_ms = true}
+local PRIORITIES = {high = true, normal = true, low = true}
+
+-- Reads what the moves need; nil when there is no such job. A damaged record must not stop a sweep over many: a number that is none
+-- counts as unset, as does a priority that has no line.
 local function read_job(id)
   local values = redis.call('hmget', job_key(id), unpack(JOB_FIELDS))
   if not values[1] then
@@ -61,10 +66,12 @@ local function read_job(id)
   end
   local job = {}
   for i, name in ipairs(JOB_FIELDS) do
-    job[name] = values[i] or nil
+    if values[i] and not (NUMBERS[name] and not tonumber(values[i])) then
+      job[name] = values[i]
+    end
   end
-  -- A damaged record must not stop those who sweep over many.
-  job.attempt = tonumber(job.attempt or '') and job.attempt or '0'
+  job.attempt = job.attempt or '0'
+  job.priority = PRIORITIES[job.priority] and job.priority or nil
   return job
 end
 
