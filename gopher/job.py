@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from gopher.waiting import WaitingReason  # noqa: TC001 - msgspec reads the fields of its structs at run time
+
 if TYPE_CHECKING:
     JsonValue: TypeAlias = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 else:
@@ -260,6 +262,7 @@ class Job(NewJob, frozen=True, kw_only=True):
         failure: Why it failed; of a retrying job, why the last attempt did.
         attempts: The attempts that ended, oldest first; only the last 20 are kept.
         generation: How often an operator has requeued it.
+        waiting_reason: Why it waits, where that was asked for; the record does not hold it.
     """
 
     id: str
@@ -283,6 +286,7 @@ class Job(NewJob, frozen=True, kw_only=True):
     failure: Failure | None = None
     attempts: tuple[Attempt, ...] = ()
     generation: int = 0
+    waiting_reason: WaitingReason | None = None
 
     @property
     def cancel_requested(self) -> bool:

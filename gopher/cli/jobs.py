@@ -9,11 +9,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from gopher import waiting
 from gopher.cli import output, report
 from gopher.cli.arguments import Labels, Seconds, State, labels_of
 from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.errors import JobAlreadyFinalError, invalid
-from gopher.job import JobState
+from gopher.job import DEFAULT_NAMESPACE, JobState
+from gopher.wire.shape import reason_object
 
 
 def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
@@ -25,6 +27,31 @@ def get(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
     """
     with target.connect() as client:
         report.tell_job(client.get(job_id), as_json=target.json)
+
+
+def why(job_id: str, /, *, target: Target = DEFAULT_TARGET) -> None:
+    """Show why a job waits, and the command that would change it.
+
+    Args:
+        job_id: Which.
+        target: Which server, and how to answer.
+    """
+    with target.connect() as client:
+        job = client.get(job_id)
+    reason = job.waiting_reason
+    remedy = None if reason is None else waiting.remedy(job_id, reason)
+    if remedy is not None and target.namespace != DEFAULT_NAMESPACE:
+        remedy += f" --namespace {target.namespace}"
+    if target.json:
+        output.json_line(
+            {"job_id": job_id, "state": job.state.value, "waiting_reason": reason_object(reason), "command": remedy}
+        )
+    elif reason is None:
+        output.line(f"{job.state}: it does not wait")
+    else:
+        output.line(output.one_line(f"{job.state}: {reason.message}"))
+        if remedy is not None:
+            output.line(output.one_line(f"to change that: {remedy}"))
 
 
 def watch(

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "Jobs": (
         ("submit", "gopher.cli.submit:submit", "Submit a job and print its id."),
         ("get", "gopher.cli.jobs:get", "Show a job."),
+        ("why", "gopher.cli.jobs:why", "Show why a job waits, and what would change it."),
         ("tree", "gopher.cli.tree:tree", "Show what a job does at this moment."),
         ("watch", "gopher.cli.jobs:watch", "Show each change of a job until its end."),
         ("cancel", "gopher.cli.jobs:cancel", "End a job as cancelled."),

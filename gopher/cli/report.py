@@ -12,7 +12,7 @@ from gopher.errors import JobCancelledError, JobFailedError
 from gopher.event import ChildChange, EventKind, LogLine, Notice, OutputChunk, Truncation
 from gopher.job import JobState
 from gopher.wire.events import details_object
-from gopher.wire.shape import failure_object, job_object, moment
+from gopher.wire.shape import failure_object, job_object, moment, reason_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +32,10 @@ def tell_job(job: Job, *, as_json: bool) -> None:
     for name, value in job_object(job).items():
         if name == "state":
             output.state_line(f"{name:24}", job.state)
-        elif value not in (None, [], {}, "") and name not in {"job_id", "status", "attempts"}:
+        elif value not in (None, [], {}, "") and name not in {"job_id", "status", "attempts", "waiting_reason"}:
             output.line(f"{name:24}{output.one_line(_text(value))}")
+    if job.waiting_reason is not None:
+        output.line(f"{'waiting_reason':24}{output.one_line(job.waiting_reason.message)}")
     for attempt in job.attempts:
         _tell_attempt(attempt)
 
@@ -120,6 +122,7 @@ def tell_event(event: JobEvent, *, as_json: bool) -> None:
     parts += [event.progress_message] if event.progress_message else []
     parts += ["cancel requested"] if event.cancel_requested and not event.state.is_final else []
     parts += [_failure_words(event.failure)] if event.failure else []
+    parts += [event.waiting_reason.message] if event.waiting_reason else []
     parts += _detail_words(event.detail)
     output.state_line("  ".join([*before, ""]), f"{event.state:10}", "".join(f"  {part}" for part in parts))
 
@@ -156,6 +159,7 @@ def _event_object(event: JobEvent) -> dict[str, JsonValue]:
         "progress_message": event.progress_message,
         "job": None if event.job is None else job_object(event.job),
         "failure": failure_object(event.failure),
+        "waiting_reason": reason_object(event.waiting_reason),
         **details_object(event.detail),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 from gopher.cli import output, report
 from gopher.cli.arguments import Labels, Moment, Seconds, labels_of, payload_of
 from gopher.cli.target import DEFAULT_TARGET, Target
-from gopher.errors import WaitTimeoutError
+from gopher.errors import GopherError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from gopher.client import Client, SubmitOptions
@@ -106,7 +107,12 @@ def _wait(client: Client, job_id: str, wait_seconds: float | None, *, as_json: b
     try:
         job = client.wait(job_id, wait_seconds)
     except WaitTimeoutError as fault:
-        return output.tell(fault)
+        code = output.tell(fault)
+        with suppress(GopherError):  # the server may be gone by now
+            reason = client.get(job_id).waiting_reason
+            if reason is not None:
+                output.say(reason.message)
+        return code
     if as_json:
         report.tell_job(job, as_json=True)
     elif job.state == "completed":

@@ -298,6 +298,7 @@ def _event(event: job_event_pb2.JobEvent) -> values.JobEvent:
         queue=event.queue,
         type=event.type,
         failure=status.failure_from_status(event.failure) if event.HasField("failure") else None,
+        waiting_reason=convert.reason_of(event),
     )
 
 

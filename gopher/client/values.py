@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gopher.event import EventDetail
     from gopher.job import Failure, Job, JobState
     from gopher.limits import Limits, PriorityRatio
+    from gopher.waiting import WaitingReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class JobEvent:
         queue: Of the job; of `watch_jobs` alone.
         type: Likewise; empty where the job was gone before anybody looked.
         failure: Why the attempt failed, of a state event that says retrying or failed, as long as the job keeps that attempt.
+        waiting_reason: Why the job waits: in the first event, and in later ones that were the newest when they were read.
     """
 
     job_id: str
@@ -53,6 +55,7 @@ class JobEvent:
     queue: str = ""
     type: str = ""
     failure: Failure | None = None
+    waiting_reason: WaitingReason | None = None
 
     @property
     def is_final(self) -> bool:

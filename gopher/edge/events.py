@@ -22,10 +22,11 @@ from starlette.responses import Response
 from gopher_pb.v1 import job_event_pb2, job_stream_pb2
 
 from gopher.edge import rest_errors
-from gopher.edge.rest_answers import JobChange, Refusal, job_change
+from gopher.edge.rest_answers import Refusal
 from gopher.edge.rest_bodies import Query
 from gopher.edge.rest_calls import GET, Operation, parameter
 from gopher.edge.rest_errors import HttpError
+from gopher.edge.rest_events import JobChange, job_change
 from gopher.edge.rest_parsing import decode_query
 from gopher.errors import InvalidRequestError
 from gopher.wire.status import CursorTooOldError, ServerStoppingError

@@ -8,18 +8,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gopher.bulk import BulkKind, BulkState  # noqa: TC001 - msgspec reads the declarations at run time
-from gopher.event import EventKind  # noqa: TC001 - likewise
 from gopher.job import JobState, Outcome, Priority
+from gopher.waiting import WaitingKind  # noqa: TC001 - msgspec reads the annotations
 from gopher.wire import convert
 from gopher.wire.bulk import operation_from_message, operation_object
-from gopher.wire.events import KIND_OF, detail_of, details_object
 from gopher.wire.limits import ratio_from_message
-from gopher.wire.shape import failure_object, job_object, moment
-from gopher.wire.status import failure_from_status
+from gopher.wire.shape import job_object
 from gopher.wire.task_tree import TaskTree  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
-    from gopher_pb.v1 import admin_service_pb2, bulk_pb2, job_event_pb2, job_pb2, queue_service_pb2
+    from gopher_pb.v1 import admin_service_pb2, bulk_pb2, job_pb2, queue_service_pb2
     from gopher_pb.v1 import job_service_pb2 as pb
 
 
@@ -110,6 +108,24 @@ class JobAttempt(Struct, frozen=True, kw_only=True):
     traceback: str | None
 
 
+class WaitingView(Struct, frozen=True, kw_only=True):
+    """Why a job waits, as it was when it was read: `message` says all of it in a sentence.
+
+    `held_by` is the limit, breaker or bulkhead that holds it back; `jobs_ahead` are those before it in its line; the slots are those
+    of the workers that could run it.
+    """
+
+    kind: WaitingKind
+    queue: str
+    type: str
+    held_by: str | None
+    until_time: str | None
+    jobs_ahead: int
+    busy_slot_count: int
+    slot_count: int
+    message: str
+
+
 class JobView(Struct, frozen=True, kw_only=True):
     """A job. `job_id` and `status` say again what `id` and `state` say; moments are RFC 3339 in UTC."""
 
@@ -137,6 +153,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     unique_key: str | None
     limit_key: str | None
     parked_by: str | None
+    waiting_reason: WaitingView | None
     request_id: str | None
     parent_id: str | None
     root_id: str | None
@@ -164,69 +181,6 @@ class JobPage(Struct, frozen=True):
 
     jobs: list[JobView]
     next_page_token: str | None
-
-
-class LogView(Struct, frozen=True):
-    """A line of a handler's log; the level is debug, info, warning or error."""
-
-    level: str
-    message: str
-
-
-class OutputView(Struct, frozen=True):
-    """A chunk of a handler's output: JSON stands decoded in `data`, any other in `data_base64`."""
-
-    content_type: str
-    data: Raw
-    data_base64: str | None
-
-
-class ChildView(Struct, frozen=True):
-    """A child that was started, or has ended."""
-
-    job_id: str
-    type: str
-    state: JobState
-
-
-class NoticeView(Struct, frozen=True):
-    """What Gopher tells of an attempt."""
-
-    reason: str
-    message: str
-
-
-class TruncationView(Struct, frozen=True):
-    """What a job's history no longer holds."""
-
-    oldest_sequence: int
-    dropped_count: int
-
-
-class JobChange(Struct, frozen=True, kw_only=True):
-    """One event of a job; `job` is the whole job in the first and in the last, null in between.
-
-    `sequence` is its place in the job's history, 0 where it is no part of it; `failure` is why the attempt failed, of a change to
-    retrying or failed; one of the last five tells what comes with its kind.
-    """
-
-    kind: EventKind
-    sequence: int
-    cursor: str
-    job_id: str
-    state: JobState
-    attempt: int
-    event_time: str | None
-    cancel_requested: bool
-    progress: float
-    progress_message: str
-    job: JobView | None
-    failure: JobFailure | None
-    log: LogView | None
-    output: OutputView | None
-    child: ChildView | None
-    notice: NoticeView | None
-    truncation: TruncationView | None
 
 
 class QueueView(Struct, frozen=True, kw_only=True):
@@ -326,29 +280,6 @@ def job_view(message: job_pb2.Job) -> JobView:
 def job_page(reply: pb.ListJobsResponse | admin_service_pb2.ListFailedJobsResponse) -> JobPage:
     """Return a page of jobs."""
     return JobPage([job_view(job) for job in reply.jobs], reply.next_page_token or None)
-
-
-def job_change(event: job_event_pb2.JobEvent) -> JobChange:
-    """Return one event of a job."""
-    details = details_object(detail_of(event))
-    output = details["output"]
-    # Whatever the handler gave stands in the answer as it is.
-    raw = {"output": output | {"data": Raw(msgspec.json.encode(output["data"]))}} if isinstance(output, dict) else {}
-    shape = {
-        "kind": KIND_OF[event.kind].value,
-        "sequence": event.sequence,
-        "cursor": event.cursor,
-        "job_id": event.job_id,
-        "state": convert.STATE_OF[event.state].value,
-        "attempt": event.attempt,
-        "event_time": moment(convert.to_ms(event.event_time)),
-        "cancel_requested": event.cancel_requested,
-        "progress": event.progress,
-        "progress_message": event.progress_message,
-        "job": job_view(event.job) if event.HasField("job") else None,
-        "failure": failure_object(failure_from_status(event.failure)) if event.HasField("failure") else None,
-    }
-    return msgspec.convert(shape | details | raw, JobChange)
 
 
 def queue_view(queue: queue_service_pb2.Queue) -> QueueView:

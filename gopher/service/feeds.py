@@ -16,6 +16,8 @@ import trio
 from gopher_pb.v1 import job_stream_pb2
 
 from gopher.errors import GopherError, JobNotFoundError
+from gopher.event import EventKind
+from gopher.job import JobState
 from gopher.service.cursors import Cursors
 from gopher.service.telling import event_message, heartbeat
 from gopher.wire import convert
@@ -37,6 +39,7 @@ NEWEST_BYTES: Final = 1 << 20
 CHUNK: Final = 64
 """Events read at once; chosen: of the largest, 4 MiB, which is all that a history holds."""
 _PLACE_BYTES: Final = 8
+_WAITING: Final = {convert.STATE_NUMBER[state] for state in (JobState.SCHEDULED, JobState.ENQUEUED, JobState.RETRYING)}
 
 
 class Told:
@@ -258,6 +261,9 @@ class Feed:
             if job.state.is_final:
                 told[-1].message.event.job.CopyFrom(convert.job_to_message(job))
                 told[-1].is_end = True
+        elif events[-1].kind is EventKind.STATE and events[-1].sequence > 1:
+            # Of the first one the stream itself says why the job waits, in the job.
+            await self._explain(told[-1])
         self._is_stale |= len(events) == CHUNK
         if told[0].sequence != self._place + 1:
             self._newest.clear()
@@ -266,6 +272,14 @@ class Feed:
         size = sum(each.size for each in self._newest)
         while len(self._newest) > 1 and (len(self._newest) > NEWEST or size > NEWEST_BYTES):
             size -= self._newest.pop(0).size
+
+    async def _explain(self, newest: Told) -> None:
+        """Add to the newest event why the job waits, if it does."""
+        if newest.message.event.state not in _WAITING:
+            return
+        reason = await self._store.waiting.explain(await self._store.query.get(self._namespace, self._job_id))
+        if reason is not None:
+            newest.message.event.waiting_reason.CopyFrom(convert.reason_to_message(reason))
 
     @property
     def _place(self) -> int:

@@ -24,6 +24,7 @@ from gopher.errors import (
     invalid,
 )
 from gopher.service.task_trees import TaskTrees
+from gopher.service.telling import message_with_reason
 from gopher.store.submission import SubmitReceipt
 from gopher.telemetry import tracing
 from gopher.wire import check, convert
@@ -201,7 +202,7 @@ class Jobs:
         job = await self._store.query.get(namespace, request.job_id)
         is_asked = request.view == pb.JobView.JOB_VIEW_TASK_TREE
         tree = await self._trees.read(namespace, job) if is_asked else None
-        return pb.GetJobResponse(job=convert.job_to_message(job), task_tree=tree)
+        return pb.GetJobResponse(job=await message_with_reason(self._store, job), task_tree=tree)
 
     async def list_jobs(self, request: pb.ListJobsRequest) -> pb.ListJobsResponse:
         """Return a page of jobs."""

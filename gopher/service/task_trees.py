@@ -70,6 +70,9 @@ class TaskTrees:
         if job.state is not JobState.PROCESSING:
             tree.note = f"it does not run: it is {job.state.value}"
         try:
+            reason = await self._store.waiting.explain(job)
+            if reason is not None:
+                tree.note += f"; {reason.message}"
             async with trio.open_nursery() as nursery:
                 if job.state is JobState.PROCESSING:
                     nursery.start_soon(self._ask, tree, namespace, job, reading)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gopher_pb.v1 import job_event_pb2
 
 from gopher.event import EventKind
@@ -12,8 +14,17 @@ from gopher.wire.events import KIND_NUMBER, add_detail
 from gopher.wire.status import failure_to_status
 
 if TYPE_CHECKING:
-    from gopher.job import Failure
+    from gopher_pb.v1 import job_pb2
+
+    from gopher.job import Failure, Job
     from gopher.store.history import HistoryEvent
+    from gopher.store.store import Store
+
+
+async def message_with_reason(store: Store, job: Job) -> job_pb2.Job:
+    """Return a job that was just read, with why it waits."""
+    reason = await store.waiting.explain(job)
+    return convert.job_to_message(job if reason is None else msgspec.structs.replace(job, waiting_reason=reason))
 
 
 def event_message(job_id: str, event: HistoryEvent, cursor: str, failure: Failure | None = None) -> job_event_pb2.JobEvent:

@@ -11,7 +11,7 @@ from gopher_pb.v1 import job_service_pb2 as pb
 from gopher_pb.v1 import job_stream_pb2
 
 from gopher.service.feeds import Feeds
-from gopher.service.telling import truncated
+from gopher.service.telling import message_with_reason, truncated
 from gopher.wire import check, convert
 
 if TYPE_CHECKING:
@@ -61,13 +61,15 @@ class Watch:
     async def _send_first(self, namespace: str, job_id: str, feed: Feed, send: Send) -> int:
         """Send the first event of a stream without a cursor, which holds the whole job; return its number."""
         first = (await feed.next(0))[0]
-        job = convert.job_to_message(await self._store.query.get(namespace, job_id))
+        job = await message_with_reason(self._store, await self._store.query.get(namespace, job_id))
         message = job_stream_pb2.WatchJobResponse()
         if first.sequence > 1:
             message.event.CopyFrom(_truncated(feed, 0, first))
         else:
             message.CopyFrom(first.message)
         message.event.job.CopyFrom(job)
+        if job.HasField("waiting_reason") and (job.state, job.attempt) == (message.event.state, message.event.attempt):
+            message.event.waiting_reason.CopyFrom(job.waiting_reason)
         await send(message)
         return first.sequence if first.sequence == 1 else first.sequence - 1
 

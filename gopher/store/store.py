@@ -26,6 +26,7 @@ from gopher.store.queue_sweep import QueueSweep
 from gopher.store.registry import Registry
 from gopher.store.schedules import Schedules
 from gopher.store.trees import Trees
+from gopher.store.waiting import Waiting
 
 if TYPE_CHECKING:
     from gopher.job import Job
@@ -64,6 +65,7 @@ class Store:
         self.histories = Histories(self.link)
         self.control = Control(self.link)
         self.trees = Trees(self.link)
+        self.waiting = Waiting(self.link, self.registry)
         self.endings = Endings(self.link)
         self.audit = Audit(self.link, self.registry)
 

@@ -7,9 +7,10 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gopher_pb.v1 import job_pb2
+from gopher_pb.v1 import job_event_pb2, job_pb2
 
 from gopher.job import Attempt, Job, JobState, NewJob, Outcome, Priority
+from gopher.waiting import WaitingKind, WaitingReason
 from gopher.wire.status import failure_from_status, failure_to_status
 
 STATE_NUMBER: Final = {state: job_pb2.JobState.Value(f"JOB_STATE_{state.name}") for state in JobState}
@@ -19,6 +20,8 @@ STATE_OF: Final[dict[int, JobState]] = {number: state for state, number in STATE
 
 PRIORITY_OF: Final[dict[int, Priority]] = {number: priority for priority, number in PRIORITY_NUMBER.items()}
 _OUTCOME_OF: Final[dict[int, Outcome]] = {number: outcome for outcome, number in OUTCOME_NUMBER.items()}
+_WAITING_NUMBER: Final = {kind: job_pb2.WaitingKind.Value(f"WAITING_KIND_{kind.name}") for kind in WaitingKind}
+_WAITING_OF: Final[dict[int, WaitingKind]] = {number: kind for kind, number in _WAITING_NUMBER.items()}
 _NANOS_A_MS: Final = 1_000_000
 
 
@@ -55,6 +58,7 @@ def job_to_message(job: Job) -> job_pb2.Job:
         unique_key=job.unique_key or "",
         limit_key=job.limit_key or "",
         parked_by=job.parked_by or "",
+        waiting_reason=None if job.waiting_reason is None else reason_to_message(job.waiting_reason),
         request_id=job.request_id or "",
         retention=duration(job.retention_ms),
         parent_id=job.parent_id or "",
@@ -78,6 +82,44 @@ def job_to_message(job: Job) -> job_pb2.Job:
         attempts=[_attempt_to_message(attempt) for attempt in job.attempts],
         generation=job.generation,
     )
+
+
+def reason_to_message(reason: WaitingReason) -> job_pb2.WaitingReason:
+    """Return why a job waits."""
+    return job_pb2.WaitingReason(
+        kind=_WAITING_NUMBER[reason.kind],
+        queue=reason.queue,
+        type=reason.type,
+        held_by=reason.held_by or "",
+        until_time=timestamp(reason.until_ms),
+        jobs_ahead=reason.jobs_ahead,
+        busy_slot_count=reason.busy_slots,
+        slot_count=reason.slots,
+        message=reason.message,
+    )
+
+
+def _reason_from_message(message: job_pb2.WaitingReason) -> WaitingReason | None:
+    """Return why a job waits; None for a kind that only a newer server knows."""
+    kind = _WAITING_OF.get(message.kind)
+    if kind is None:
+        return None
+    return WaitingReason(
+        kind=kind,
+        queue=message.queue,
+        type=message.type,
+        held_by=message.held_by or None,
+        until_ms=to_ms(message.until_time) if message.HasField("until_time") else None,
+        jobs_ahead=message.jobs_ahead,
+        busy_slots=message.busy_slot_count,
+        slots=message.slot_count,
+        message=message.message,
+    )
+
+
+def reason_of(message: job_pb2.Job | job_event_pb2.JobEvent) -> WaitingReason | None:
+    """Return why a job waits, as far as a message says so."""
+    return _reason_from_message(message.waiting_reason) if message.HasField("waiting_reason") else None
 
 
 def policy_to_message(job: NewJob) -> job_pb2.RetryPolicy | None:
@@ -129,6 +171,7 @@ def job_from_message(message: job_pb2.Job) -> Job:
         unique_key=message.unique_key or None,
         limit_key=message.limit_key or None,
         parked_by=message.parked_by or None,
+        waiting_reason=reason_of(message),
         request_id=message.request_id or None,
         retention_ms=to_ms(message.retention) if message.HasField("retention") else None,
         parent_id=message.parent_id or None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gopher.job import Attempt, Failure, Job, JsonValue, NewJob
     from gopher.limits import RateLimit
     from gopher.schedule import Schedule
+    from gopher.waiting import WaitingReason
 
 
 def job_object(job: Job) -> dict[str, JsonValue]:
@@ -40,6 +41,7 @@ def job_object(job: Job) -> dict[str, JsonValue]:
         "deadline": moment(job.deadline_ms),
         "unique_key": job.unique_key,
         "parked_by": job.parked_by,
+        "waiting_reason": reason_object(job.waiting_reason),
         "request_id": job.request_id,
         "parent_id": job.parent_id,
         "root_id": job.root_id,
@@ -176,6 +178,23 @@ def breaker_object(
         "permits": permits,
         "opened_total": opened_total,
         "types": list(types),
+    }
+
+
+def reason_object(reason: WaitingReason | None) -> JsonValue:
+    """Return why a job waits as a JSON object; null for None."""
+    if reason is None:
+        return None
+    return {
+        "kind": reason.kind.value,
+        "queue": reason.queue,
+        "type": reason.type,
+        "held_by": reason.held_by,
+        "until_time": moment(reason.until_ms),
+        "jobs_ahead": reason.jobs_ahead,
+        "busy_slot_count": reason.busy_slots,
+        "slot_count": reason.slots,
+        "message": reason.message,
     }
 
 

@@ -347,3 +347,23 @@ def test_failed_attempt_is_shown_with_its_traceback(run: Run) -> None:
     assert "    ValueError: broken pipe" in listed
     assert "HANDLER_RAISED: ValueError: broken pipe" in out
     assert (watched["reason"], watched["message"]) == ("HANDLER_RAISED", "ValueError: broken pipe")
+
+
+def test_why_says_what_a_job_waits_for_and_what_would_change_it(run: Run) -> None:
+    """The same sentence as `get`, `tree`, `watch` and REST's object; of a job that does not wait, that."""
+    queue = fresh("nowhere")
+    _, job_id, _ = run("submit", "echo", "-q", queue)
+
+    code, said, _ = run("why", job_id)
+    told = json.loads(run("why", job_id, "--json")[1])
+    reason = told["waiting_reason"]
+
+    assert (code, said) == (0, f"enqueued: {reason['message']}\nto change that: {told['command']}")
+    assert (reason["kind"], reason["queue"], reason["type"]) == ("no_worker", queue, "echo")
+    assert told["command"] == f"gopher-worker --app MODULE:REGISTRY --queues {queue}"
+    assert json.loads(run("get", job_id, "--json")[1])["waiting_reason"] == reason
+    assert f"waiting_reason          {reason['message']}" in run("get", job_id)[1]
+    assert reason["message"] in run("tree", job_id)[1]
+    assert run("submit", "echo", "-q", queue, "--wait-timeout", "0.01")[2].endswith(reason["message"])
+    run("cancel", job_id)
+    assert run("why", job_id)[1] == "cancelled: it does not wait"

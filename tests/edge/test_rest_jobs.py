@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from gopher.job import JobState, Move
-from gopher.wire.shape import job_object
+from gopher.wire.shape import job_object, reason_object
 from tests.edge.rest_rig import UNKNOWN_ID, send
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ async def test_tree_of_a_job_is_shown(rest: Rest) -> None:
             "task": None,
             "children": [],
             "omitted_count": 0,
-            "note": "it does not run: it is enqueued",
+            "note": "it does not run: it is enqueued; no live worker claims from queue 'default'",
         },
     }
     assert (refused.status, refused.reason) == (400, "BAD_ENUM")
@@ -110,7 +110,8 @@ async def test_job_tells_its_state_attempts_and_times(rest: Rest, state: JobStat
     answer = await rest.get(f"{V1}/{job_id}")
 
     job = await rest.store.query.get(rest.namespace, job_id)
-    assert answer.json == job_object(job)
+    assert answer.json == job_object(job) | {"waiting_reason": reason_object(await rest.store.waiting.explain(job))}
+    assert (answer["waiting_reason"] is not None) is (state in {JobState.SCHEDULED, JobState.ENQUEUED, JobState.RETRYING})
     assert (answer["status"], answer["state"]) == (state.value, state.value)
     assert (answer["end_time"] is not None) is state.is_final
     ended = state in {JobState.RETRYING, JobState.COMPLETED, JobState.FAILED}

@@ -83,7 +83,8 @@ async def test_tree_tells_what_the_worker_answers(rig: Rig, nursery: trio.Nurser
     assert (nursery_told.cancelled, nursery_told.omitted_count) == (True, 2)
     assert not nursery_told.HasField("deadline_left")
     assert (leaf.name, leaf.shielded, leaf.cancelled) == ("leaf", True, False)
-    assert (child.job_id, child.state, child.note) == (child_id, job_pb2.JOB_STATE_ENQUEUED, "it does not run: it is enqueued")
+    note = "it does not run: it is enqueued; no live worker claims from queue 'default'"
+    assert (child.job_id, child.state, child.note) == (child_id, job_pb2.JOB_STATE_ENQUEUED, note)
     assert not child.HasField("task")
 
 

@@ -266,3 +266,24 @@ async def test_watch_says_why_an_attempt_has_failed(rig: Rig) -> None:
     assert [event.failure for event in again if event.HasField("failure")] == [
         e.failure for e in events if e.HasField("failure")
     ]
+
+
+async def test_watch_says_why_the_job_waits(rig: Rig) -> None:
+    """In its first event, and in later ones as long as they are the newest."""
+    job_id = await rig.submit()
+    watcher = Watcher(rig, job_id)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watcher.run)
+            await watcher.until(1)
+            (job,) = await rig.claim()
+            failure = encode_failure(Failure(reason="X", message="m"))
+            settlement = Settlement(job.id, job.token, Move.RETRY, Outcome.RAISED, 60_000, failure=failure)
+            await rig.store.lifecycle.settle(rig.namespace, "default", [settlement])
+            await watcher.until(3)
+            await rig.store.lifecycle.cancel(rig.namespace, job_id, reason="", grace_ms=0)
+
+    kinds = [event.waiting_reason.kind for event in watcher.events]
+    assert kinds[0] == job_pb2.WAITING_KIND_NO_WORKER == watcher.events[0].job.waiting_reason.kind
+    assert kinds[1:] == [0, job_pb2.WAITING_KIND_BACKING_OFF, 0]

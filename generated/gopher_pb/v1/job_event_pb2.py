@@ -27,25 +27,25 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from gopher_pb.v1 import job_pb2 as gopher_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gopher/v1/job_event.proto\x12\tgopher.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13gopher/v1/job.proto\"\xbf\x04\n\x08JobEvent\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x18\n\x10progress_message\x18\x07 \x01(\t\x12\x1b\n\x03job\x18\x08 \x01(\x0b\x32\x0e.gopher.v1.Job\x12%\n\x04kind\x18\t \x01(\x0e\x32\x17.gopher.v1.JobEventKind\x12\x10\n\x08sequence\x18\n \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x0b \x01(\t\x12!\n\x03log\x18\x0c \x01(\x0b\x32\x12.gopher.v1.LogLineH\x00\x12(\n\x06output\x18\r \x01(\x0b\x32\x16.gopher.v1.OutputChunkH\x00\x12\'\n\x05\x63hild\x18\x0e \x01(\x0b\x32\x16.gopher.v1.ChildChangeH\x00\x12#\n\x06notice\x18\x0f \x01(\x0b\x32\x11.gopher.v1.NoticeH\x00\x12+\n\ntruncation\x18\x10 \x01(\x0b\x32\x15.gopher.v1.TruncationH\x00\x12\r\n\x05queue\x18\x11 \x01(\t\x12\x0c\n\x04type\x18\x12 \x01(\t\x12#\n\x07\x66\x61ilure\x18\x13 \x01(\x0b\x32\x12.google.rpc.StatusB\x08\n\x06\x64\x65tail\")\n\x07LogLine\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"1\n\x0bOutputChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\"O\n\x0b\x43hildChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\")\n\x06Notice\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"<\n\nTruncation\x12\x17\n\x0foldest_sequence\x18\x01 \x01(\x03\x12\x15\n\rdropped_count\x18\x02 \x01(\x03*\xca\x02\n\x0cJobEventKind\x12\x1e\n\x1aJOB_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_EVENT_KIND_STATE\x10\x01\x12\x1b\n\x17JOB_EVENT_KIND_PROGRESS\x10\x02\x12\x16\n\x12JOB_EVENT_KIND_LOG\x10\x03\x12\x19\n\x15JOB_EVENT_KIND_OUTPUT\x10\x04\x12\x18\n\x14JOB_EVENT_KIND_CHILD\x10\x05\x12#\n\x1fJOB_EVENT_KIND_CANCEL_REQUESTED\x10\x06\x12\x19\n\x15JOB_EVENT_KIND_NOTICE\x10\x07\x12\x1c\n\x18JOB_EVENT_KIND_TRUNCATED\x10\x08\x12\x1c\n\x18JOB_EVENT_KIND_HEARTBEAT\x10\t\x12\x1a\n\x16JOB_EVENT_KIND_DELETED\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19gopher/v1/job_event.proto\x12\tgopher.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x13gopher/v1/job.proto\"\xf1\x04\n\x08JobEvent\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\"\n\x05state\x18\x02 \x01(\x0e\x32\x13.gopher.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x18\n\x10progress_message\x18\x07 \x01(\t\x12\x1b\n\x03job\x18\x08 \x01(\x0b\x32\x0e.gopher.v1.Job\x12%\n\x04kind\x18\t \x01(\x0e\x32\x17.gopher.v1.JobEventKind\x12\x10\n\x08sequence\x18\n \x01(\x03\x12\x0e\n\x06\x63ursor\x18\x0b \x01(\t\x12!\n\x03log\x18\x0c \x01(\x0b\x32\x12.gopher.v1.LogLineH\x00\x12(\n\x06output\x18\r \x01(\x0b\x32\x16.gopher.v1.OutputChunkH\x00\x12\'\n\x05\x63hild\x18\x0e \x01(\x0b\x32\x16.gopher.v1.ChildChangeH\x00\x12#\n\x06notice\x18\x0f \x01(\x0b\x32\x11.gopher.v1.NoticeH\x00\x12+\n\ntruncation\x18\x10 \x01(\x0b\x32\x15.gopher.v1.TruncationH\x00\x12\r\n\x05queue\x18\x11 \x01(\t\x12\x0c\n\x04type\x18\x12 \x01(\t\x12#\n\x07\x66\x61ilure\x18\x13 \x01(\x0b\x32\x12.google.rpc.Status\x12\x30\n\x0ewaiting_reason\x18\x14 \x01(\x0b\x32\x18.gopher.v1.WaitingReasonB\x08\n\x06\x64\x65tail\")\n\x07LogLine\x12\r\n\x05level\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"1\n\x0bOutputChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x14\n\x0c\x63ontent_type\x18\x02 \x01(\t\"O\n\x0b\x43hildChange\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\"\n\x05state\x18\x03 \x01(\x0e\x32\x13.gopher.v1.JobState\")\n\x06Notice\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"<\n\nTruncation\x12\x17\n\x0foldest_sequence\x18\x01 \x01(\x03\x12\x15\n\rdropped_count\x18\x02 \x01(\x03*\xca\x02\n\x0cJobEventKind\x12\x1e\n\x1aJOB_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14JOB_EVENT_KIND_STATE\x10\x01\x12\x1b\n\x17JOB_EVENT_KIND_PROGRESS\x10\x02\x12\x16\n\x12JOB_EVENT_KIND_LOG\x10\x03\x12\x19\n\x15JOB_EVENT_KIND_OUTPUT\x10\x04\x12\x18\n\x14JOB_EVENT_KIND_CHILD\x10\x05\x12#\n\x1fJOB_EVENT_KIND_CANCEL_REQUESTED\x10\x06\x12\x19\n\x15JOB_EVENT_KIND_NOTICE\x10\x07\x12\x1c\n\x18JOB_EVENT_KIND_TRUNCATED\x10\x08\x12\x1c\n\x18JOB_EVENT_KIND_HEARTBEAT\x10\t\x12\x1a\n\x16JOB_EVENT_KIND_DELETED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gopher_pb.v1.job_event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBEVENTKIND']._serialized_start=978
-  _globals['_JOBEVENTKIND']._serialized_end=1308
+  _globals['_JOBEVENTKIND']._serialized_start=1028
+  _globals['_JOBEVENTKIND']._serialized_end=1358
   _globals['_JOBEVENT']._serialized_start=120
-  _globals['_JOBEVENT']._serialized_end=695
-  _globals['_LOGLINE']._serialized_start=697
-  _globals['_LOGLINE']._serialized_end=738
-  _globals['_OUTPUTCHUNK']._serialized_start=740
-  _globals['_OUTPUTCHUNK']._serialized_end=789
-  _globals['_CHILDCHANGE']._serialized_start=791
-  _globals['_CHILDCHANGE']._serialized_end=870
-  _globals['_NOTICE']._serialized_start=872
-  _globals['_NOTICE']._serialized_end=913
-  _globals['_TRUNCATION']._serialized_start=915
-  _globals['_TRUNCATION']._serialized_end=975
+  _globals['_JOBEVENT']._serialized_end=745
+  _globals['_LOGLINE']._serialized_start=747
+  _globals['_LOGLINE']._serialized_end=788
+  _globals['_OUTPUTCHUNK']._serialized_start=790
+  _globals['_OUTPUTCHUNK']._serialized_end=839
+  _globals['_CHILDCHANGE']._serialized_start=841
+  _globals['_CHILDCHANGE']._serialized_end=920
+  _globals['_NOTICE']._serialized_start=922
+  _globals['_NOTICE']._serialized_end=963
+  _globals['_TRUNCATION']._serialized_start=965
+  _globals['_TRUNCATION']._serialized_end=1025
 # @@protoc_insertion_point(module_scope)

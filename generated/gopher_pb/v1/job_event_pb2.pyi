@@ -99,6 +99,7 @@ class JobEvent(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    WAITING_REASON_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     state: _job_pb2.JobState.ValueType
     """Where the job stood after the event."""
@@ -139,6 +140,12 @@ class JobEvent(_message.Message):
     def failure(self) -> _status_pb2.Status:
         """Why the attempt failed: set in events of the kind STATE that say retrying or failed, as long as the job keeps that attempt."""
 
+    @_builtins.property
+    def waiting_reason(self) -> _job_pb2.WaitingReason:
+        """Why the job waits: in the first event of a stream without a cursor and in later ones of the kind STATE that were the newest when
+        they were read, while the job is scheduled, enqueued or retrying. Not set in the streams of WatchJobs.
+        """
+
     def __init__(
         self,
         *,
@@ -161,10 +168,11 @@ class JobEvent(_message.Message):
         queue: _builtins.str = ...,
         type: _builtins.str = ...,
         failure: _status_pb2.Status | None = ...,
+        waiting_reason: _job_pb2.WaitingReason | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "detail", b"detail", "event_time", b"event_time", "failure", b"failure", "job", b"job", "log", b"log", "notice", b"notice", "output", b"output", "truncation", b"truncation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "detail", b"detail", "event_time", b"event_time", "failure", b"failure", "job", b"job", "log", b"log", "notice", b"notice", "output", b"output", "truncation", b"truncation", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "child", b"child", "cursor", b"cursor", "detail", b"detail", "event_time", b"event_time", "failure", b"failure", "job", b"job", "job_id", b"job_id", "kind", b"kind", "log", b"log", "notice", b"notice", "output", b"output", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "sequence", b"sequence", "state", b"state", "truncation", b"truncation", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "child", b"child", "cursor", b"cursor", "detail", b"detail", "event_time", b"event_time", "failure", b"failure", "job", b"job", "job_id", b"job_id", "kind", b"kind", "log", b"log", "notice", b"notice", "output", b"output", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "sequence", b"sequence", "state", b"state", "truncation", b"truncation", "type", b"type", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["log", "output", "child", "notice", "truncation"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015

@@ -94,6 +94,60 @@ OUTCOME_CANCELLED: Outcome.ValueType  # 4
 OUTCOME_LOST: Outcome.ValueType  # 5
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
+class _WaitingKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitingKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitingKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAITING_KIND_UNSPECIFIED: _WaitingKind.ValueType  # 0
+    WAITING_KIND_SCHEDULED: _WaitingKind.ValueType  # 1
+    """Its run time."""
+    WAITING_KIND_BACKING_OFF: _WaitingKind.ValueType  # 2
+    """The moment of its next attempt."""
+    WAITING_KIND_QUEUE_PAUSED: _WaitingKind.ValueType  # 3
+    """Its queue is paused."""
+    WAITING_KIND_NO_WORKER: _WaitingKind.ValueType  # 4
+    """No live worker claims from its queue."""
+    WAITING_KIND_TYPE_NOT_SERVED: _WaitingKind.ValueType  # 5
+    """No live worker of its queue has a handler for its type."""
+    WAITING_KIND_LIMIT: _WaitingKind.ValueType  # 6
+    """Room under a rate or concurrency limit."""
+    WAITING_KIND_BREAKER: _WaitingKind.ValueType  # 7
+    """A circuit breaker to close."""
+    WAITING_KIND_BULKHEAD: _WaitingKind.ValueType  # 8
+    """Room in the bulkhead of its handler."""
+    WAITING_KIND_SLOTS_BUSY: _WaitingKind.ValueType  # 9
+    """A slot: those of all workers that could run it are taken."""
+    WAITING_KIND_IN_LINE: _WaitingKind.ValueType  # 10
+    """Its turn."""
+
+class WaitingKind(_WaitingKind, metaclass=_WaitingKindEnumTypeWrapper):
+    """What a job waits for; where several hold, the first of them."""
+
+WAITING_KIND_UNSPECIFIED: WaitingKind.ValueType  # 0
+WAITING_KIND_SCHEDULED: WaitingKind.ValueType  # 1
+"""Its run time."""
+WAITING_KIND_BACKING_OFF: WaitingKind.ValueType  # 2
+"""The moment of its next attempt."""
+WAITING_KIND_QUEUE_PAUSED: WaitingKind.ValueType  # 3
+"""Its queue is paused."""
+WAITING_KIND_NO_WORKER: WaitingKind.ValueType  # 4
+"""No live worker claims from its queue."""
+WAITING_KIND_TYPE_NOT_SERVED: WaitingKind.ValueType  # 5
+"""No live worker of its queue has a handler for its type."""
+WAITING_KIND_LIMIT: WaitingKind.ValueType  # 6
+"""Room under a rate or concurrency limit."""
+WAITING_KIND_BREAKER: WaitingKind.ValueType  # 7
+"""A circuit breaker to close."""
+WAITING_KIND_BULKHEAD: WaitingKind.ValueType  # 8
+"""Room in the bulkhead of its handler."""
+WAITING_KIND_SLOTS_BUSY: WaitingKind.ValueType  # 9
+"""A slot: those of all workers that could run it are taken."""
+WAITING_KIND_IN_LINE: WaitingKind.ValueType  # 10
+"""Its turn."""
+Global___WaitingKind: _TypeAlias = WaitingKind  # noqa: Y015
+
 @_typing.final
 class RetryPolicy(_message.Message):
     """When a failed attempt is followed by another. Each unset field is what the handler declares."""
@@ -137,6 +191,61 @@ class RetryPolicy(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
+class WaitingReason(_message.Message):
+    """Why a job waits, as it was when it was read."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    HELD_BY_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    JOBS_AHEAD_FIELD_NUMBER: _builtins.int
+    BUSY_SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    SLOT_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: Global___WaitingKind.ValueType
+    queue: _builtins.str
+    """Of the job."""
+    type: _builtins.str
+    """Of the job."""
+    held_by: _builtins.str
+    """Of a limit, breaker or bulkhead: its name, as in parked_by; a limit of the whole queue is KIND:*."""
+    jobs_ahead: _builtins.int
+    """In its line, which is that of its priority, or of what holds it back. 0 for a job that is scheduled or backing off."""
+    busy_slot_count: _builtins.int
+    """Of the workers that could run it, the slots that are taken, as of their last beats."""
+    slot_count: _builtins.int
+    """And those that there are."""
+    message: _builtins.str
+    """All of it in a sentence, for people."""
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """When the wait ends or is looked at again; unset where no moment is known."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___WaitingKind.ValueType = ...,
+        queue: _builtins.str = ...,
+        type: _builtins.str = ...,
+        held_by: _builtins.str = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
+        jobs_ahead: _builtins.int = ...,
+        busy_slot_count: _builtins.int = ...,
+        slot_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until_time", b"until_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["busy_slot_count", b"busy_slot_count", "held_by", b"held_by", "jobs_ahead", b"jobs_ahead", "kind", b"kind", "message", b"message", "queue", b"queue", "slot_count", b"slot_count", "type", b"type", "until_time", b"until_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitingReason: _TypeAlias = WaitingReason  # noqa: Y015
 
 @_typing.final
 class JobSpec(_message.Message):
@@ -354,6 +463,7 @@ class Job(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     CANCEL_ACTOR_FIELD_NUMBER: _builtins.int
     PARKED_BY_FIELD_NUMBER: _builtins.int
+    WAITING_REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Output only. UUIDv7."""
     namespace: _builtins.str
@@ -425,6 +535,10 @@ class Job(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """Oldest first; the last 20."""
 
+    @_builtins.property
+    def waiting_reason(self) -> Global___WaitingReason:
+        """Why it waits; set by GetJob, and in the first event of a stream that follows the job, while it is scheduled, enqueued or retrying."""
+
     def __init__(
         self,
         *,
@@ -465,10 +579,11 @@ class Job(_message.Message):
         generation: _builtins.int = ...,
         cancel_actor: _builtins.str = ...,
         parked_by: _builtins.str = ...,
+        waiting_reason: Global___WaitingReason | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "start_time", b"start_time", "submit_time", b"submit_time", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "lease_expire_time", b"lease_expire_time", "retention", b"retention", "retry_policy", b"retry_policy", "run_time", b"run_time", "start_time", b"start_time", "submit_time", b"submit_time", "timeout", b"timeout", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cancel_actor", b"cancel_actor", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "content_type", b"content_type", "crash_count", b"crash_count", "deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "generation", b"generation", "id", b"id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "limit_key", b"limit_key", "namespace", b"namespace", "parent_id", b"parent_id", "parked_by", b"parked_by", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "root_id", b"root_id", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "submit_time", b"submit_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempts", b"attempts", "cancel_actor", b"cancel_actor", "cancel_reason", b"cancel_reason", "cancel_requested", b"cancel_requested", "content_type", b"content_type", "crash_count", b"crash_count", "deadline", b"deadline", "end_time", b"end_time", "enqueue_time", b"enqueue_time", "failure", b"failure", "generation", b"generation", "id", b"id", "labels", b"labels", "lease_expire_time", b"lease_expire_time", "limit_key", b"limit_key", "namespace", b"namespace", "parent_id", b"parent_id", "parked_by", b"parked_by", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "queue", b"queue", "request_id", b"request_id", "result", b"result", "retention", b"retention", "retry_policy", b"retry_policy", "root_id", b"root_id", "run_time", b"run_time", "start_time", b"start_time", "state", b"state", "submit_time", b"submit_time", "timeout", b"timeout", "type", b"type", "unique_key", b"unique_key", "waiting_reason", b"waiting_reason", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

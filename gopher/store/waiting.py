@@ -1,0 +1,135 @@
+"""Reads why a job waits: what it stands behind, who could run it, and what holds it back. Nothing here changes anything.
+
+All is read when somebody asks; jobs that nobody asks about pay nothing. A question costs a job's place in its line, O(log n), and a few
+fields; the register of workers is read at most once a second however many ask.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+
+from gopher.errors import StoreError
+from gopher.job import JobState
+from gopher.store import keys
+from gopher.waiting import Facts, WaitingKind, WaitingReason, explain, wait_until
+
+if TYPE_CHECKING:
+    from gopher.job import Job
+    from gopher.store.link import Link
+    from gopher.store.registry import Registry, WorkerInfo
+
+REGISTER_SECONDS: Final = 1.0
+"""Chosen: what workers say of themselves is older than that on average, and thousands of them take tens of ms to read."""
+_OF_TYPE: Final = "type:"
+"""Of the line of a type that no worker of the queue has had."""
+_QUEUE_LIMITS: Final = ("rate:*", "concurrency:*")
+_WAITS: Final = {JobState.SCHEDULED: WaitingKind.SCHEDULED, JobState.RETRYING: WaitingKind.BACKING_OFF}
+
+
+class _Register(NamedTuple):
+    """The workers of a namespace, as they were at a moment of Trio's clock."""
+
+    read_at: float
+    workers: list[WorkerInfo]
+
+
+class Waiting:
+    """Explains the waits of jobs, of any queue of any namespace."""
+
+    def __init__(self, link: Link, registry: Registry) -> None:
+        self._link = link
+        self._registry = registry
+        self._registers: dict[str, _Register] = {}
+
+    async def explain(self, job: Job) -> WaitingReason | None:
+        """Return why a job waits; None if it does not.
+
+        Args:
+            job: As it was just read.
+
+        Raises:
+            StoreError: Redis failed.
+        """
+        kind = _WAITS.get(job.state)
+        if kind is None and job.state is not JobState.ENQUEUED:
+            return None
+        base = keys.queue(job.namespace, job.queue)
+        line = keys.enqueued(job.namespace, job.queue, job.priority)
+        if job.parked_by is not None:
+            line = base + keys.parked_line(job.parked_by, job.priority)
+        holders = [job.parked_by] if job.parked_by is not None else _QUEUE_LIMITS
+        replies = await self._link.call_many(
+            [
+                ("TIME",),
+                ("HGET", keys.settings(job.namespace, job.queue), "paused"),
+                ("ZRANK", line, job.id),
+                ("ZCARD", keys.index(job.namespace, job.queue, JobState.PROCESSING)),
+                *(("ZSCORE", keys.parked(job.namespace, job.queue), by) for by in holders),
+            ]
+        )
+        for reply in replies:
+            if isinstance(reply, StoreError):
+                raise reply
+        (seconds, micros), paused, rank, processing, *scores = replies
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        if kind is not None and job.run_ms is not None and job.run_ms > now_ms:
+            return wait_until(kind, job.queue, job.type, job.run_ms)
+        claiming = [
+            worker.description
+            for worker in await self._workers(job.namespace)
+            if job.queue in worker.description.queues and not worker.description.draining
+        ]
+        serving = [each for each in claiming if job.type in each.types]
+        slots = sum(each.slots for each in serving)
+        busy_slots = sum(each.busy for each in serving)
+        if len(serving) == len(claiming):
+            # Beats are seconds old. Where every worker of the queue could run the job, what the queue runs now tells more.
+            busy_slots = max(busy_slots, processing)
+        is_full = 0 < slots <= busy_slots
+        held_by, until_ms = _holder(job.parked_by, dict(zip(holders, scores, strict=True)), now_ms, is_full=is_full)
+        return explain(
+            job.queue,
+            job.type,
+            Facts(
+                is_paused=paused is not None,
+                claiming=len(claiming),
+                serving=len(serving),
+                busy_slots=min(busy_slots, slots),
+                slots=slots,
+                held_by=held_by,
+                until_ms=until_ms,
+                jobs_ahead=rank or 0,
+            ),
+        )
+
+    async def _workers(self, namespace: str) -> list[WorkerInfo]:
+        register = self._registers.get(namespace)
+        if register is None or trio.current_time() - register.read_at >= REGISTER_SECONDS:
+            read_at = trio.current_time()
+            register = self._registers[namespace] = _Register(read_at, await self._registry.workers(namespace))
+        return register.workers
+
+
+def _holder(
+    parked_by: str | None, scores: dict[str, bytes | None], now_ms: int, *, is_full: bool
+) -> tuple[str | None, int | None]:
+    """Return what holds a job back, and until when, ms since the epoch; None for what is not known or does not.
+
+    Args:
+        parked_by: In whose line it stands; None for that of its priority.
+        scores: By name, from when claims ask again what may hold it back; None of what holds nothing.
+        now_ms: The moment.
+        is_full: Whether no worker that could run it has a slot, and so none will ask.
+    """
+    for by, score in scores.items():
+        due_ms = 0.0 if score is None else float(score)
+        if by.startswith(_OF_TYPE):
+            continue
+        if due_ms > now_ms:
+            return by, None if math.isinf(due_ms) else int(due_ms)
+        if by == parked_by and not is_full:
+            return by, None
+    return None, None
