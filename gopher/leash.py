@@ -52,7 +52,8 @@ def _become(parent: int, command: list[str]) -> NoReturn:
 def _hold(command: list[str]) -> int:
     asked_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: asked_to_end.set())
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - the command is our caller's
+    # With what the caller has let it inherit, as after an exec.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)  # noqa: S603 - the command is our caller's
     signal.signal(signal.SIGTERM, lambda _number, _frame: child.terminate())
     if asked_to_end.is_set():
         child.terminate()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 WATCHDOG_SPARE_SECONDS: Final = 10.0
 """How much longer than the grace a stop may take before the process ends itself."""
 STUCK_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
+_THREAD_SECONDS: Final = 1.0
+"""Chosen: what a stopped worker gives the threads of its application; a drain may take 5 s beyond its grace."""
+_FLUSH_SECONDS: Final = 0.5
+"""Chosen: what is left unwritten then waits for a reader that does not read."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -86,3 +91,35 @@ class Watchdog:
     def _bite(self) -> None:
         _log.error("stop.stuck", exit_code=STUCK_EXIT_CODE)
         os._exit(STUCK_EXIT_CODE)
+
+
+def leave_threads_behind(exit_code: int) -> None:
+    """Let the process end soon though the application has left threads running: Python would wait for them at its end.
+
+    Where there are none, what the application has registered with `atexit` may take its time.
+    """
+
+    def leave() -> None:
+        left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+        if left:
+            _log.warning("stop.threads_left", threads=left, exit_code=exit_code)
+            end_now(exit_code)
+
+    timer = threading.Timer(_THREAD_SECONDS, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def end_now(exit_code: int) -> NoReturn:
+    """End the process whatever still runs in it, once its output is written."""
+    # In a thread of its own, since a thread that is left behind may hold a stream for ever.
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(_FLUSH_SECONDS)
+    os._exit(exit_code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # its reader has gone, or the application has closed it
+            stream.flush()

@@ -13,6 +13,8 @@ import trio
 
 from gopher import config
 from gopher.cli import options, output, starting
+from gopher.errors import StartError
+from gopher.runtime import heartbeat
 from gopher.runtime.apps import EXIT_BAD_APP, load_registry
 from gopher.runtime.machine import usable_cpus
 from gopher.runtime.plan import WorkerPlan
@@ -51,8 +53,15 @@ def run(settings: Settings) -> None:
         processes = processes_for(settings, settings.store.url, on_ready=lambda served: output.line(f"ready {served}"))
         trio.run(processes.run)
         return
-    with starting.telemetry(settings.telemetry, "gopher-worker"):
-        code = trio.run(_work, settings, load_registry(settings.worker.app))
+    code = 1
+    try:
+        with starting.telemetry(settings.telemetry, "gopher-worker"):
+            code = trio.run(_work, settings, load_registry(settings.worker.app))
+    except StartError as fault:
+        code = fault.exit_code
+        raise
+    finally:
+        starting.leave_threads_behind(code)
     sys.exit(code)
 
 
@@ -60,13 +69,14 @@ async def _work(settings: Settings, registry: Registry) -> int:
     """Work until drained; return the exit code."""
     # Not for the programs that handlers start.
     has_parent = os.environ.pop(CHILD_VARIABLE, None) is not None
+    heartbeat.start_beating(os.environ)
     store = starting.new_store(settings.store, "gopher-worker")
     supervisor = Supervisor(
         store,
         settings.store.url,
         registry,
         _plan(settings),
-        abandon=lambda: _abandon(exit_code()),
+        abandon=lambda: starting.end_now(exit_code()),
     )
 
     def exit_code() -> int:
@@ -139,15 +149,10 @@ def processes_for(settings: Settings, url: str, *, on_ready: Callable[[str], Non
         kept | told,
         count=count,
         grace_seconds=settings.worker.grace_seconds,
+        lease_seconds=settings.worker.lease_seconds,
         is_hopeless=lambda status: status == EXIT_BAD_APP,
         on_ready=on_ready,
     )
-
-
-def _abandon(exit_code: int) -> None:
-    """Go without the handlers that will not end: threads, which nothing but the end of the process stops."""
-    sys.stderr.flush()
-    os._exit(exit_code)
 
 
 if __name__ == "__main__":

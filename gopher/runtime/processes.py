@@ -3,7 +3,8 @@
 One that an operator has drained is not restarted; when that was the last, the parent goes too.
 
 The first one must be ready before the others are spawned, so that what keeps them all from starting is met, and told, once. When
-one dies again and again the others are drained, and the whole ends.
+one cannot be started again the others are drained, and the whole ends. One that has been ready is restarted however often it dies,
+since jobs may have killed it; a job that has killed three is not run again. One that lives and is silent for a lease is killed.
 
 Processes are spawned by exec, never forked: a forked child that uses gRPC hangs or aborts. Each is on a leash, so that none outlives
 the parent.
@@ -25,6 +26,7 @@ import trio
 from gopher.errors import StartError
 from gopher.leash import leashed
 from gopher.retry import RetryPolicy
+from gopher.runtime import heartbeat
 from gopher.runtime.signals import watch_signals
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _RESTART: Final = RetryPolicy(backoff_initial_seconds=0.2, backoff_max_seconds=10.0)
 _INTENSITY: Final = 5
-"""Deaths of one worker process within the period that end the whole. Source: Erlang/OTP supervisors, intensity and period."""
+"""Failed starts of one worker process within the period that end the whole. Source: Erlang/OTP supervisors, intensity and period."""
 _PERIOD_SECONDS: Final = 30.0
 _SPARE_SECONDS: Final = 10.0
 """Chosen: how much longer than the grace a child may take to go before it is killed."""
@@ -56,6 +58,7 @@ class Processes:
         environ: Its environment.
         count: How many.
         grace_seconds: What the children are given to drain.
+        lease_seconds: Of their jobs.
         is_hopeless: Tells from the exit status of a child that was never ready that a restart cannot help.
         on_ready: Called once, when every child has said that it is ready, with what they say beside it.
     """
@@ -67,6 +70,7 @@ class Processes:
         *,
         count: int,
         grace_seconds: float,
+        lease_seconds: float,
         is_hopeless: Callable[[int], bool],
         on_ready: Callable[[str], None],
     ) -> None:
@@ -74,6 +78,7 @@ class Processes:
         self._environ = {**environ, CHILD_VARIABLE: str(os.getpid())}
         self._count = count
         self._grace_seconds = grace_seconds
+        self._lease_seconds = lease_seconds
         self._is_hopeless = is_hopeless
         self._on_ready = on_ready
         self._ready: set[int] = set()
@@ -117,7 +122,8 @@ class Processes:
         self._drain()
 
     async def _keep(self, number: int) -> None:
-        deaths: deque[float] = deque(maxlen=_INTENSITY)
+        deaths = 0
+        failed_starts: deque[float] = deque(maxlen=_INTENSITY)
         if number > 0:
             await self._may_spawn.wait()
         while not self._draining.is_set():
@@ -130,25 +136,37 @@ class Processes:
             if not was_ready and (self._is_hopeless(status) or not self._may_spawn.is_set()):
                 self._give_up(StartError("the worker processes cannot start, see above", exit_code=status if status > 0 else 1))
                 return
-            now = trio.current_time()
-            deaths.append(now)
-            if len(deaths) == _INTENSITY and now - deaths[0] < _PERIOD_SECONDS:
-                self._give_up(StartError(f"a worker process died {_INTENSITY} times within {_PERIOD_SECONDS:g} s: giving up"))
+            if was_ready:
+                failed_starts.clear()
+            else:
+                failed_starts.append(trio.current_time())
+            if len(failed_starts) == _INTENSITY and failed_starts[-1] - failed_starts[0] < _PERIOD_SECONDS:
+                self._give_up(
+                    StartError(
+                        f"a worker process died {_INTENSITY} times before it was ready within {_PERIOD_SECONDS:g} s: giving up"
+                    )
+                )
                 return
+            deaths = min(deaths + 1, _INTENSITY)
             _log.warning("worker.restarting", number=number, status=status)
-            with trio.move_on_after(_RESTART.delay_seconds(len(deaths), random.random)):
+            with trio.move_on_after(_RESTART.delay_seconds(deaths, random.random)):
                 await self._draining.wait()
 
     async def _run_child(self, number: int) -> tuple[int, bool]:
         """Run a child to its end; return its exit status and whether it has ever been ready."""
-        reader, writer = os.pipe()
+        (reader, writer), (beat_reader, beat_writer) = os.pipe(), os.pipe()
         was_ready, heard_out = trio.Event(), trio.Event()
-        async with trio.lowlevel.FdStream(reader) as output, trio.open_nursery() as nursery:
-            child = self._spawn(writer)
+        async with (
+            trio.lowlevel.FdStream(reader) as output,
+            trio.lowlevel.FdStream(beat_reader) as beats,
+            trio.open_nursery() as nursery,
+        ):
+            child = self._spawn(writer, beat_writer)
             self._children[number] = child
             try:
                 nursery.start_soon(self._listen, number, output, was_ready, heard_out)
                 nursery.start_soon(self._kill_late, child)
+                nursery.start_soon(self._kill_silent, number, child, beats)
                 # A limiter of its own: there may be more children than Trio has threads for everybody.
                 status = await trio.to_thread.run_sync(child.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
                 with trio.move_on_after(_LAST_WORDS_SECONDS):
@@ -161,14 +179,20 @@ class Processes:
                     child.stdin.close()
         return status, was_ready.is_set()
 
-    def _spawn(self, output: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, output: int, beats: int) -> subprocess.Popen[bytes]:
         # Spawned from the Trio thread, which lives as long as this process: the leash is bound to the thread that spawns.
         try:
             return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                self._command, env=self._environ, stdin=subprocess.PIPE, stdout=output, start_new_session=True
+                self._command,
+                env={**self._environ, heartbeat.VARIABLE: str(beats)},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                pass_fds=(beats,),
+                start_new_session=True,
             )
         finally:
             os.close(output)
+            os.close(beats)
 
     async def _listen(self, number: int, output: trio.lowlevel.FdStream, was_ready: trio.Event, heard_out: trio.Event) -> None:
         """Pass on what a child prints, but for the line that says it is ready."""
@@ -193,6 +217,11 @@ class Processes:
         self._ready.add(number)
         if len(self._ready) == self._count and not was_complete:
             self._on_ready(said)
+
+    async def _kill_silent(self, number: int, child: subprocess.Popen[bytes], beats: trio.lowlevel.FdStream) -> None:
+        seconds = await heartbeat.wait_silent(beats, self._lease_seconds)
+        _log.error("worker.silent", number=number, pid=child.pid, seconds=seconds)
+        child.kill()
 
     async def _kill_late(self, child: subprocess.Popen[bytes]) -> None:
         await self._draining.wait()

@@ -145,3 +145,14 @@ async def test_worker_that_an_operator_drains_goes_as_on_sigterm(farm: Farm) -> 
     assert states(jobs) == {JobState.COMPLETED}
     assert {job.attempt for job in jobs} == {1}
     assert [each.description.pid for each in await farm.store.registry.workers(farm.namespace)] == [other.process.pid]
+
+
+async def test_thread_that_a_handler_has_left_keeps_no_stopped_worker(farm: Farm) -> None:
+    """Python waits at its end for threads that are no daemons; the worker goes without them, with 0."""
+    worker = await farm.worker(grace_seconds=600, app="tests.e2e.apps.poison:registry")
+    await farm.finals(await farm.submit("left-thread"))
+
+    code = await sigterm(worker)
+
+    assert code == 0
+    assert any("stop.threads_left" in line and "left-behind" in line for line in worker.errors)

@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
 
 from gopher.job import JobState
 from gopher.runtime.machine import usable_cpus
+from tests.e2e.apps.fragile import FAULT_VARIABLE
 from tests.e2e.farm import end_of, states
 from tests.waiting import runs, until, until_async
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.e2e.farm import Farm
     from tests.programs import Program
+
+POISON: Final = "tests.e2e.apps.poison:registry"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 
@@ -114,24 +117,103 @@ async def test_drain_reaches_the_jobs_of_all_children(farm: Farm) -> None:
     assert states(await farm.jobs(ids)) == {JobState.COMPLETED}
 
 
-async def test_parent_gives_up_on_a_child_that_dies_again_and_again(farm: Farm) -> None:
-    """Five deaths of one in half a minute end the whole: the others are drained first, not killed."""
+async def test_parent_restarts_a_child_that_was_ready_however_often_it_dies(farm: Farm) -> None:
+    """Jobs may have killed it, and each of them kills three at most; the other child runs on."""
     parent = await farm.worker("--processes", "2", "--concurrency", "1", lease_seconds=1)
     (job_id,) = await farm.hold()
     (survivor,) = {event.pid for event in await farm.started([job_id])}
 
     killed: set[int] = set()
-    for _ in range(5):
+    for _ in range(6):
         (victim,) = await wait_for_workers(farm, 1, other_than=killed | {survivor})
         os.kill(victim, signal.SIGKILL)
         killed.add(victim)
+    await wait_for_workers(farm, 1, other_than=killed | {survivor})
+    farm.open_gate()
+    (job,) = await farm.finals([job_id])
+
+    assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+    assert parent.process.poll() is None
+
+
+async def test_parent_gives_up_on_a_child_that_cannot_start_again(farm: Farm, tmp_path: Path) -> None:
+    """Five deaths in a row before it is ready end the whole: the others are drained first, not killed."""
+    fault = tmp_path / "fault"
+    parent = await farm.worker(
+        "--processes", "2", "--concurrency", "1", app="tests.e2e.apps.fragile:registry", variables={FAULT_VARIABLE: str(fault)}
+    )
+    (job_id,) = await farm.hold()
+    (survivor,) = {event.pid for event in await farm.started([job_id])}
+    (victim,) = await wait_for_workers(farm, 1, other_than={survivor})
+
+    fault.touch()
+    os.kill(victim, signal.SIGKILL)
     await until(lambda: any("worker.draining" in line for line in parent.errors))
     farm.open_gate()
     code = await end_of(parent)
 
     assert code == 1
-    assert parent.errors[-1] == "gopher: a worker process died 5 times within 30 s: giving up\n"
+    assert parent.errors[-1] == "gopher: a worker process died 5 times before it was ready within 30 s: giving up\n"
     assert states(await farm.jobs([job_id])) == {JobState.COMPLETED}
+
+
+async def test_parent_replaces_a_child_that_is_stopped(farm: Farm) -> None:
+    """SIGSTOP keeps a child from beating: after a lease, or five seconds, it is killed and another takes its place and its jobs."""
+    parent = await farm.worker("--processes", "2", "--concurrency", "1", lease_seconds=1)
+    ids = await farm.hold(2)
+    first = {event.pid for event in await farm.started(ids)}
+    victim = min(first)
+
+    os.kill(victim, signal.SIGSTOP)
+    await until(lambda: not runs(victim))
+    await wait_for_workers(farm, 1, other_than=first)
+    farm.open_gate()
+    jobs = await farm.finals(ids)
+
+    assert states(jobs) == {JobState.COMPLETED}
+    assert sum("worker.silent" in line for line in parent.errors) == 1
+    assert await pids_of_workers(farm) >= first - {victim}
+
+
+async def test_parent_replaces_a_child_whose_interpreter_is_held(farm: Farm) -> None:
+    """A handler whose C code keeps the interpreter's lock crashes its attempt, and the next one runs."""
+    parent = await farm.worker("--processes", "2", lease_seconds=1, app=POISON)
+
+    first = await wait_for_workers(farm, 2)
+
+    (job,) = await farm.finals(await farm.submit("hold-interpreter"))
+    await until(lambda: len([pid for pid in first if runs(pid)]) == 1)
+    second = await wait_for_workers(farm, 2)
+
+    assert (job.state, job.attempt, job.crashes) == (JobState.COMPLETED, 2, 1)
+    assert len(second - first) == 1
+    assert sum("worker.silent" in line for line in parent.errors) == 1
+
+
+async def test_child_whose_loop_is_blocked_is_not_replaced(farm: Farm, tmp_path: Path) -> None:
+    """A blocked loop is no silence: the handler runs once, for longer than the silence that is allowed."""
+    parent = await farm.worker("--processes", "2", lease_seconds=1)
+    (job_id,) = await farm.submit("block", 7)
+
+    (job,) = await farm.finals([job_id])
+
+    assert (job.state, job.attempt, job.crashes) == (JobState.COMPLETED, 1, 0)
+    assert not any("worker.silent" in line for line in parent.errors)
+
+
+async def test_thread_that_a_handler_has_left_keeps_no_stopped_child(farm: Farm) -> None:
+    """It ends with the drain, with the exit status that says an operator wanted it; the thread is named."""
+    parent = await farm.worker("--processes", "2", app=POISON)
+    await wait_for_workers(farm, 2)
+    await farm.finals(await farm.submit("left-thread", count=20))
+
+    for worker in await farm.store.registry.workers(farm.namespace):
+        await farm.store.registry.drain_worker(farm.namespace, worker.id, None)
+    code = await end_of(parent)
+
+    assert code == 0
+    assert sum("worker.dismissed" in line for line in parent.errors) == 2
+    assert any("stop.threads_left" in line and "left-behind" in line for line in parent.errors)
 
 
 async def test_child_that_exits_like_a_hopeless_one_is_restarted(farm: Farm) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import threading
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
@@ -187,3 +189,18 @@ def fork_in_thread(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> int
 def fork_in_process(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> int:
     """Fork in a subprocess."""
     return os.fork()
+
+
+@registry.handler("left-thread")
+async def left_thread(job: gopher.JobContext, payload: gopher.JsonValue) -> None:
+    """Leave a thread behind that keeps the process alive."""
+    await trio.lowlevel.checkpoint()
+    threading.Thread(target=threading.Event().wait, name="left-behind").start()
+
+
+@registry.handler("hold-interpreter")
+def hold_interpreter(job: gopher.SyncJobContext, payload: gopher.JsonValue) -> int:
+    """Keep the interpreter's lock for ever, as C code can; the second attempt does not."""
+    if job.attempt == 1:
+        ctypes.PyDLL(None).pause()
+    return job.attempt
