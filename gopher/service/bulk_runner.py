@@ -86,7 +86,7 @@ class BulkRunner:
             if here is None or not await self._store.bulk.keep(here, self._lease_ms):
                 return
             if walk is None and here.queue:
-                walk = BulkWalk(self._store.link, self._store.query, here)
+                walk = BulkWalk(self._store.link, here)
                 await walk.open()
             if walk is None or walk.is_over:
                 here, walk = await self._store.bulk.advance(here), None

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from gopher.bulk import BulkOperation, BulkPlan, BulkState
-from gopher.errors import BulkOperationEndedError, BulkOperationNotFoundError, StoreError, TooManyBulkOperationsError
+from gopher.errors import BulkOperationEndedError, BulkOperationNotFoundError, TooManyBulkOperationsError
+from gopher.job import JobState
 from gopher.store import keys
 from gopher.store.ids import IdSource
-from gopher.store.query import rank
+from gopher.store.index_walk import fixed_names
 from gopher.store.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from gopher.store.link import Link
-    from gopher.store.query import Query
     from gopher.store.registry import Registry
-    from gopher.store.resp import Argument, Reply
+    from gopher.store.resp import Argument
 
 MOST_RUNNING: Final = 10
 """Of a namespace, chosen: each is served in turn, and people start them."""
@@ -66,10 +66,9 @@ class ClaimedBulk(NamedTuple):
 class BulkOperations:
     """Keeps the bulk operations of every namespace."""
 
-    def __init__(self, link: Link, registry: Registry, query: Query) -> None:
+    def __init__(self, link: Link, registry: Registry) -> None:
         self._link = link
         self._registry = registry
-        self._query = query
         self._ids = IdSource()
         self._start = Script.load("start_bulk")
         self._claim = Script.load("claim_bulk")
@@ -86,10 +85,12 @@ class BulkOperations:
         """
         queues = await self._queues(namespace, plan)
         sizes: list[tuple[Argument, ...]] = []
+        parked: list[tuple[Argument, ...]] = []
         for name in queues:
-            names = await index_names(self._query, namespace, name, plan)
-            sizes += [("ZCARD", keys.queue(namespace, name) + each) for each in names]
-        total = sum(await self._ask(sizes))
+            sizes += [("ZCARD", keys.queue(namespace, name) + each) for each in fixed_names(plan.states)]
+            if JobState.ENQUEUED in plan.states:
+                parked.append(("HGET", keys.counters(namespace, name), "parked"))
+        total = sum(int(size or 0) for size in await self._link.call_all(sizes + parked))
         operation_id = self._ids.new(0)
         fields: list[Argument] = ["plan", _encode(plan), "total", total, "at_queue", queues[0] if queues else ""]
         (word,) = await self._start(
@@ -196,19 +197,6 @@ class BulkOperations:
         queue = record[b"at_queue"].decode()
         counts = await self._link.call("HMGET", keys.bulk_progress(namespace, queue, operation_id), *COUNTS) if queue else ()
         return _operation(namespace, operation_id, record, dict(zip(COUNTS, counts, strict=False)))
-
-    async def _ask(self, commands: list[tuple[Argument, ...]]) -> list[Reply]:
-        replies = await self._link.call_many(commands)
-        for reply in replies:
-            if isinstance(reply, StoreError):
-                raise reply
-        return replies
-
-
-async def index_names(query: Query, namespace: str, queue: str, plan: BulkPlan) -> list[str]:
-    """Return the indexes of a queue to look in, in the order in which they are walked."""
-    found = [await query.index_names(namespace, queue, state) for state in plan.states]
-    return sorted((name for names in found for name in names), key=rank)
 
 
 def _operation(

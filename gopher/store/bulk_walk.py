@@ -14,15 +14,14 @@ import msgspec
 from gopher.bulk import BulkKind
 from gopher.errors import StoreError
 from gopher.store import keys
-from gopher.store.bulk import KEPT_MS, index_names
-from gopher.store.query import rank, state_of
+from gopher.store.bulk import KEPT_MS
+from gopher.store.index_walk import IndexPlace, IndexWalk, state_of
 from gopher.store.scripts import Script
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
     from gopher.store.bulk import ClaimedBulk
     from gopher.store.link import Link
-    from gopher.store.query import Query
     from gopher.store.resp import Argument
 
 SCAN_LIMIT: Final = 1000
@@ -43,6 +42,7 @@ class _Cursor(msgspec.Struct, array_like=True):
         has_ended: Whether the pass has.
         passes: How many came before.
         done_before: What was done here when the pass began.
+        slice: As `IndexPlace` has it.
     """
 
     name: str = ""
@@ -52,6 +52,7 @@ class _Cursor(msgspec.Struct, array_like=True):
     has_ended: bool = False
     passes: int = 0
     done_before: int = 0
+    slice: str = ""
 
 
 _encode_cursor = msgspec.json.Encoder().encode
@@ -63,16 +64,13 @@ class BulkWalk:
 
     Args:
         link: The way to Redis.
-        query: Knows the indexes.
         claimed: The operation and the queue.
     """
 
-    def __init__(self, link: Link, query: Query, claimed: ClaimedBulk) -> None:
+    def __init__(self, link: Link, claimed: ClaimedBulk) -> None:
         self._link = link
-        self._query = query
         self._claimed = claimed
         self._plan = claimed.operation.plan
-        self._names: list[str] = []
         self._step = Script.load("bulk")
         self._page = Script.load("page")
         self._settings = keys.settings(claimed.operation.namespace, claimed.queue)
@@ -91,13 +89,11 @@ class BulkWalk:
             return
         if steps is not None:
             self._steps, self._done, self._cursor = int(steps), int(done or 0), _decode_cursor(cursor)
-        await self._look_up_names()
+        self._begin_walk()
 
-    async def _look_up_names(self) -> None:
-        """Learn which indexes there are now; lines of parked jobs come and go."""
-        operation = self._claimed.operation
-        names = await index_names(self._query, operation.namespace, self._claimed.queue, self._plan)
-        self._names = [name for name in names if not (self._cursor.passes and state_of(name).is_final)]
+    def _begin_walk(self) -> None:
+        self._states = [state for state in self._plan.states if not (self._cursor.passes and state.is_final)]
+        self._walk = IndexWalk(self._link, self._claimed.operation.namespace, self._claimed.queue, self._states)
 
     async def step(self) -> None:
         """Look at some records and move the jobs that match; sets `is_over` when there is nothing left to look at.
@@ -106,12 +102,12 @@ class BulkWalk:
             The step may have been taken; `open` finds out.
         """
         if self._cursor.has_ended:
-            await self._begin_pass()
+            self._begin_pass()
         if self.is_over:
             return
-        name = self._cursor.name or self._names[0]
-        ids, scanned, cursor = await self._collect(name)
-        plan, state = self._plan, state_of(name).value
+        first = self._cursor if self._cursor.name else await self._behind(self._cursor)
+        ids, scanned, cursor = await self._collect(first)
+        plan, state = self._plan, state_of(first.name).value
         args: list[Argument] = [self._claimed.operation.id, self._steps, _encode_cursor(cursor), plan.kind.value, state]
         args += [plan.reason, plan.grace_ms, scanned, KEPT_MS, *ids]
         word, *rest = await self._step(self._link, [self._settings], args)
@@ -121,41 +117,49 @@ class BulkWalk:
             return
         self._cursor, self._done, self._steps = cursor, rest[0], self._steps + 1
 
-    async def _begin_pass(self) -> None:
+    def _begin_pass(self) -> None:
         cursor = self._cursor
         passes = cursor.passes + 1
         if passes == MOST_PASSES or self._done == cursor.done_before:
             self.is_over = True
             return
         self._cursor = _Cursor(passes=passes, done_before=self._done)
-        await self._look_up_names()
-        self.is_over = not self._names
+        self._begin_walk()
+        self.is_over = not self._states
 
-    async def _collect(self, name: str) -> tuple[list[str], int, _Cursor]:
-        """Read on in an index; return the jobs that match, how many were looked at, and where that ended."""
-        cursor = msgspec.structs.replace(self._cursor, name=name)
+    async def _collect(self, begin: _Cursor) -> tuple[list[str], int, _Cursor]:
+        """Read on from a place; return the jobs that match, how many were looked at, and where that ended."""
+        cursor = msgspec.structs.replace(begin)
         operation = self._claimed.operation
-        if cursor.left is None:
-            size = await self._link.call("ZCARD", keys.queue(operation.namespace, self._claimed.queue) + name)
-            cursor.left = 2 * size + SCAN_LIMIT
         ids: list[str] = []
-        scanned = 0
-        while len(ids) < BATCH and scanned < SCAN_LIMIT:
+        scanned = reads = 0
+        while len(ids) < BATCH and reads < SCAN_LIMIT:
+            name = cursor.name
+            if cursor.left is None:
+                size = await self._link.call("ZCARD", keys.queue(operation.namespace, self._claimed.queue) + name)
+                cursor.left = 2 * size + SCAN_LIMIT
             count = BATCH - len(ids)
             flat = await self._page(self._link, [self._settings], [name, cursor.score, cursor.job_id, count])
             entries = [each.decode() for each in flat[::2]]
             ids += await self._matching(name, entries)
             scanned += len(entries)
+            reads += len(entries) + 1
             cursor.left -= len(entries)
-            if len(entries) < count or cursor.left <= 0:
-                return ids, scanned, self._behind(cursor)
-            cursor.score, cursor.job_id = flat[-1].decode(), entries[-1]
+            if len(entries) == count and cursor.left > 0:
+                cursor.score, cursor.job_id = flat[-1].decode(), entries[-1]
+                continue
+            behind = await self._behind(cursor)
+            # Under per-key limits lines are many and short: a step takes several of them, since their jobs are all in one state.
+            if not cursor.slice or not behind.slice:
+                return ids, scanned, behind
+            cursor = behind
         return ids, scanned, cursor
 
-    def _behind(self, cursor: _Cursor) -> _Cursor:
+    async def _behind(self, cursor: _Cursor) -> _Cursor:
         """Return the beginning of the next index of the pass, or the end of the pass."""
-        following = next((name for name in self._names if rank(name) > rank(cursor.name)), "")
-        return _Cursor(name=following, has_ended=not following, passes=cursor.passes, done_before=cursor.done_before)
+        following = await self._walk.following(IndexPlace(cursor.name, cursor.slice) if cursor.name else None)
+        name, where = following or IndexPlace("")
+        return _Cursor(name=name, slice=where, has_ended=not name, passes=cursor.passes, done_before=cursor.done_before)
 
     async def _matching(self, name: str, ids: list[str]) -> list[str]:
         operation = self._claimed.operation

@@ -2,7 +2,8 @@
 
 A list walks the indexes of one queue after another, each by (score, id). Where it stands is therefore told by the last entry
 read, not by a rank: jobs that come and go meanwhile neither shift the others out of sight nor show one twice. A job that moves
-between two calls may be seen in the index it left, in the one it came to, or, if it went back to one already walked, in neither.
+between two calls may be seen in the index it left, in the one it came to, or, if it went back to one already walked, in neither. One
+that a limit holds back may be shown twice where the names of limits come and go meanwhile.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from gopher.errors import JobNotFoundError, QueueNotFoundError, invalid
 from gopher.job import JobState, Priority
 from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
+from gopher.store.index_walk import STATES, IndexPlace, IndexWalk, state_of
 from gopher.store.scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from gopher.job import Job
     from gopher.store.link import Link
@@ -94,12 +96,11 @@ class _Place(NamedTuple):
     index_name: str
     score: str = ""
     job_id: str = ""
+    slice: str = ""
 
 
 _encode_place = msgspec.json.Encoder().encode
 _decode_place = msgspec.json.Decoder(_Place).decode
-_INDEXES: Final = {key.removeprefix(keys.queue("", "")): state for state, _, key in keys.indexes("", "")}
-"""Name of each index -> state of the jobs in it, in the order in which a list walks them."""
 
 
 class Query:
@@ -163,24 +164,17 @@ class Query:
         for name in queues:
             if begin is not None and name < begin.queue:
                 continue
-            for start in _starts(name, await self.index_names(namespace, name, state), begin):
-                place: _Place | None = start
-                while place is not None:
-                    if listing.scans_left <= 0:
-                        return listing.jobs, _encode_place(place).decode()
-                    # Once the page is full it is read on all the same, to learn whether anything follows.
-                    before, place = place, await self._read(namespace, place, listing)
-                    if place == before:
-                        return listing.jobs, _encode_place(before).decode()
+            walk = IndexWalk(self._link, namespace, name, None if state is None else [state])
+            place = begin if begin is not None and begin.queue == name else await _following(walk, name, None)
+            while place is not None:
+                if listing.scans_left <= 0:
+                    return listing.jobs, _encode_place(place).decode()
+                # Once the page is full it is read on all the same, to learn whether anything follows.
+                before, place = place, await self._read(namespace, place, listing)
+                if place == before:
+                    return listing.jobs, _encode_place(before).decode()
+                place = place or await _following(walk, name, before)
         return listing.jobs, None
-
-    async def index_names(self, namespace: str, queue: str, state: JobState | None) -> list[str]:
-        """Return the indexes of a queue that jobs in a state may stand in, in the order in which a list walks them."""
-        names = [name for name, of in _INDEXES.items() if state in {None, of}]
-        if state in {None, JobState.ENQUEUED}:
-            held_back = await self._link.call("ZRANGE", keys.parked(namespace, queue), 0, -1)
-            names += sorted(keys.parked_line(by.decode(), priority) for by in held_back for priority in Priority)
-        return names
 
     async def queue_stats(self, namespace: str, queue: str) -> QueueStats:
         """Return the figures of a queue.
@@ -295,34 +289,19 @@ class _Listing:
         self._bytes_left -= len(job.payload) + len(job.result or b"") + tracebacks
 
 
-def state_of(index_name: str) -> JobState:
-    """Return the state of the jobs of an index; that of the parked lines, of which there are any number, is enqueued."""
-    return _INDEXES.get(index_name, JobState.ENQUEUED)
-
-
-def rank(index_name: str) -> tuple[int, str]:
-    """Return the place of an index in the order in which indexes are walked; the parked lines come last, by name."""
-    order = list(_INDEXES)
-    return (order.index(index_name), "") if index_name in _INDEXES else (len(order), index_name)
-
-
 def _begin(cursor: str, state: JobState | None) -> _Place:
     """Return the place that a cursor stands for."""
     try:
         place = _decode_place(cursor)
     except ValueError as error:
         raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one") from error
-    is_index = place.index_name in _INDEXES or place.index_name.startswith("parked:")
+    is_index = place.index_name in STATES or (place.index_name.startswith("parked:") and place.slice.isdecimal())
     if not is_index or state not in {None, state_of(place.index_name)}:
         raise invalid("page_token", "BAD_PAGE_TOKEN", "it was not made by this list; start again without one")
     return place
 
 
-def _starts(queue: str, names: list[str], begin: _Place | None) -> Iterator[_Place]:
-    """Yield where to read on in a queue, then the beginning of each index that follows."""
-    if begin is None or begin.queue != queue:
-        yield from (_Place(queue, name) for name in names)
-        return
-    yield begin
-    # A parked line whose last job has gone meanwhile is not among the names any more.
-    yield from (_Place(queue, name) for name in names if rank(name) > rank(begin.index_name))
+async def _following(walk: IndexWalk, queue: str, place: _Place | None) -> _Place | None:
+    """Return the beginning of the index after a place, or of the first; None after the last."""
+    index = await walk.following(None if place is None else IndexPlace(place.index_name, place.slice))
+    return None if index is None else _Place(queue, index.name, slice=index.slice)

@@ -59,7 +59,7 @@ class Store:
         self.breakers = Breakers(self.link)
         self.query = Query(self.link, self.registry)
         self.queue_sweep = QueueSweep(self.link, self.registry)
-        self.bulk = BulkOperations(self.link, self.registry, self.query)
+        self.bulk = BulkOperations(self.link, self.registry)
         self.figures = Figures(self.link)
         self.events = Events(self.link, self.registry)
         self.histories = Histories(self.link)

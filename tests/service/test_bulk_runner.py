@@ -141,7 +141,7 @@ async def test_job_that_fails_again_meanwhile_is_not_retried_again(rig: Rig, mon
     failed = [await rig.fail() for _ in range(3)]
     operation = await start(rig, BulkKind.RETRY)
     claimed = await take(rig)
-    walk = BulkWalk(rig.store.link, rig.store.query, claimed)
+    walk = BulkWalk(rig.store.link, claimed)
     await walk.open()
 
     await walk.step()
@@ -163,7 +163,7 @@ async def test_another_server_goes_on_where_the_first_stopped(rig: Rig, monkeypa
     failed = [await rig.fail() for _ in range(35)]
     operation = await start(rig, BulkKind.RETRY)
     first = await take(rig, round(LEASE_SECONDS * 1000))
-    walk = BulkWalk(rig.store.link, rig.store.query, first)
+    walk = BulkWalk(rig.store.link, first)
     await walk.open()
     await walk.step()
 
@@ -188,7 +188,7 @@ async def test_step_of_a_server_that_was_overtaken_changes_nothing(rig: Rig, mon
         await rig.fail()
     operation = await start(rig, BulkKind.RETRY)
     claimed = await take(rig)
-    walks = [BulkWalk(rig.store.link, rig.store.query, claimed) for _ in range(2)]
+    walks = [BulkWalk(rig.store.link, claimed) for _ in range(2)]
     for walk in walks:
         await walk.open()
 
@@ -208,16 +208,16 @@ async def test_step_that_comes_after_its_queue_was_closed_changes_nothing(rig: R
     await rig.fail()
     operation = await start(rig, BulkKind.RETRY)
     claimed = await take(rig)
-    late, other = [BulkWalk(rig.store.link, rig.store.query, claimed) for _ in range(2)]
+    late, other = [BulkWalk(rig.store.link, claimed) for _ in range(2)]
     await late.open()
     await other.open()
-    ids, scanned, cursor = await late._collect(late._names[0])
+    ids, scanned, cursor = await late._collect(await late._behind(late._cursor))
     while not other.is_over:
         await other.step()
     assert await rig.store.bulk.advance(claimed) is None
     await rig.fail()
 
-    async def read_before(_: str) -> tuple[list[str], int, bulk_walk._Cursor]:
+    async def read_before(_: bulk_walk._Cursor) -> tuple[list[str], int, bulk_walk._Cursor]:
         await trio.lowlevel.checkpoint()
         return ids, scanned, cursor
 
@@ -237,7 +237,7 @@ async def test_cancelled_operation_stops_and_tells_what_it_did(rig: Rig, monkeyp
         await rig.fail()
     operation = await start(rig, BulkKind.RETRY)
     claimed = await take(rig)
-    walk = BulkWalk(rig.store.link, rig.store.query, claimed)
+    walk = BulkWalk(rig.store.link, claimed)
     await walk.open()
     await walk.step()
 

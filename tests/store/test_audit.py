@@ -426,3 +426,19 @@ async def test_audit_tells_of_ids_whose_number_another_queue_has(rig: Rig) -> No
 
     assert [(finding.kind, finding.repaired) for finding in findings] == [("UNNAMED_QUEUE", True), ("UNNAMED_QUEUE", False)]
     assert f"carry {job_id[-4:]}, the number of other" in findings[1].detail
+
+
+@pytest.mark.parametrize("limits", [3, 1_500])
+async def test_audit_counts_the_lines_of_any_number_of_limits(rig: Rig, limits: int) -> None:
+    """In slices where they are many; jobs that are held back by nothing real stand for them."""
+    for start in range(0, limits, 500):
+        held_back = [word for at in range(start, min(limits, start + 500)) for word in ("+inf", f"rate:t:{at}")]
+        await rig.call("ZADD", "parked", *held_back)
+    await rig.call("HSET", "counters", "parked", 7)
+
+    found = await rig.audit()
+    await rig.audit(repair=True)
+
+    assert [(finding.kind, finding.detail) for finding in found] == [("COUNTER_DRIFT", "0 jobs are parked, counted are 7")]
+    assert await rig.audit() == []
+    await rig.call("DEL", "parked")

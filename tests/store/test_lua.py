@@ -50,6 +50,10 @@ KEYED_CALL: Final = re.compile(r"redis\.call\('(?!time|pubsub')([a-z]+)', *(.)")
 RAW_COMMAND: Final = re.compile(r"(?:call\(|\(|_client, )\"([A-Z]{3,})\"")
 """In Python, a command and the parenthesis, or redis-py's client, before it."""
 
+WHOLE: Final = re.compile(r"zrange['\"], .*\b0, -1", re.IGNORECASE)
+READ_WHOLE: Final = {"start_bulk.lua": 1, "bulk.py": 1, "schedules.py": 1, "audit_parked.lua": 1}
+"""Which sorted sets are read whole: operations, of which few are kept; schedules, which have a limit; names counted where they are few."""
+
 UNKNOWN_ID: Final = "01998c2e-7a00-7000-8000-000000000000"
 LONG_MS: Final = 30 * 24 * 3600 * 1000
 
@@ -194,7 +198,7 @@ async def work_in_bulk(rig: Rig) -> None:
         await rig.store.link.call("EVAL", SET_CLOCK, 1, keys.bulk_running() + ":clock", started.created_ms + 1)
         claimed = await bulk.claim(1000)
         assert isinstance(claimed, ClaimedBulk)
-        walk = BulkWalk(rig.store.link, rig.store.query, claimed)
+        walk = BulkWalk(rig.store.link, claimed)
         turn_clocks(walk)
         await walk.open()
         while not walk.is_over:
@@ -346,3 +350,11 @@ async def refusal_of_a_submit(rig: Rig) -> object:
         return await rig.try_submit()
     except StoreError as error:
         return error
+
+
+def test_store_reads_no_sorted_set_whole_that_may_be_of_any_size() -> None:
+    """Under per-key limits a queue has hundreds of thousands of names: what is read whole is bounded by a limit of its own."""
+    paths = [*LUA_DIRECTORY.rglob("*.lua"), *LUA_DIRECTORY.parent.glob("*.py")]
+    whole = {path.name: len(WHOLE.findall(path.read_text(encoding="utf-8"))) for path in paths}
+
+    assert {name: count for name, count in whole.items() if count} == READ_WHOLE

@@ -9,6 +9,7 @@ import pytest
 from gopher.errors import InvalidRequestError, JobNotFoundError, QueueNotFoundError
 from gopher.event import EventKind
 from gopher.job import JobState, NewJob, Priority
+from gopher.limits import Limits
 from gopher.store import keys
 from gopher.store.query import SCAN_LIMIT
 from gopher.store.submission import BATCH, SubmitReceipt
@@ -304,3 +305,28 @@ async def test_redis_stats_are_those_of_the_server(store: Store) -> None:
     assert (stats.max_memory_bytes, stats.maxmemory_policy) == (0, "noeviction")
     assert stats.connected_clients >= 1
     assert stats.uptime_seconds >= 0
+
+
+async def test_list_shows_each_of_many_held_back_jobs_once(rig: Rig) -> None:
+    """Under a limit a key each key has lines of its own, whose names are read in slices, from page to page."""
+    await rig.store.limits.set_limits(rig.namespace, rig.queue, "email", Limits(concurrency_per_key=1))
+    jobs = [NewJob(type="email", queue=rig.queue, limit_key=f"key-{at % 300}") for at in range(600)]
+    await rig.store.lifecycle.submit(rig.namespace, jobs)
+    for _ in range(12):
+        await rig.claim(100)
+    listed: list[str] = []
+    cursor = None
+
+    while True:
+        page, cursor = await rig.store.query.list_jobs(rig.namespace, state=JobState.ENQUEUED, size=70, cursor=cursor)
+        listed += [job.id for job in page]
+        if cursor is None:
+            break
+
+    parked = int(await rig.call("HGET", "counters", "parked"))
+    assert parked >= 250
+    assert (
+        len(listed)
+        == len(set(listed))
+        == (await rig.store.query.queue_stats(rig.namespace, rig.queue)).counts[JobState.ENQUEUED]
+    )

@@ -2,7 +2,8 @@
 -- Proves that what holds jobs back is known, so that claims ask it again; and that of running jobs it counts none that does not run.
 -- KEYS[1] settings of the queue
 -- ARGV[1] 1 to mend, 0 to look
--- ARGV[2..] names of keys: parked:BY:PRIORITY or limit:concurrency:TYPE
+-- ARGV[2..] names of keys: parked:BY:PRIORITY or limit:concurrency:TYPE; or count:COUNTED:FOUND, where the lines were counted before, in
+--   slices, while the count stood still. None: the lines are counted here, to be asked for only where they are few
 -- Returns: a list of {kind, id or '', detail, 1 if mended or 0}
 -- Moves: none
 -- include: lib/now.lua
@@ -38,14 +39,12 @@ local function check_running(by)
   end
 end
 
-local function check_count()
-  local counted, found = tonumber(redis.call('hget', counters_key, 'parked') or 0), 0
-  for _, by in ipairs(redis.call('zrange', parked_key, 0, -1)) do
-    for _, priority in ipairs({'high', 'normal', 'low'}) do
-      found = found + redis.call('zcard', parked_index(by, priority))
-    end
-  end
-  if counted ~= found then
+local function parked_count()
+  return tonumber(redis.call('hget', counters_key, 'parked') or 0)
+end
+
+local function judge_count(counted, found)
+  if counted ~= found and counted == parked_count() then
     if mends then
       redis.call('hset', counters_key, 'parked', found)
     end
@@ -53,9 +52,22 @@ local function check_count()
   end
 end
 
+local function check_count()
+  local found = 0
+  for _, by in ipairs(redis.call('zrange', parked_key, 0, -1)) do
+    for _, priority in ipairs({'high', 'normal', 'low'}) do
+      found = found + redis.call('zcard', parked_index(by, priority))
+    end
+  end
+  judge_count(parked_count(), found)
+end
+
 for at = 2, #ARGV do
+  local counted, found = string.match(ARGV[at], '^count:(-?%d+):(%d+)$')
   local line, by = string.match(ARGV[at], '^parked:(.+):%a+$'), string.match(ARGV[at], '^limit:(concurrency:.+)$')
-  if line then
+  if counted then
+    judge_count(tonumber(counted), tonumber(found))
+  elseif line then
     check_line(line, ARGV[at])
   elseif by then
     check_running(by)
