@@ -4,7 +4,9 @@ Nobody hands events out. Each watcher has its place and takes what lies behind i
 where it has lagged behind them, from Redis; so a slow one costs the others nothing. When the job changes, one of those that wait reads
 what is new and wakes the rest: a feed has no Trio task of its own, and while nothing happens it sends no command.
 
-After the connection to Redis was renewed the next reader looks where the history stands, as the first one does.
+After the connection to Redis was renewed the next reader looks where the history stands, as the first one does. A Redis that has lost
+its newest may have given their numbers to other events since: what is known is compared by content (`HistoryEvent.fingerprint`), and
+so is a cursor, which holds the fingerprint of its event.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ NEWEST_BYTES: Final = 1 << 20
 """Of these; chosen: sixteen of the largest."""
 CHUNK: Final = 64
 """Events read at once; chosen: of the largest, 4 MiB, which is all that a history holds."""
-_PLACE_BYTES: Final = 8
+_PLACE_BYTES: Final = 7
+_FINGERPRINT_BYTES: Final = 4
+"""With the place and the signature a multiple of three, which base64 does not pad."""
 _WAITING: Final = {convert.STATE_NUMBER[state] for state in (JobState.SCHEDULED, JobState.ENQUEUED, JobState.RETRYING)}
 
 
@@ -47,15 +51,17 @@ class Told:
 
     Attributes:
         sequence: Its number.
+        fingerprint: Tells it from another of that number.
         message: With the whole job, where that has ended with it.
         is_end: Whether nothing follows, unless the job is requeued.
         size: Bytes of what is told beside it.
     """
 
-    __slots__ = ("is_end", "message", "sequence", "size")
+    __slots__ = ("fingerprint", "is_end", "message", "sequence", "size")
 
     def __init__(self, event: HistoryEvent, message: job_stream_pb2.WatchJobResponse) -> None:
         self.sequence = event.sequence
+        self.fingerprint = event.fingerprint
         self.message = message
         self.is_end = False
         self.size = len(event.detail)
@@ -148,13 +154,18 @@ class Feed:
         if not cursor:
             return 0
         assert self._cursors is not None  # noqa: S101 - it came with the first look
-        place = int.from_bytes(self._cursors.place(cursor))
-        oldest = place + 1
-        if place != last.sequence:
-            events = await self._read(place, 1)
-            oldest = events[0].sequence if events else 0
-        if oldest != place + 1:
-            first = oldest or (await self._read(0, 1))[0].sequence
+        held = self._cursors.place(cursor)
+        place, fingerprint = int.from_bytes(held[:_PLACE_BYTES]), int.from_bytes(held[_PLACE_BYTES:])
+        if place == last.sequence:
+            is_known = fingerprint in {0, last.fingerprint}
+        else:
+            # With the event itself, as far as it is kept, to compare it.
+            events = await self._read(max(0, place - 1), 2)
+            known = events.pop(0) if events and events[0].sequence == place else None
+            is_known = known is None or fingerprint in {0, known.fingerprint}
+            is_known = is_known and bool(events) and events[0].sequence == place + 1
+        if not is_known:
+            first = (await self._read(0, 1))[0].sequence
             raise CursorTooOldError(self._job_id, first, self.cursor(first - 1))
         return place
 
@@ -189,10 +200,10 @@ class Feed:
         self._beat = (self.last, message) if self.watchers > 1 else None
         return message
 
-    def cursor(self, place: int) -> str:
-        """Return the cursor of an event."""
+    def cursor(self, place: int, fingerprint: int = 0) -> str:
+        """Return the cursor of an event; of one that is not known it holds no fingerprint."""
         assert self._cursors is not None  # noqa: S101 - it came with the first look
-        return self._cursors.cursor(place.to_bytes(_PLACE_BYTES))
+        return self._cursors.cursor(place.to_bytes(_PLACE_BYTES) + fingerprint.to_bytes(_FINGERPRINT_BYTES))
 
     async def _known(self) -> Told:
         """Return the newest event known, having looked for newer ones if there may be any."""
@@ -217,9 +228,10 @@ class Feed:
         """
         self._is_reading = True
         self._is_stale = False
+        is_doubtful, self._is_doubtful = self._is_doubtful, False
         is_done = False
         try:
-            await self._look()
+            await self._look(is_doubtful=is_doubtful)
             is_done = True
         except JobNotFoundError:
             self._fail(lambda: JobNotFoundError(self._job_id))
@@ -227,16 +239,17 @@ class Feed:
         finally:
             self._is_reading = False
             self._is_stale |= not is_done
+            self._is_doubtful |= is_doubtful and not is_done
             self._waiting.unpark_all()
 
-    async def _look(self) -> None:
+    async def _look(self, *, is_doubtful: bool) -> None:
         if self._cursors is None:
             secret = await self._store.registry.page_secret(self._namespace)
             self._cursors = Cursors(secret, "WatchJob", self._namespace, self._job_id)
         events: list[HistoryEvent] = []
-        if not self._is_doubtful:
+        if not is_doubtful:
             events = await self._read(self._place, CHUNK)
-        if not events and (self._is_doubtful or not self._tells_what_was_heard()):
+        if not events and (is_doubtful or not self._tells_what_was_heard()):
             events = await self._open()
         if events:
             await self._take(events)
@@ -247,11 +260,29 @@ class Feed:
 
     async def _open(self) -> list[HistoryEvent]:
         newest = await self._store.histories.open(self._namespace, self._queue, self._job_id)
-        self._is_doubtful = False
-        if newest < self._place:
-            self._fail(lambda: CursorTooOldError(self._job_id, newest, self.cursor(newest)))
+        last = self.last
+        if last is None:
+            return await self._read(max(0, newest - CHUNK), CHUNK)
+        # From the last one that is known, to compare it.
+        events = await self._read(last.sequence - 1, CHUNK + 1)
+        if newest < last.sequence or (
+            events and events[0].sequence == last.sequence and events[0].fingerprint != last.fingerprint
+        ):
+            await self._note_loss()
             return []
-        return await self._read(self._place if self._newest else max(0, newest - CHUNK), CHUNK)
+        return [event for event in events if event.sequence > last.sequence][:CHUNK]
+
+    async def _note_loss(self) -> None:
+        """Have all readers told that Redis has lost what they know, with the cursor of the last event that it still has."""
+        known = {each.sequence: each.fingerprint for each in self._newest}
+        kept = await self._read(self._newest[0].sequence - 1, NEWEST)
+        same = next((event for event in reversed(kept) if known.get(event.sequence) == event.fingerprint), None)
+        if same is not None:
+            oldest, cursor = same.sequence + 1, self.cursor(same.sequence, same.fingerprint)
+        else:
+            oldest = (await self._read(0, 1))[0].sequence
+            cursor = self.cursor(oldest - 1)
+        self._fail(lambda: CursorTooOldError(self._job_id, oldest, cursor))
 
     async def _take(self, events: list[HistoryEvent]) -> None:
         told = await self._tell(events)
@@ -294,7 +325,7 @@ class Feed:
         return [self._told(event, failure) for event, failure in zip(events, failures, strict=True)]
 
     def _told(self, event: HistoryEvent, failure: Failure | None) -> Told:
-        told = event_message(self._job_id, event, self.cursor(event.sequence), failure)
+        told = event_message(self._job_id, event, self.cursor(event.sequence, event.fingerprint), failure)
         message = job_stream_pb2.WatchJobResponse(event=told)
         # One that was parsed takes two thirds of the memory of one that was put together.
         return Told(event, job_stream_pb2.WatchJobResponse.FromString(message.SerializeToString()))

@@ -55,6 +55,7 @@ class QueueFeed:
         self._newest: deque[Entry] = deque()
         self._newest_bytes = 0
         self._last = 0
+        self._fingerprint = 0
         self._facts: OrderedDict[str, Facts | None] = OrderedDict()
         self._waiting = trio.lowlevel.ParkingLot()
         self._is_stale = True
@@ -74,7 +75,13 @@ class QueueFeed:
             self._newest.clear()
             self._newest_bytes = 0
             self._last = kept.last
+            self._fingerprint = await self.fingerprint(kept.last)
         return kept
+
+    async def fingerprint(self, number: int) -> int:
+        """Return the fingerprint of an entry; 0 of one that is not kept."""
+        found = await self._store.changes.read(self._namespace, self._queue, after=number - 1, count=1)
+        return found[0].fingerprint if found and found[0].number == number else 0
 
     async def renew(self) -> None:
         """Say again that the queue is followed, if it is time to."""
@@ -130,9 +137,10 @@ class QueueFeed:
             return
         self._is_reading = True
         self._is_stale = False
+        is_doubtful, self._is_doubtful = self._is_doubtful, False
         is_done = False
         try:
-            if self._is_doubtful:
+            if is_doubtful:
                 await self._verify()
             entries = await self._read(self._last)
             # Once for all who wait.
@@ -143,31 +151,29 @@ class QueueFeed:
         finally:
             self._is_reading = False
             self._is_stale |= not is_done
+            self._is_doubtful |= is_doubtful and not is_done
             self._waiting.unpark_all()
 
     def _keep(self, entries: list[Entry]) -> None:
         self._newest.extend(entries)
         self._newest_bytes += sum(map(_size, entries))
-        self._last = entries[-1].number if entries else self._last
+        if entries:
+            self._last, self._fingerprint = entries[-1].number, entries[-1].fingerprint
         while len(self._newest) > NEWEST or (len(self._newest) > 1 and self._newest_bytes > NEWEST_BYTES):
             self._newest_bytes -= _size(self._newest.popleft())
 
     async def _verify(self) -> None:
         """Find out whether Redis still has what was told last."""
-        newest = self._newest[-1] if self._newest else None
-        losses = self.losses
+        last, known, losses = self._last, self._fingerprint, self.losses
         await self.begin()
-        if newest is not None and self.losses == losses:
-            found = await self._read(newest.number - 1)
-            if found and found[0].number == newest.number and found[0] != newest:
-                self._note_loss()
-        self._is_doubtful = False
+        if known and self.losses == losses and await self.fingerprint(last) not in {0, known}:
+            self._note_loss()
 
     def _note_loss(self) -> None:
         self.losses += 1
         self._newest.clear()
         self._newest_bytes = 0
-        self._last = self.kept.last
+        self._last, self._fingerprint = self.kept.last, 0
         self._waiting.unpark_all()
 
     async def _read(self, number: int) -> list[Entry]:

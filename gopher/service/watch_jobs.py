@@ -46,10 +46,17 @@ class Place(NamedTuple):
     Attributes:
         number: He knows all up to this entry.
         told: And so many changes of the next one.
+        fingerprint: Of the last entry that he knows any change of; 0 where he knows none.
     """
 
     number: int
     told: int = 0
+    fingerprint: int = 0
+
+    @property
+    def newest(self) -> int:
+        """The last entry that he knows any change of."""
+        return self.number + (self.told > 0)
 
 
 class Filter(NamedTuple):
@@ -133,7 +140,7 @@ class WatchJobs:
                 known = reader.places.get(queue)
                 if known is None:
                     known = reader.places[queue] = Place(kept.last)
-                elif not kept.oldest - 1 <= known.number <= kept.last:
+                elif not kept.oldest - 1 <= known.number <= kept.last or await _is_another(feed, known):
                     reader.places[queue] = Place(kept.oldest - 1)
                     raise CursorTooOldError(f"queue {queue!r}", kept.oldest, reader.cursor())
                 losses = feed.losses
@@ -163,6 +170,11 @@ class WatchJobs:
             self._followed -= 1
 
 
+async def _is_another(feed: QueueFeed, known: Place) -> bool:
+    """Tell whether Redis has lost what a reader knows, and has given its number to another entry since."""
+    return bool(known.fingerprint) and await feed.fingerprint(known.newest) not in {0, known.fingerprint}
+
+
 class _Reader:
     """One stream, and how far it has come in each queue."""
 
@@ -187,7 +199,8 @@ class _Reader:
         async with self._turn:
             for place, (change, failure) in enumerate(zip(entry.changes[first:], failures, strict=True), first + 1):
                 is_last = place == len(entry.changes)
-                self.places[queue] = Place(entry.number) if is_last else Place(entry.number - 1, place)
+                told = (entry.number, 0) if is_last else (entry.number - 1, place)
+                self.places[queue] = Place(*told, entry.fingerprint)
                 await self._tell_one(queue, change, facts.get(change.job_id), failure)
 
     async def _tell_one(self, queue: str, change: Change, facts: Facts | None, failure: Failure | None) -> None:

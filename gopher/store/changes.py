@@ -6,6 +6,7 @@ some: then a number is left out, which tells him so. A queue that nobody follows
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -61,10 +62,12 @@ class Entry(NamedTuple):
     Attributes:
         number: Of the entry.
         changes: In order.
+        fingerprint: Tells it from another entry of the same number, as a Redis that has lost its newest may give; never 0, 32 bits.
     """
 
     number: int
     changes: list[Change]
+    fingerprint: int
 
 
 class Facts(NamedTuple):
@@ -124,8 +127,9 @@ def _facts(job_id: str, reply: Reply) -> Facts | None:
 def _entry(entry: Reply) -> Entry:
     place, fields = entry
     pairs = iter(fields)
-    at_ms, changes, head = 0, [], ""
+    at_ms, changes, head, fingerprint = 0, [], "", 0
     for name, value in zip(pairs, pairs, strict=True):
+        fingerprint = zlib.crc32(value, fingerprint)
         match name:
             case b"at":
                 at_ms = int(value)
@@ -137,7 +141,7 @@ def _entry(entry: Reply) -> Entry:
                 changes.append(_saying(head, at_ms, value))
             case _:
                 pass  # a newer version's scripts may tell more
-    return Entry(int(place.partition(b"-")[0]), changes)
+    return Entry(int(place.partition(b"-")[0]), changes, fingerprint or 1)
 
 
 def _change(line: str, at_ms: int) -> Change:

@@ -295,6 +295,55 @@ async def test_reader_is_told_that_redis_has_lost_what_he_knows(
     assert len(reader.told) == 3
 
 
+async def lose_changes(rig: Rig, count: int) -> None:
+    """Have Redis lose the newest entries, as a failover may."""
+    key = keys.changes(rig.namespace, QUEUE)
+    entries = await rig.store.link.call("XRANGE", key, "-", "+")
+    await rig.store.link.call("DEL", key)
+    for place, fields in entries[:-count]:
+        await rig.store.link.call("XADD", key, place, *fields)
+    await rig.store.link.call("HINCRBY", keys.counters(rig.namespace, QUEUE), "changes", -count)
+
+
+@pytest.mark.parametrize("rewritten", [1, 3])
+async def test_cursor_whose_number_another_entry_has_is_refused(rig: Rig, rewritten: int) -> None:
+    """Redis lost what the reader knows, and has numbered others so since: as many or more; one that it still has is good."""
+    async with reading(rig, queue=QUEUE) as reader:
+        for _ in range(3):
+            await rig.submit()
+        await reader.until(3)
+        await lose_changes(rig, 1)
+        for _ in range(rewritten):
+            await rig.submit()
+
+    with pytest.RaisesGroup(CursorTooOldError, flatten_subgroups=True):
+        async with reading(rig, queue=QUEUE, cursor=reader.told[2].cursor):
+            pass
+    async with reading(rig, queue=QUEUE, cursor=reader.told[1].cursor) as rest:
+        await rest.until(rewritten)
+    assert rest.words == ["enqueued 0"] * rewritten
+
+
+async def test_reader_that_has_been_told_nothing_is_told_of_a_loss(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there before he came is compared too: it may hold what happened since he listens."""
+    note_news = queue_feeds.QueueFeed.note_news
+    deaf = False
+    monkeypatch.setattr(queue_feeds.QueueFeed, "note_news", lambda feed, word=b"": None if deaf else note_news(feed, word))
+    async with reading(rig, queue=QUEUE) as first:
+        await rig.submit()
+        await first.until(1)
+    with pytest.RaisesGroup(CursorTooOldError, flatten_subgroups=True):
+        async with reading(rig, queue=QUEUE):
+            await lose_changes(rig, 1)
+            deaf = True  # as while the connection is away
+            await rig.submit()
+            deaf = False
+            for note in rig.store.link.on_reconnect:
+                note()
+            with trio.fail_after(PATIENCE_SECONDS):
+                await trio.sleep_forever()
+
+
 async def test_queues_that_readers_follow_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """One more is refused by name, and has its place again once another reader has gone."""
     monkeypatch.setattr(watch_jobs, "MOST_FOLLOWED", 1)

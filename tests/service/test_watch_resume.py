@@ -13,11 +13,13 @@ from gopher_pb.v1 import job_event_pb2, job_pb2
 from gopher.errors import InvalidRequestError
 from gopher.job import Move
 from gopher.service import watch
+from gopher.service.feeds import Feed
 from gopher.store.history import MAX_EVENTS, Histories, HistoryEvent
 from gopher.wire.status import CursorTooOldError
 from tests.service.watcher import PATIENCE_SECONDS, Watcher, say, watch_until, watched
 
 if TYPE_CHECKING:
+    from gopher.store.codec import ClaimedJob
     from tests.service.conftest import Rig
 
 
@@ -96,6 +98,60 @@ async def test_watch_refuses_a_cursor_that_redis_has_lost(rig: Rig) -> None:
 
     with pytest.raises(CursorTooOldError):
         await watched(rig, job_id, known[-1].cursor)
+
+
+async def roll_back(rig: Rig, job: ClaimedJob, to: int) -> None:
+    """Have Redis lose the events of a running attempt behind one, as a failover may; the attempt says others in their place."""
+    key = f"gopher:{{{rig.namespace}:default}}:history:{job.id}"
+    lost = await rig.store.link.call("XRANGE", key, f"{to + 1}-0", "+")
+    # The stream takes up a number again only once its last one is forgotten.
+    kept = await rig.store.link.call("XRANGE", key, "-", f"{to}-0")
+    await rig.store.link.call("DEL", key)
+    for place, fields in kept:
+        await rig.store.link.call("XADD", key, place, *fields)
+    await say(rig, job, 100, len(lost) - 1)
+    await rig.settle(job, Move.COMPLETE)
+
+
+async def test_watch_refuses_a_cursor_whose_number_another_event_has(rig: Rig) -> None:
+    """A failover lost the event that a reader knows, and the history has grown to its number again: the reader is told, to the end."""
+    job_id = await rig.submit()
+    (job,) = await rig.claim()
+    await say(rig, job, 1, 3)
+    known = await watch_until(rig, job_id, 5)
+    await roll_back(rig, job, 3)
+
+    with pytest.raises(CursorTooOldError) as raised:
+        await watched(rig, job_id, known[-1].cursor)
+    rest = await watched(rig, job_id, raised.value.metadata["oldest_cursor"])
+
+    assert [event.sequence for event in rest] == [1, 2, 3, 4, 5]
+    assert rest[-1].state == job_pb2.JOB_STATE_COMPLETED
+    assert await watched(rig, job_id, known[2].cursor) == rest[3:]
+
+
+async def test_watcher_is_told_of_events_that_took_the_numbers_of_lost_ones(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same while it watches: it goes on behind the last event that is left, and so comes to the end."""
+    put_nowait = Feed.put_nowait
+    monkeypatch.setattr(Feed, "put_nowait", lambda feed, change: put_nowait(feed, change) if change is None else None)
+    job_id = await rig.submit()
+    (job,) = await rig.claim()
+    await say(rig, job, 1, 3)
+    watcher = Watcher(rig, job_id)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watcher.run)
+            await watcher.until(5)
+            await roll_back(rig, job, 3)
+            for note in rig.store.link.on_reconnect:
+                note()
+            await watcher.ended.wait()
+    assert isinstance(watcher.error, CursorTooOldError)
+    rest = await watched(rig, job_id, watcher.error.metadata["oldest_cursor"])
+
+    assert [event.sequence for event in rest] == [4, 5]
+    assert rest[-1].state == job_pb2.JOB_STATE_COMPLETED
 
 
 # --- what is kept, and readers that lag -----------------------------------------------------------------------------------------
