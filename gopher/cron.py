@@ -10,8 +10,11 @@ first time only. Any other expression follows elapsed time: skipped times are no
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from importlib.resources import files
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -36,6 +39,9 @@ NAMED: Final = {
     "@hourly": "0 * * * *",
 }
 
+_STEPS: Final = (60, 24, 31, 12, 7)
+"""The longest step of each field: a longer one takes the first value alone, which hides a slip of the pen."""
+_STEP: Final = re.compile(r"/([0-9]+)")
 _UTC_NAMES: Final = frozenset({"UTC", "Etc/UTC"})
 _PROBE: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _SHOWN: Final = 32
@@ -114,13 +120,18 @@ def zone(name: str) -> tzinfo:
     """
     if name in _UTC_NAMES:
         return UTC
-    try:
-        # What this machine calls local would be another zone elsewhere.
-        if name != "localtime":
+    # A machine may have files beside those, as `localtime`, `posixrules` and `right/UTC`, that are other zones elsewhere, or none.
+    if name in _iana_names():
+        with suppress(ValueError, KeyError, OSError):
             return ZoneInfo(name)
-    except (ValueError, KeyError, OSError):
-        pass
     raise ValueError(f"no time zone is named {name[:_SHOWN]!r}; expected an IANA name such as UTC or Europe/Berlin")
+
+
+@lru_cache(maxsize=1)
+def _iana_names() -> frozenset[str]:
+    names = (files("tzdata") / "zones").read_text(encoding="utf-8").split()
+    # Of a machine whose zone nobody has set.
+    return frozenset(names) - {"Factory"}
 
 
 def _fields_of(expression: str) -> str:
@@ -147,6 +158,11 @@ def _check_each(fields: list[str]) -> None:
         alone[place] = fields[place]
         if not _is_readable(" ".join(alone)):
             raise ValueError(f"field {place + 1} of {len(FIELDS)} ({name}): expected {values}, got {fields[place][:_SHOWN]!r}")
+        longest = _STEPS[place]
+        if any(len(step) > len(str(longest)) or int(step) > longest for step in _STEP.findall(fields[place])):
+            raise ValueError(
+                f"field {place + 1} of {len(FIELDS)} ({name}): a step is at most {longest}, got {fields[place][:_SHOWN]!r}"
+            )
 
 
 def _check_all(text: str) -> None:

@@ -39,6 +39,9 @@ def series(expression: str, zone: str, after_ms: int, count: int) -> list[str]:
         ("* * * * * *", "got 6"),
         ("61 * * * *", "field 1 of 5 (minute): expected 0 to 59, got '61'"),
         ("*/0 * * * *", "field 1 of 5 (minute)"),
+        (f"*/{'9' * 25} * * * *", "field 1 of 5 (minute): a step is at most 60, got '*/9999"),
+        ("*/90 * * * *", "field 1 of 5 (minute): a step is at most 60, got '*/90'"),
+        ("0 1,2-9/25 * * *", "field 2 of 5 (hour): a step is at most 24"),
         ("0 24 * * *", "field 2 of 5 (hour)"),
         ("0 0 0 * *", "field 3 of 5 (day of month)"),
         ("0 0 1 FOO *", "field 4 of 5 (month): expected 1 to 12 or JAN to DEC, got 'FOO'"),
@@ -70,7 +73,11 @@ def test_cron_reads_or_refuses_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["America", "../etc/passwd", "/etc/localtime", "localtime", "", "Mars/Olympus", "a\0b", "Z" * 5000]
+    "name",
+    [
+        *("America", "../etc/passwd", "/etc/localtime", "", "Mars/Olympus", "a\0b", "Z" * 5000),
+        *("localtime", "posixrules", "posix/UTC", "right/Europe/Berlin", "Factory", "zone.tab"),
+    ],
 )
 def test_zone_refuses_what_is_no_iana_name(name: str) -> None:
     """Paths, directories, unknown names and this machine's own zone are refused alike."""

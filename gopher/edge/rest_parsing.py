@@ -9,7 +9,7 @@ import msgspec
 
 from gopher.breaker import Forced
 from gopher.bulk import BulkKind
-from gopher.edge.rest_bodies import NAME_PATTERN, MisfitError, misfit
+from gopher.edge.rest_bodies import NAME_PATTERN, MisfitError, UnreadBatch, misfit
 from gopher.job import NAME_EXAMPLE, REASON_EXAMPLE, JobState, Priority
 from gopher.limits import PERIOD_NAMES
 from gopher.schedule import CatchUpPolicy, OverlapPolicy
@@ -57,12 +57,17 @@ def decode_body(kind: type[StructT], body: bytes) -> StructT:
         MisfitError: It is not JSON, or not what is declared.
     """
     try:
-        return msgspec.json.decode(body or b"{}", type=kind)
+        decoded = msgspec.json.decode(body or b"{}", type=kind)
     except msgspec.ValidationError as error:
         raise _refusal(kind, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         fault = check.json_fault(body) or "it cannot be decoded"
         raise misfit(BODY, "BAD_JSON", f"must be JSON: {fault}") from None
+    # The jobs of a batch are looked at one by one.
+    repetition = check.repetition_fault(body, is_shallow=kind is UnreadBatch) if body else None
+    if repetition is not None:
+        raise misfit(BODY, "BAD_JSON", f"must be JSON: {repetition}")
+    return decoded
 
 
 def decode_query(kind: type[StructT], items: Iterable[tuple[str, str]]) -> StructT:

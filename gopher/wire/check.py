@@ -6,7 +6,10 @@ raises before `Faults.refuse`, so a message with five faults is refused once, wi
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -239,8 +242,10 @@ def payload(faults: Faults, field: str, value: bytes, content_type: str, max_byt
 
 
 _decode_json = msgspec.json.Decoder().decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _JSON_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NUMBER_OR_TEXT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?[0-9][0-9.eE+-]*)')
+_ESCAPED_COLON: Final = b"\\u003"
 _ROUND_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(each for each in range(256) if each not in b"[]{}")
 
@@ -249,10 +254,10 @@ def json_fault(payload: bytes) -> str | None:
     """Return what keeps the bytes from being JSON that every reader understands alike; None if nothing does.
 
     Refused beside faults of syntax: bytes that are not UTF-8, NaN and Infinity, numbers no float can hold (1e400), whole numbers
-    of more than 4,300 digits, and nesting deeper than 64.
+    of more than 4,300 digits, nesting deeper than 64, and a key that comes twice in an object.
     """
     try:
-        _decode_json(payload)
+        value = _decode_json(payload)
     except UnicodeDecodeError:
         # The decoder counts from the start of the string, and only lone halves of surrogates are UTF-8's own business.
         return f"no UTF-8 at offset {_utf8_fault_offset(payload)}"
@@ -262,7 +267,51 @@ def json_fault(payload: bytes) -> str | None:
         return _describe(str(error), len(payload))
     except RecursionError:
         return f"nested deeper than {MAX_JSON_DEPTH}"
-    return f"nested deeper than {MAX_JSON_DEPTH}" if _is_too_deep(payload) else None
+    if _is_too_deep(payload):
+        return f"nested deeper than {MAX_JSON_DEPTH}"
+    # As many colons as keys of one object, which is so nearly always: none was there twice.
+    if payload.count(b":") == (len(value) if isinstance(value, dict) else 0):
+        return None
+    return _repetition_fault(payload, value)
+
+
+def repetition_fault(text: bytes, *, is_shallow: bool = False) -> str | None:
+    """Return which key comes twice in an object, where readers differ in which of its values they take; None if none does.
+
+    Args:
+        text: JSON.
+        is_shallow: Whether only the outermost value is looked at, which is an object then.
+    """
+    try:
+        value = _decode_members(text) if is_shallow else _decode_json(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None  # which is another fault
+    return _repetition_fault(text, value)
+
+
+def _repetition_fault(text: bytes, value: object) -> str | None:
+    # What is read and written again has lost a colon with each key that came twice, and gained one for each that was escaped.
+    with suppress(OverflowError):
+        if _ESCAPED_COLON not in text and text.count(b":") == msgspec.json.encode(value).count(b":"):
+            return None
+    try:
+        json.loads(text, object_pairs_hook=_refuse_repetition, parse_int=str, parse_float=str)
+    except _RepetitionError as error:
+        return f"the key {error.key[:_SHOWN]!r} comes twice in an object"
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+class _RepetitionError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _refuse_repetition(pairs: list[tuple[str, object]]) -> None:
+    if len(dict(pairs)) < len(pairs):
+        raise _RepetitionError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
 
 
 def _describe(message: str, size: int) -> str:

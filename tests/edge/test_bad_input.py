@@ -78,6 +78,7 @@ SUBMITS: Final = {
     "B33-large": (spec(payload=b"1e400"), INVALID, "BAD_JSON", "at offset 0"),
     "B35": (spec(payload=b"[" * 60_000), INVALID, "BAD_JSON", "nested deeper than 64"),
     "B36": (spec(payload=b"9" * 5000), INVALID, "BAD_JSON", "out of range"),
+    "key-twice": (spec(payload=b'{"a": {"b": ":", "b": 2}}'), INVALID, "BAD_JSON", "the key 'b' comes twice in an object"),
     "B39": (spec(content_type="application/x-python-serialize"), INVALID, "UNSUPPORTED_CONTENT_TYPE", "job.content_type"),
     "B40": (spec(priority=99), INVALID, "BAD_ENUM", "job.priority"),
     "B41": (spec(retry_policy=job_pb2.RetryPolicy(max_attempts=10**9)), INVALID, "OUT_OF_RANGE", "must be 1 to 100"),
@@ -126,7 +127,7 @@ def scheduled(cron: str) -> schedule_service_pb2.CreateScheduleRequest:
     return schedule_service_pb2.CreateScheduleRequest(schedule=schedule)
 
 
-CRONS: Final = ["* * *", "61 * * * *", "0 0 30 2 *", "*/0 * * * *", "*" * 4096, "@every 1ms"]
+CRONS: Final = ["* * *", "61 * * * *", "0 0 30 2 *", "*/0 * * * *", "*" * 4096, "@every 1ms", "*/" + "9" * 25 + " * * * *"]
 OTHERS: Final[dict[str, tuple[str, bytes | Message, grpc.StatusCode, str]]] = {
     "B1": ("JobService/SubmitJob", b"\xff\xff\xff\xff", INVALID, "MALFORMED_MESSAGE"),
     "B2": ("JobService/SubmitJob", b"\x0a\x80", INVALID, "MALFORMED_MESSAGE"),

@@ -197,6 +197,19 @@ async def test_batch_accepts_and_refuses_each_job_by_itself(rest: Rest) -> None:
     assert (await rest.get(f"{V1}/{results[3]['job_id']}"))["queue"] == "q2"
 
 
+async def test_batch_refuses_repeated_keys_where_they_stand(rest: Rest) -> None:
+    """In a job they refuse that job; of the batch itself, the batch."""
+    body = b'{"jobs":[{"type":"email","payload":{"a":1,"a":2}},{"type":"email","queue":"q","queue":"r"},{"type":"email"}]}'
+    path = rest.path(f"{V1}/batch")
+
+    answer = await send(rest.address, "POST", path, body)
+    twice = await send(rest.address, "POST", path, b'{"jobs":[],"jobs":[{"type":"email"}]}')
+
+    assert [each["status"] for each in answer.list("results")] == [None, None, "enqueued"]
+    assert [str(each["error"]).count("comes twice") > 0 for each in answer.list("results")] == [True, True, False]
+    assert (twice.status, twice.reason) == (400, "BAD_JSON")
+
+
 @pytest.mark.parametrize("count", [0, 1001])
 async def test_batch_has_a_size(rest: Rest, count: int) -> None:
     """No job, or too many, is refused whole."""
