@@ -55,6 +55,10 @@ MAX_CRASHES: Final = 3
 """The crash that ends a job: a worker lost with it for the third time is taken to be killed by it."""
 
 
+MAX_TRACEBACK_BYTES: Final = 8192
+"""Of an attempt. Chosen: some forty frames with their source lines; what a record keeps of four takes less than a payload may."""
+
+
 class JobState(StrEnum):
     """Where a job stands; exactly one."""
 

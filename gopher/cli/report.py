@@ -201,7 +201,8 @@ def follow_with_bar(events: Iterable[JobEvent]) -> None:
         message = ""
         for event in events:
             message = event.progress_message if event.kind is EventKind.PROGRESS else message
-            said = f"{event.state} {message}".strip()
+            reason = event.waiting_reason
+            said = f"{event.state} {message}".strip() if reason is None else f"{event.state}: {reason.message}"
             progress.update(bar, completed=event.progress, description=output.one_line(said))
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import gopher
+from gopher.job import MAX_TRACEBACK_BYTES
 from gopher.runtime.failures import cut, message_of
 from gopher.runtime.own_code import is_own
 
-TRACEBACK_BYTES: Final = 8192
-"""Chosen: some forty frames with their source lines. Four of them, which is what a record keeps, take less than a payload may."""
 _LEFT_OUT_BYTES: Final = 64
 """Room for the line that says how much is missing."""
 _GOPHER: Final = os.path.join(Path(gopher.__file__).parent, "")
@@ -70,9 +69,9 @@ def _first(stack: traceback.StackSummary) -> int:
 
 def _bounded(text: str) -> str:
     encoded = text.encode()
-    if len(encoded) <= TRACEBACK_BYTES:
+    if len(encoded) <= MAX_TRACEBACK_BYTES:
         return text
-    half = (TRACEBACK_BYTES - _LEFT_OUT_BYTES) // 2
+    half = (MAX_TRACEBACK_BYTES - _LEFT_OUT_BYTES) // 2
     head, tail = encoded[:half].rpartition(b"\n")[0], encoded[-half:].partition(b"\n")[2]
     left_out = len(encoded) - len(head) - len(tail)
     return f"{head.decode()}\n  ... {left_out} bytes left out ...\n{tail.decode()}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from google.rpc import error_details_pb2, status_pb2
+
 from gopher_pb.v1 import worker_service_pb2 as pb
 
 from gopher.errors import InvalidRequestError, invalid
+from gopher.job import MAX_TRACEBACK_BYTES
 from gopher.wire import check, convert
 from gopher.wire.check import Faults
-from gopher.wire.status import to_status
+from gopher.wire.status import clip, to_status, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,3 +154,18 @@ def assignment(job: ClaimedJob, queue: str) -> pb.ConnectResponse:
             traceparent=job.trace or "",
         )
     )
+
+
+def without_traceback(status: status_pb2.Status) -> tuple[status_pb2.Status, str]:
+    """Return the status of a failed attempt without its `DebugInfo`, and what that holds, the first 8 KiB of it; '' for none.
+
+    In most languages a stack begins with where the error was raised, so the beginning is what is kept.
+    """
+    bare, text = status_pb2.Status(code=status.code, message=status.message), ""
+    for detail in status.details:
+        debug = error_details_pb2.DebugInfo()
+        if unpack(detail, debug):
+            text = text or "\n".join(filter(None, (*debug.stack_entries, debug.detail)))
+        else:
+            bare.details.append(detail)
+    return bare, clip(text, MAX_TRACEBACK_BYTES)

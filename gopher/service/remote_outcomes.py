@@ -172,13 +172,16 @@ class Outcomes:
     def _failed(self, frame: pb.Settle, record: AttemptRecord) -> Settlement:
         if not 1 <= frame.failure.code <= _LAST_CODE:
             raise invalid("failure.code", "OUT_OF_RANGE", f"must be 1 to {_LAST_CODE}, got {frame.failure.code}")
-        failure = foreign_failure(frame.failure)
+        status, traceback = frames.without_traceback(frame.failure)
+        failure = foreign_failure(status)
         outcome = Outcome.TIMED_OUT if failure.reason == _TIMED_OUT else Outcome.RAISED
-        if frame.is_final:
-            return settlements.bury(record.job, outcome, failure)
         advised_ms = failure.retry_after_ms
         after_seconds = None if advised_ms is None else advised_ms / 1000
-        return settlements.retry_or_bury(record.job, self._policy, outcome, failure, after_seconds=after_seconds)
+        if frame.is_final:
+            settlement = settlements.bury(record.job, outcome, failure)
+        else:
+            settlement = settlements.retry_or_bury(record.job, self._policy, outcome, failure, after_seconds=after_seconds)
+        return settlement._replace(result=traceback.encode())
 
     async def _record(self, queue: str, job_id: str, token: int) -> AttemptRecord:
         record = await self._store.assignments.record(self._namespace, queue, job_id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from gopher import errors
@@ -23,6 +23,8 @@ from gopher.wire import worker_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from google.protobuf.any_pb2 import Any
 
 DOMAIN: Final = "gopher"
 DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -228,6 +230,14 @@ def _add_violations(status: status_pb2.Status, violations: Sequence[Violation]) 
     status.details.add().Pack(bad_request)
 
 
+def unpack(detail: Any, message: Message) -> bool:
+    """Read a detail into a message; return False for one of another type, or that cannot be read."""
+    try:
+        return detail.Unpack(message)
+    except DecodeError:
+        return False
+
+
 def clip(text: str, max_bytes: int) -> str:
     """Return the text, cut to so many bytes of UTF-8 at the end of a character."""
     raw = text.encode("utf-8", "replace")
@@ -336,7 +346,7 @@ def retry_after_seconds(status: status_pb2.Status) -> float | None:
 def _advised_ms(status: status_pb2.Status) -> int | None:
     advice = error_details_pb2.RetryInfo()
     for detail in status.details:
-        if detail.Unpack(advice):
+        if unpack(detail, advice):
             return advice.retry_delay.ToMilliseconds()
     return None
 
@@ -349,7 +359,7 @@ def _other_details(status: status_pb2.Status) -> tuple[bytes, ...]:
 def _info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
     info = error_details_pb2.ErrorInfo()
     for detail in status.details:
-        if detail.Unpack(info):
+        if unpack(detail, info):
             break
     return info
 
@@ -357,7 +367,7 @@ def _info_of(status: status_pb2.Status) -> error_details_pb2.ErrorInfo:
 def _violations_of(status: status_pb2.Status, reason: str) -> tuple[Violation, ...]:
     bad_request = error_details_pb2.BadRequest()
     for detail in status.details:
-        if detail.Unpack(bad_request):
+        if unpack(detail, bad_request):
             return tuple(Violation(each.field, each.reason, each.description) for each in bad_request.field_violations)
     return (Violation("", reason, status.message),)
 

@@ -10,8 +10,8 @@ import structlog.testing
 import trio
 
 from gopher.handlers import Discard, Retry
-from gopher.job import Move
-from gopher.runtime.tracebacks import TRACEBACK_BYTES, RemoteTraceback, traceback_of
+from gopher.job import MAX_TRACEBACK_BYTES, Move
+from gopher.runtime.tracebacks import RemoteTraceback, traceback_of
 from tests.runtime.rig import Bench, claimed_job
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def test_long_traceback_loses_its_middle() -> None:
     shown = traceback_of(caught(descend, 150))
     frames = shown.count(", in ascend")
 
-    assert len(shown.encode()) <= TRACEBACK_BYTES
+    assert len(shown.encode()) <= MAX_TRACEBACK_BYTES
     assert shown.startswith(HEADING)
     assert 10 < frames < 150
     assert " bytes left out ..." in shown

@@ -13,7 +13,7 @@ from gopher_pb.v1 import worker_service_pb2 as pb
 
 from gopher.errors import GopherError
 from gopher.event import EventKind, LogLine, OutputChunk
-from gopher.job import JobState, Outcome
+from gopher.job import MAX_TRACEBACK_BYTES, JobState, Outcome
 from gopher.wire.status import from_status
 from tests.runtime.parts import WilfulLifecycle
 from tests.service.remote_rig import MAX_RESULT_BYTES, credit, extend, hello, leave, settle
@@ -162,6 +162,26 @@ async def test_failure_is_retried_by_the_policy_and_then_kept(remote: Remote) ->
     assert job.failure is not None
     assert (job.failure.reason, job.failure.message, job.failure.code) == ("SMTP_DOWN", "no", code_pb2.UNAVAILABLE)
     assert [attempt.outcome for attempt in job.attempts] == [Outcome.RAISED, Outcome.RAISED]
+
+
+async def test_debug_info_of_a_failure_is_the_attempts_traceback(remote: Remote) -> None:
+    """The standard detail for it: kept with the attempt, bounded, and not once more in the failure."""
+    stream = await remote.connect()
+    given = await remote.assigned(stream)
+    status = failure("SMTP_DOWN")
+    entries = ["at send (mail.js:3)", *(f"at frame{number} (mail.js:{number})" for number in range(1000))]
+    status.details.add().Pack(error_details_pb2.DebugInfo(stack_entries=entries))
+
+    stream.say(settle(given.lease, failure=status, is_final=True))
+    await stream.hear_settled()
+
+    job = await remote.job(given.lease.job_id)
+    (attempt,) = job.attempts
+    assert attempt.traceback is not None
+    assert attempt.traceback.startswith("at send (mail.js:3)\nat frame0 (mail.js:0)")
+    assert len(attempt.traceback.encode()) <= MAX_TRACEBACK_BYTES
+    assert job.failure is not None
+    assert (job.failure.reason, job.failure.details) == ("SMTP_DOWN", ())
 
 
 async def test_final_failure_is_not_retried(remote: Remote) -> None:

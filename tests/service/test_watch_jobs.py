@@ -20,7 +20,7 @@ from gopher.store import keys
 from gopher.store.changes import KEPT_MS
 from gopher.store.history import Saying
 from gopher.wire.events import KIND_OF
-from gopher.wire.status import CursorTooOldError, TooManyCallsError
+from gopher.wire.status import CursorTooOldError, TooManyCallsError, failure_from_status
 from tests.service.watcher import PATIENCE_SECONDS, say
 
 if TYPE_CHECKING:
@@ -104,6 +104,19 @@ async def test_all_that_happens_is_told_in_order(rig: Rig) -> None:
     assert reader.words == ["enqueued 0", "processing 1", "log", "log", "completed 1", "deleted"]
     assert {(event.job_id, event.queue, event.type) for event in reader.told[:5]} == {(job_id, QUEUE, "email")}
     assert [event.log.message for event in reader.told[2:4]] == ["1", "2"]
+
+
+async def test_failed_attempts_are_told_with_their_failure(rig: Rig) -> None:
+    """Of each job the reason stands beside the state, as in the stream of one job."""
+    async with reading(rig, queue=QUEUE) as reader:
+        await rig.submit()
+        await rig.fail()
+        await reader.until(3)
+
+    assert reader.words == ["enqueued 0", "processing 1", "failed 1"]
+    assert [event.HasField("failure") for event in reader.told] == [False, False, True]
+    failure = failure_from_status(reader.told[2].failure)
+    assert (failure.reason, failure.message) == ("HANDLER_RAISED", "no")
 
 
 async def test_stream_goes_on_behind_every_cursor(rig: Rig) -> None:

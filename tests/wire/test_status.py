@@ -191,3 +191,14 @@ def test_clipped_text_is_a_beginning_of_the_text(text: str, size: int) -> None:
 
     assert len(clipped.encode()) <= size
     assert clipped == text or text.startswith(clipped.removesuffix("..."))
+
+
+def test_detail_that_cannot_be_read_is_passed_over() -> None:
+    """What another program has put into a failure must not end the call that brings it."""
+    told = status_pb2.Status(code=2, message="m")
+    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo):
+        told.details.add(type_url=f"type.googleapis.com/{kind.DESCRIPTOR.full_name}", value=b"\xff\xff")
+
+    failure = status.foreign_failure(told)
+
+    assert (failure.reason, failure.message, failure.retry_after_ms) == ("HANDLER_RAISED", "m", None)
