@@ -96,18 +96,21 @@ class Watchdog:
 def leave_threads_behind(exit_code: int) -> None:
     """Let the process end soon though the application has left threads running: Python would wait for them at its end.
 
-    Where there are none, what the application has registered with `atexit` may take its time.
+    Where there are none, what the application has registered with `atexit` may take some seconds more.
     """
 
     def leave() -> None:
+        never = threading.Event()
+        never.wait(_THREAD_SECONDS)
         left = [each.name for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
         if left:
             _log.warning("stop.threads_left", threads=left, exit_code=exit_code)
-            end_now(exit_code)
+        else:
+            never.wait(WATCHDOG_SPARE_SECONDS)
+            _log.error("stop.stuck", exit_code=exit_code)
+        end_now(exit_code)
 
-    timer = threading.Timer(_THREAD_SECONDS, leave)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=leave, name="gopher-leave", daemon=True).start()
 
 
 def end_now(exit_code: int) -> NoReturn:

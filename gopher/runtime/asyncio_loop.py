@@ -9,10 +9,10 @@ Apart, because to import trio-asyncio changes asyncio for the whole process: a l
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, TypedDict, Unpack, cast
 
 import structlog
 import trio
@@ -20,12 +20,13 @@ import trio_asyncio
 
 from gopher.contexts import JobContext
 from gopher.runtime import stacks
+from gopher.runtime.forks import ForkGuard
 from gopher.runtime.notices import CLEANUP_CUT, Notice
 from gopher.runtime.scope_tree import open_shields, open_shields_between, tasks_below
 from gopher.runtime.tracebacks import traceback_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
     from types import FrameType
 
     from gopher.handlers import HandlerSpec
@@ -98,18 +99,24 @@ async def execute(spec: HandlerSpec, context: JobContext, payload: object, attem
         finally:
             await _end(lambda: asyncio.all_tasks() - {asyncio.current_task()})  # noqa: ASYNC102 - this is asyncio: a cancel comes once
 
+    kept: BaseException | None = None
     async with trio_asyncio.open_loop() as loop:
-        _contain(loop)
-        task = loop.create_task(call())
-        # In the order in which they began.
-        attempt.host = _Tasks(
-            lambda: sorted(asyncio.all_tasks(loop), key=lambda each: each is not task),
-            lambda: open_shields(_nursery_of(loop)),
-        )
-        try:
-            return await trio_asyncio.run_aio_future(task)
-        finally:
-            attempt.host = None
+        with _contained(loop):
+            task = loop.create_task(call())
+            # In the order in which they began.
+            attempt.host = _Tasks(
+                lambda: sorted(asyncio.all_tasks(loop), key=lambda each: each is not task),
+                lambda: open_shields(_nursery_of(loop)),
+            )
+            try:
+                return await trio_asyncio.run_aio_future(task)
+            except BaseException as error:
+                kept = error
+                raise
+            finally:
+                attempt.host = None
+    # A Cancelled that was the handler's own has ended in the loop, which took it for one of its own.
+    raise kept if kept is not None else RuntimeError("the event loop has ended before the handler")
 
 
 class SharedLoop:
@@ -130,12 +137,12 @@ class SharedLoop:
         """Keep the loop running until it is closed. Started once it runs."""
         with trio.CancelScope(shield=True):  # until `close`: an asyncio task that has lost its loop would never end
             async with trio_asyncio.open_loop() as loop:
-                _contain(loop)
-                loop.set_task_factory(_charge)
-                loop.set_exception_handler(_log_unhandled)
-                self._loop = loop
-                task_status.started()
-                await self._closing.wait()
+                with _contained(loop):
+                    loop.set_task_factory(_charge)
+                    loop.set_exception_handler(_log_unhandled)
+                    self._loop = loop
+                    task_status.started()
+                    await self._closing.wait()
 
     def close(self) -> None:
         """End the loop, once nothing runs in it."""
@@ -211,26 +218,37 @@ def _charge(
     return task
 
 
-def _contain(loop: trio_asyncio.TrioEventLoop) -> None:
-    """Let a SystemExit or KeyboardInterrupt of a task or a callback be an error like any other: asyncio ends its loop for them.
+@contextmanager
+def _contained(loop: trio_asyncio.TrioEventLoop) -> Iterator[None]:
+    """Let nothing that a task or a callback does end the loop while the block lasts.
 
-    trio-asyncio then never resumes what waits for a task of that loop.
+    asyncio ends its loop for a SystemExit and a KeyboardInterrupt, and when it is told to stop; trio-asyncio then never resumes what
+    waits for a task of that loop.
     """
+    guard = ForkGuard()
+
+    def call(callback: _Method, *args: object) -> None:
+        try:
+            callback(*args)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if not isinstance(getattr(callback, "__self__", None), asyncio.Task):  # a task keeps its error for what awaits it
+                loop.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
+        guard.check()
+
+    def schedule(method: _Method, place: int, *args: object, **options: object) -> object:
+        return method(*args[:place], partial(call, cast("_Method", args[place])), *args[place + 1 :], **options)
+
     for name, place in _CALLBACK_PLACES.items():
-        setattr(loop, name, partial(_schedule, loop, getattr(loop, name), place))
-
-
-def _schedule(loop: trio_asyncio.TrioEventLoop, schedule: _Method, place: int, *args: object, **options: object) -> object:
-    callback = partial(_call_contained, loop, cast("_Method", args[place]))
-    return schedule(*args[:place], callback, *args[place + 1 :], **options)
-
-
-def _call_contained(loop: trio_asyncio.TrioEventLoop, callback: _Method, *args: object) -> None:
+        setattr(loop, name, partial(schedule, getattr(loop, name), place))
+    loop.stop = _refuse_stop
     try:
-        callback(*args)
-    except (SystemExit, KeyboardInterrupt) as error:
-        if not isinstance(getattr(callback, "__self__", None), asyncio.Task):  # a task keeps its error for what awaits it
-            loop.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
+        yield
+    finally:
+        del loop.stop  # what is left is the method
+
+
+def _refuse_stop() -> NoReturn:
+    raise RuntimeError("the event loop is the worker's, and no handler's to stop")
 
 
 def _log_unhandled(_loop: asyncio.AbstractEventLoop, told: dict[str, object]) -> None:

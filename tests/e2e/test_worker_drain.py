@@ -77,6 +77,20 @@ async def test_drain_gives_back_at_once_what_waits_for_a_subprocess(farm: Farm) 
     assert len(farm.events("start", ids)) == 1
 
 
+async def test_ctrl_c_drains_while_a_handler_computes(farm: Farm) -> None:
+    """It is raised in no handler, be it one that keeps the loop: the job completes, and the worker goes with 0."""
+    worker = await farm.worker(grace_seconds=600)
+    ids = await farm.submit("stall", str(farm.gate))
+    await farm.started(ids)
+
+    worker.process.send_signal(signal.SIGINT)
+    farm.open_gate()
+    code = await end_of(worker)
+
+    assert code == 0
+    assert states(await farm.jobs(ids)) == {JobState.COMPLETED}
+
+
 async def test_second_signal_aborts(farm: Farm) -> None:
     """Whoever cannot wait asks twice: the grace ends, the jobs are given back all the same."""
     worker = await farm.worker(grace_seconds=600)

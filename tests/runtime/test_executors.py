@@ -282,6 +282,38 @@ async def test_exit_of_an_asyncio_handler_is_its_failure(bench: Bench, error: Ba
     assert failure_message(bench).startswith(type(error).__name__)
 
 
+async def test_asyncio_handler_cannot_stop_its_loop(bench: Bench) -> None:
+    """What waits for it would never be resumed."""
+
+    @bench.registry.handler("work", asyncio=True)
+    async def work(job: JobContext, payload: object) -> None:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(3600)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        await bench.run()
+
+    assert failure_message(bench).startswith("RuntimeError: the event loop is the worker's")
+
+
+async def test_cancel_of_trio_that_an_asyncio_handler_raises_is_its_failure(bench: Bench) -> None:
+    """One whose scope is over is no cancel, and the handler has not returned."""
+
+    @bench.registry.handler("work", asyncio=True)
+    async def work(job: JobContext, payload: object) -> None:
+        raise kept
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:  # noqa: ASYNC103 - the fault that is tested
+            kept = error
+    await bench.run()
+
+    assert failure_message(bench).startswith("Cancelled")
+
+
 async def test_asyncio_handlers_do_not_share_a_loop(bench: Bench, nursery: trio.Nursery) -> None:
     """A callback that fails tears down the loop of its own attempt and nobody else's."""
 

@@ -54,6 +54,18 @@ async def test_forked_child_that_comes_back_into_the_worker_is_ended(bench: Benc
     assert await exit_status(int(settlement.result)) == ENDED
 
 
+async def test_forked_child_of_an_asyncio_handler_is_ended(bench: Bench) -> None:
+    """At its first step that awaits something, or returns."""
+
+    @bench.registry.handler("work", asyncio=True)
+    async def work(job: JobContext, payload: object) -> int:
+        return fork()
+
+    settlement = await bench.run()
+
+    assert await exit_status(int(settlement.result)) == ENDED
+
+
 async def test_forked_child_of_a_thread_handler_is_ended(bench: Bench) -> None:
     """It ends where the handler returns."""
 
