@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from gopher.store.embedded import READY, redis_command, socket_url, spawn_redis
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_APPEND_ONLY: Final = "appendonlydir"
 
 
 class RedisServer:
@@ -52,6 +56,17 @@ class RedisServer:
             raise RuntimeError(f"redis-server did not start: {''.join(lines)}")
         self._drain = threading.Thread(target=_read_to_end, args=(log,), daemon=True)
         self._drain.start()
+
+    def keep_file(self) -> Path:
+        """Keep the append-only file as it is now; return where."""
+        kept = self.directory / "kept"
+        shutil.copytree(self.directory / _APPEND_ONLY, kept)
+        return kept
+
+    def restore_file(self, kept: Path) -> None:
+        """Have the server come back without what it was told since, as a failover may; it must have ended."""
+        shutil.rmtree(self.directory / _APPEND_ONLY)
+        shutil.move(kept, self.directory / _APPEND_ONLY)
 
     def kill(self) -> None:
         """End the server as a crash would."""

@@ -16,15 +16,21 @@ from gopher_pb.v1 import job_service_pb2_grpc, job_stream_pb2
 
 from gopher.client import channel
 from gopher.client.trio_client import TrioClient
+from gopher.errors import StoreUnavailableError
 from gopher.event import EventKind
-from gopher.job import JobState
+from gopher.job import JobState, Move, Outcome
+from gopher.store.history import Saying
+from gopher.store.lifecycle import Settlement
 from gopher.wire.keepalive import keepalive
 from tests.cutting_proxy import CuttingProxy
-from tests.waiting import until
+from tests.waiting import until, until_async
 
 if TYPE_CHECKING:
     from gopher.client import JobEvent
+    from gopher.store.codec import ClaimedJob
+    from gopher.store.store import Store
     from tests.e2e.farm import Farm, FarmServer
+    from tests.redis_server import RedisServer
 
 EVENTS: Final = 10_000
 CUTS: Final = 200
@@ -87,6 +93,53 @@ async def test_stream_survives_the_death_of_its_server(farm: Farm) -> None:
     assert emitted(events) == list(range(1, 3_001))
     assert [event.sequence for event in events] == list(range(1, 3_004))
     assert {event.kind for event in events} == {EventKind.STATE, EventKind.OUTPUT}
+
+
+async def test_watch_comes_to_the_end_though_redis_has_lost_events_and_given_their_numbers_away(
+    lone_farm: Farm, redis_server: RedisServer
+) -> None:
+    """Redis comes back without the last event that was told, and has numbered the end of the job so before the server looks again."""
+    server = await lone_farm.server()
+    (job_id,) = await lone_farm.submit("emit", 1)
+    store, where = lone_farm.store, (lone_farm.namespace, "default")
+    claim = await store.lifecycle.claim(*where, worker="w", count=1, lease_ms=3_600_000, claim_id="c")
+    assert claim is not None
+    (job,) = claim.jobs
+    events: list[JobEvent] = []
+    client = TrioClient(server.address, namespace=lone_farm.namespace)
+
+    async def say(number: int) -> None:
+        saying = Saying(job.id, job.token, number, EventKind.LOG, "", b"info said")
+        assert await store.histories.report(*where, [saying]) == ["OK"]
+        await until(lambda: len(events) == 2 + number)
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        async with trio.open_nursery() as watching:
+            watching.start_soon(watched, client, job_id, events)
+            await until(lambda: len(events) == 2)
+            await say(1)
+            kept = redis_server.keep_file()
+            await say(2)
+            os.kill(server.pid, signal.SIGSTOP)
+            redis_server.kill()
+            redis_server.restore_file(kept)
+            redis_server.start()
+            await until_async(lambda: settled(store, lone_farm.namespace, job))
+            os.kill(server.pid, signal.SIGCONT)
+    await client.aclose()
+
+    assert [event.sequence for event in events] == [1, 2, 3, 4, 0, 4]
+    assert [event.kind for event in events[-2:]] == [EventKind.TRUNCATED, EventKind.STATE]
+    assert (events[-1].state, events[-1].is_final) == (JobState.COMPLETED, True)
+
+
+async def settled(store: Store, namespace: str, job: ClaimedJob) -> bool:
+    """Complete a job; tell whether Redis could be asked to."""
+    done = Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, result=b"1")
+    try:
+        return await store.lifecycle.settle(namespace, "default", [done]) == ["completed"]
+    except StoreUnavailableError:
+        return False
 
 
 @pytest.fixture
