@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter, Token, validators
 
 from gopher.config import parse_seconds
 from gopher.errors import invalid
+from gopher.retry import MAX_ATTEMPTS_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,9 @@ def _moment(_: object, tokens: Sequence[Token]) -> datetime:
 Seconds: TypeAlias = Annotated[float | None, Parameter(converter=_seconds, metavar="SECONDS")]
 Moment: TypeAlias = Annotated[datetime | None, Parameter(converter=_moment, metavar="MOMENT")]
 Labels: TypeAlias = Annotated[list[str] | None, Parameter("--label", negative=(), metavar="KEY=VALUE")]
+Retries: TypeAlias = Annotated[
+    int | None, Parameter(["--retries", "-r"], validator=validators.Number(gte=0, lte=MAX_ATTEMPTS_LIMIT - 1))
+]
 State: TypeAlias = Literal["scheduled", "enqueued", "processing", "retrying", "completed", "failed", "cancelled"]
 
 

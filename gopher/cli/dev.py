@@ -46,7 +46,13 @@ async def _serve(settings: Settings) -> None:
             addresses = await serving.start(server.run)
             try:
                 if settings.worker.app:
-                    await processes_for(settings, url, on_ready=lambda served: output.line(f"ready {addresses} {served}")).run()
+                    await processes_for(
+                        settings,
+                        url,
+                        on_ready=lambda served: output.line(f"ready {addresses} {served}"),
+                        on_stop=lambda: _say_stopping(settings.worker.grace_seconds),
+                        on_abort=server.abort,
+                    ).run()
                 else:
                     await _until_told(addresses)
             finally:
@@ -64,6 +70,10 @@ async def _redis(settings: Settings) -> AsyncGenerator[str]:
         return
     async with open_embedded_redis(settings.dev.data_path) as redis:
         yield redis.url
+
+
+def _say_stopping(grace_seconds: float) -> None:
+    output.say(f"stopping: what runs has {grace_seconds:g} s to end (--grace); Ctrl-C again stops at once")
 
 
 async def _until_told(addresses: Addresses) -> None:

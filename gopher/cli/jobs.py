@@ -83,7 +83,8 @@ def watch(
         if job_id is not None:
             if queue or job_type or labels or root:
                 raise invalid("ID", "CONFLICT", "excludes --queue, --type, --label and --root")
-            return report.follow(client.watch(job_id, cursor), as_json=target.json)
+            with report.said_to_go_on(job_id):
+                return report.follow(client.watch(job_id, cursor), as_json=target.json)
         for event in client.watch_jobs(queue=queue, type=job_type, labels=labels, root_id=root, cursor=cursor):
             report.tell_event(event, as_json=target.json)
     return output.DONE

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from cyclopts import App, CycloptsError
 
-from gopher.errors import ConfigError, GopherError, StartError
+from gopher.errors import ConfigError, GopherError, InvalidRequestError, StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,8 +75,9 @@ def guarded(app: App, argv: Sequence[str] | None = None) -> int:
         app: Its commands return their exit code or None.
         argv: The arguments; None: those of the process.
     """
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        code = app(list(sys.argv[1:] if argv is None else argv))
+        code = app(list(argv))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -86,6 +87,11 @@ def guarded(app: App, argv: Sequence[str] | None = None) -> int:
         return READER_GONE
     except CycloptsError as fault:
         say(f"{' '.join(str(fault).split())} Try --help.")
+        return USAGE
+    except InvalidRequestError as fault:
+        from gopher.cli import wording
+
+        say(wording.told(fault, app, argv))
         return USAGE
     except GopherError as fault:
         return tell(fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from gopher.wire.events import details_object
 from gopher.wire.shape import failure_object, job_object, moment, reason_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from gopher.client import JobEvent
     from gopher.event import EventDetail
@@ -175,6 +176,16 @@ def follow(events: Iterable[JobEvent], *, as_json: bool) -> int:
     if job.state is JobState.COMPLETED and not as_json:
         tell_result(job)
     return exit_code_of_end(job)
+
+
+@contextmanager
+def said_to_go_on(job_id: str) -> Iterator[None]:
+    """Say, where a person stops to wait in the block, that the job does not stop with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.say(f"job {job_id} goes on: gopher watch {job_id} shows it, gopher cancel {job_id} ends it")
+        raise
 
 
 def tell_result(job: Job) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from gopher.cli import output
-from gopher.cli.arguments import Labels, Moment, Seconds, labels_of, payload_of
+from gopher.cli.arguments import Labels, Moment, Retries, Seconds, labels_of, payload_of
 from gopher.cli.report import short_moment
 from gopher.cli.target import DEFAULT_TARGET, Target
+from gopher.cron import zone as cron_zone
 from gopher.wire.shape import moment, schedule_object
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def create(
     overlap: Literal["skip", "queue", "cancel-previous"] | None = None,
     catch_up: Literal["none", "last", "all"] | None = None,
     priority: Literal["high", "normal", "low"] | None = None,
-    retries: Annotated[int | None, Parameter(["--retries", "-r"])] = None,
+    retries: Retries = None,
     timeout: Seconds = None,
     retention: Seconds = None,
     label: Labels = None,
@@ -169,7 +171,7 @@ def preview(
     Args:
         name: Which.
         cron: An expression in place of a name.
-        time_zone: In which the expression is read; default: UTC.
+        time_zone: In which the expression is read, and the times are shown; default: UTC.
         queue: The schedule's queue; default: default.
         count: How many times, at most 100.
         after: From when on; default: now.
@@ -177,11 +179,19 @@ def preview(
     """
     with target.connect() as client:
         times = client.schedule_times(name, cron=cron, time_zone=time_zone, queue=queue, count=count, after=after)
+        zone = client.get_schedule(name, queue=queue).time_zone if name and time_zone is None else time_zone
     for each in times:
         if target.json:
             output.json_line({"fire_time": moment(each)})
         else:
-            output.line(moment(each) or "")
+            output.line(_local(each, zone))
+
+
+def _local(ms: int, zone: str | None) -> str:
+    """Return a moment as a clock in the zone shows it, with its distance from UTC."""
+    if zone in {None, "UTC"}:
+        return moment(ms) or ""
+    return datetime.fromtimestamp(ms / 1000, cron_zone(str(zone))).isoformat()
 
 
 def _tell(schedule: Schedule, *, as_json: bool) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from gopher.cli import output, report
-from gopher.cli.arguments import Labels, Moment, Seconds, labels_of, payload_of
+from gopher.cli.arguments import Labels, Moment, Retries, Seconds, labels_of, payload_of
 from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.errors import GopherError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from gopher.client import Client, SubmitOptions
+    from gopher.client.sync_runs import AttachedJob
 
 
 def submit(
@@ -23,7 +24,7 @@ def submit(
     payload: Annotated[str, Parameter(["--payload", "-p"], allow_leading_hyphen=True, metavar="JSON|@FILE|-")] = "null",
     queue: Annotated[str | None, Parameter(["--queue", "-q"])] = None,
     priority: Literal["high", "normal", "low"] | None = None,
-    retries: Annotated[int | None, Parameter(["--retries", "-r"])] = None,
+    retries: Retries = None,
     non_retryable: Annotated[list[str] | None, Parameter(negative=())] = None,
     delay: Seconds = None,
     at: Moment = None,
@@ -87,18 +88,32 @@ def submit(
         return output.USAGE
     with target.connect() as client:
         if attach:
-            with client.run(job_type, payload_of(payload), **options) as job:
-                return report.follow(job.events(), as_json=target.json)
+            return _attach(client.run(job_type, payload_of(payload), **options), as_json=target.json)
         job_id = client.submit(job_type, payload_of(payload), **options)
         if watch:
-            return report.follow(client.watch(job_id), as_json=target.json)
+            with report.said_to_go_on(job_id):
+                return report.follow(client.watch(job_id), as_json=target.json)
         if wait or wait_timeout is not None:
-            return _wait(client, job_id, wait_timeout, as_json=target.json)
+            with report.said_to_go_on(job_id):
+                return _wait(client, job_id, wait_timeout, as_json=target.json)
         if target.json:
             report.tell_job(client.get(job_id), as_json=True)
         else:
             output.line(job_id)
         return output.DONE
+
+
+def _attach(run: AttachedJob, *, as_json: bool) -> int:
+    try:
+        with run as job:
+            return report.follow(job.events(), as_json=as_json)
+    except KeyboardInterrupt:
+        # The block has been left, which waits for the job's end for as long as its cleanup may take.
+        if run.is_known and run.state.is_final:
+            output.say(f"job {run.id} was {run.state}" if run.state == "cancelled" else f"job {run.id} is {run.state}")
+        elif run.is_known:
+            output.say(f"job {run.id} is told to end, and is {run.state}")
+        raise
 
 
 def _wait(client: Client, job_id: str, wait_seconds: float | None, *, as_json: bool) -> int:

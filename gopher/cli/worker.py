@@ -130,12 +130,21 @@ def _plan(settings: Settings) -> WorkerPlan:
     )
 
 
-def processes_for(settings: Settings, url: str, *, on_ready: Callable[[str], None]) -> Processes:
+def processes_for(
+    settings: Settings,
+    url: str,
+    *,
+    on_ready: Callable[[str], None],
+    on_stop: Callable[[], None] = lambda: None,
+    on_abort: Callable[[], None] = lambda: None,
+) -> Processes:
     """Return the processes that together are the worker of these settings.
 
     Args:
         settings: Theirs; those that no flag should show go by the environment.
         url: Of Redis. It may hold a password, which a command line would show to everybody on the machine.
+        on_stop: Called when they are told to drain.
+        on_abort: Called when they are told to stop at once.
         on_ready: Called once all of them claim jobs, with the types and queues that they serve.
     """
     count = _process_count(settings)
@@ -152,6 +161,8 @@ def processes_for(settings: Settings, url: str, *, on_ready: Callable[[str], Non
         lease_seconds=settings.worker.lease_seconds,
         is_hopeless=lambda status: status == EXIT_BAD_APP,
         on_ready=on_ready,
+        on_stop=on_stop,
+        on_abort=on_abort,
     )
 
 

@@ -39,11 +39,20 @@ _CUT_IN_MID_WRITE: Final = "Internal error from Core"
 _CUT_ON_THE_WAY: Final = "Stream removed (RST_STREAM"
 """What gRPC says of a call that was reset with no status, as by a proxy that ends what was idle for too long."""
 
+_HTTP_SIGNS: Final = ("http1.x server", "Received http2 header with status: 404")
+"""In what gRPC says of a call that was answered by a server of plain HTTP."""
+
 
 class ServerUnreachableError(StoreUnavailableError):
     """No server answers at the address: the way to Redis is cut before it."""
 
     reason = "SERVER_UNREACHABLE"
+
+
+class NotGrpcError(GopherError):
+    """What answers at the address does not speak gRPC."""
+
+    reason = "NOT_GRPC"
 
 
 class CallEndedError(GopherError):
@@ -79,6 +88,10 @@ def error_of(error: grpc.RpcError, address: str) -> GopherError:
     code, details = call.code(), call.details() or ""
     if found.reason != code.name:
         return found
+    if any(sign in details for sign in _HTTP_SIGNS):
+        return NotGrpcError(
+            f"{address} speaks HTTP, not gRPC: is it the server's HTTP port? gRPC is on port 50051 unless told otherwise"
+        )
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             cause = details.rpartition(": ")[2]

@@ -92,6 +92,11 @@ class AttachedJob:
         return self._run.job_id
 
     @property
+    def is_known(self) -> bool:
+        """Whether the server has told of the job."""
+        return bool(self._run.job_id)
+
+    @property
     def state(self) -> JobState:
         """Where the job stands, as last told."""
         return cast("JobState", self._run.state)  # known since the block was entered

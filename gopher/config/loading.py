@@ -65,7 +65,11 @@ DEV: Final = Program(
     name="gopher dev",
     help="Run all on this machine: an embedded Redis (unless one is named), the server, and a worker if --app names handlers.",
     tables=("worker", "server", "dev", "store", "telemetry"),
-    defaults={"server.http_address": "127.0.0.1:8080", "telemetry.log_format": "console"},
+    defaults={
+        "server.http_address": "127.0.0.1:8080",
+        "server.reflection": "true",
+        "telemetry.log_format": "console",
+    },
 )
 
 

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES: Final = 1024
 
+_ASYNCIO_SIGNS: Final = (
+    "RuntimeError: no running event loop",
+    "trio.run received unrecognized yield message",
+    "AttributeError: 'NoneType' object has no attribute 'create_future'",
+)
+"""What calls of asyncio raise in a handler that runs on Trio."""
+_ASYNCIO_HINT: Final = " (handlers run on Trio: register one that calls asyncio with asyncio=True)"
+
 _CODE_UNKNOWN: Final = 2  # google/rpc/code.proto
 _CODE_RESOURCE_EXHAUSTED: Final = 8
 _LIMITS: Final = (NurseryTooDeepError, TooManyChildrenError)
@@ -120,7 +128,13 @@ def describe(error: BaseException) -> Failure:
 
         return failure_of_call(error)
     message = error.message if isinstance(error, HandlerError) else f"{type(error).__name__}: {message_of(error)}"
+    message += _ASYNCIO_HINT if _wants_asyncio(message) else ""
     return Failure(reason="HANDLER_RAISED", message=cut(message), code=_CODE_UNKNOWN)
+
+
+def _wants_asyncio(message: str) -> bool:
+    """Tell whether a handler has called asyncio where it does not run."""
+    return any(sign in message for sign in _ASYNCIO_SIGNS)
 
 
 def _is_rpc_error(error: BaseException) -> bool:

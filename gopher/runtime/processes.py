@@ -61,6 +61,8 @@ class Processes:
         lease_seconds: Of their jobs.
         is_hopeless: Tells from the exit status of a child that was never ready that a restart cannot help.
         on_ready: Called once, when every child has said that it is ready, with what they say beside it.
+        on_stop: Called when the first signal has come, and the children drain.
+        on_abort: Called when another has come, and they stop at once.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Processes:
         lease_seconds: float,
         is_hopeless: Callable[[int], bool],
         on_ready: Callable[[str], None],
+        on_stop: Callable[[], None] = lambda: None,
+        on_abort: Callable[[], None] = lambda: None,
     ) -> None:
         self._command = leashed([sys.executable, "-m", "gopher.cli.worker", *arguments])
         self._environ = {**environ, CHILD_VARIABLE: str(os.getpid())}
@@ -81,6 +85,8 @@ class Processes:
         self._lease_seconds = lease_seconds
         self._is_hopeless = is_hopeless
         self._on_ready = on_ready
+        self._on_stop = on_stop
+        self._on_abort = on_abort
         self._ready: set[int] = set()
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._may_spawn = trio.Event()
@@ -96,7 +102,7 @@ class Processes:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(
-                    lambda task_status: watch_signals(drain=self._drain, abort=self._forward, task_status=task_status)
+                    lambda task_status: watch_signals(drain=self._stop, abort=self._abort, task_status=task_status)
                 )
                 async with trio.open_nursery() as keeping:
                     for number in range(self._count):
@@ -107,6 +113,14 @@ class Processes:
                 child.kill()
         if self._fault is not None:
             raise self._fault
+
+    def _stop(self) -> None:
+        self._drain()
+        self._on_stop()
+
+    def _abort(self) -> None:
+        self._forward()
+        self._on_abort()
 
     def _drain(self) -> None:
         self._draining.set()

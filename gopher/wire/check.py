@@ -196,9 +196,15 @@ def duration_ms(faults: Faults, field: str, value: Duration, low_ms: int, high_m
         faults.add(
             field,
             "OUT_OF_RANGE",
-            f"must be {_time_text(low_ms)} to {_time_text(high_ms)}, got seconds={seconds} nanos={nanos}",
+            f"must be {_time_text(low_ms)} to {_time_text(high_ms)}, got {_length_text(seconds, nanos)}",
         )
     return total_ms
+
+
+def _length_text(seconds: int, nanos: int) -> str:
+    """Return a length of time; one that is no valid message as the message has it."""
+    is_valid = abs(nanos) <= _MAX_NANOS and seconds * nanos >= 0
+    return f"{seconds + nanos / (_MAX_NANOS + 1):.12g} s" if is_valid else f"seconds={seconds} nanos={nanos}"
 
 
 def moment_ms(faults: Faults, field: str, value: Timestamp) -> int:

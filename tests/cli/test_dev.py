@@ -9,9 +9,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2
 
 from gopher.client import Client
+from gopher.edge import reflection
 from gopher.errors import JobFailedError, UnknownTypeError
 from gopher.job import JobState
 from tests.programs import Program, run
@@ -148,6 +151,20 @@ def test_dev_serves_http_beside_grpc(tmp_path: Path) -> None:
 
     assert addresses.keys() == {"grpc", "http"}
     assert not any(address.endswith(":0") for address in addresses.values())
+
+
+def test_dev_serves_reflection(tmp_path: Path) -> None:
+    """A tool such as grpcurl finds the services with no flag given; `--no-reflection` turns it off."""
+    shown = run("gopher.cli.main", "dev", "--print-config", environ=os.environ).stdout
+    with dev(tmp_path) as program, grpc.insecure_channel(program.wait_ready()["grpc"]) as channel:
+        ask: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(f"/{reflection.V1}/ServerReflectionInfo")
+        answer = next(ask(iter([reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()])))
+        found = reflection_pb2.ServerReflectionResponse.FromString(answer)
+        names = [each.name for each in found.list_services_response.service]
+
+    assert "gopher.v1.JobService" in names
+    assert "reflection = true" in shown
+    assert "reflection = false" in run("gopher.cli.main", "dev", "--no-reflection", "--print-config", environ=os.environ).stdout
 
 
 def refused(command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:

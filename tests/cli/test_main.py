@@ -64,11 +64,11 @@ def test_help_loads_neither_grpc_nor_trio() -> None:
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in {"dev", "server", "worker", "admin", "bulk"}])
 def test_command_has_the_options_of_all(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every client command names a server, a namespace and a token, and answers in JSON when asked to."""
+    """Every client command names a server and a namespace, and answers in JSON when asked to."""
     assert main([command, "--help"]) == 0
 
     shown = capsys.readouterr().out
-    assert all(option in shown for option in ("--server", "GOPHER_SERVER", "--namespace", "--token", "--json"))
+    assert all(option in shown for option in ("--server", "GOPHER_SERVER", "--namespace", "--json"))
 
 
 @pytest.mark.parametrize(

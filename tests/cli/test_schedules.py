@@ -65,16 +65,25 @@ def test_bad_cron_is_told_in_one_line(run: Run, name: str) -> None:
     code, out, err = run("create", name, "0 24 * * *", "echo")
 
     assert (code, out) == (2, "")
-    assert err == "gopher: schedule.cron: field 2 of 5 (hour): expected 0 to 23, got '24'"
+    assert err == "gopher: CRON: field 2 of 5 (hour): expected 0 to 23, got '24'"
 
 
 def test_preview_prints_a_moment_a_line(run: Run) -> None:
-    """Of an expression that is no schedule yet; through a change of clocks."""
+    """Of an expression that is no schedule yet, as clocks in its zone show it; through a change of clocks."""
     code, out, _ = run(
         "preview", "--cron", "30 2 * * *", "--tz", "Europe/Berlin", "--count", "2", "--after", "2026-03-28T12:00:00Z"
     )
 
-    assert (code, out.splitlines()) == (0, ["2026-03-29T01:00:00.000Z", "2026-03-30T00:30:00.000Z"])
+    assert (code, out.splitlines()) == (0, ["2026-03-29T03:00:00+02:00", "2026-03-30T02:30:00+02:00"])
     assert run("preview", "--cron", "@daily", "--count", "1", "--json", "--after", "2026-01-01T00:00:00Z")[1] == (
         '{"fire_time":"2026-01-02T00:00:00.000Z"}'
     )
+
+
+def test_preview_of_a_schedule_prints_the_clock_of_its_zone(run: Run, name: str) -> None:
+    """No zone is given again: it is the schedule's."""
+    run("create", name, "30 2 * * *", "echo", "--tz", "Asia/Kolkata")
+
+    code, out, _ = run("preview", name, "--count", "1", "--after", "2026-03-28T12:00:00Z")
+
+    assert (code, out) == (0, "2026-03-29T02:30:00+05:30")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from gopher.cli import output
 from gopher.client import Client
-from tests.cli.terminal import Terminal
+from gopher.errors import GopherError
+from tests.cli.terminal import CTRL_C, Terminal
 from tests.cli.test_commands import fresh
+from tests.waiting import PATIENCE_SECONDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -75,6 +82,72 @@ def test_state_has_a_colour_at_a_terminal(dev_address: str, queue: str) -> None:
     assert "\x1b[33mcancelled" in terminal.shown
     assert "[33m" not in shown[1]
     assert plain(shown[0]) == plain(shown[1])
+
+
+def test_ctrl_c_on_a_wait_says_that_the_job_goes_on(dev_address: str, queue: str) -> None:
+    """With its id, which nothing else has shown; the job is where it was."""
+    for option in ("--wait", "--watch"):
+        with Terminal(
+            "submit", "echo", "-q", queue, "--delay", "1h", option, environ={"GOPHER_SERVER": dev_address}
+        ) as terminal:
+            terminal.until("scheduled")
+            terminal.press(CTRL_C)
+            code = terminal.wait()
+        found = re.search(r"gopher: job (\S+) goes on: gopher watch \1 shows it, gopher cancel \1 ends it", terminal.shown)
+        assert found is not None, terminal.shown
+        with Client(dev_address) as client:
+            state = client.get(found[1]).state
+
+        assert (code, state) == (130, "scheduled")
+        assert "Traceback" not in terminal.shown
+
+
+def test_ctrl_c_on_an_attached_job_says_that_it_was_cancelled(dev_address: str) -> None:
+    """Once its handler has ended."""
+    command = ["submit", "steps", "-p", '"endless"', "--attach"]
+    with Terminal(*command, environ={"GOPHER_SERVER": dev_address}) as terminal:
+        terminal.until("a quarter")
+        terminal.press(CTRL_C)
+        code = terminal.wait()
+
+    assert code == 130
+    assert re.search(r"gopher: job \S+ was cancelled\n", terminal.shown)
+
+
+def test_ctrl_c_on_dev_says_that_a_second_stops_at_once(tmp_path: Path) -> None:
+    """The first gives what runs its grace; the second does not wait for it, nor for a call that waits."""
+    command = [
+        "dev",
+        "--app",
+        "tests.client.app:registry",
+        "--grpc",
+        "127.0.0.1:0",
+        "--http",
+        "none",
+        "--data-dir",
+        str(tmp_path),
+    ]
+    with Terminal(*command, "--grace", "1h", environ={}) as terminal:
+        found = re.search(r"grpc=(\S+)", terminal.until("types="))
+        assert found is not None
+        with Client(found[1]) as client, Client(found[1], call_seconds=300) as other:
+            job_id = client.submit("steps", "endless")
+            next(event for event in client.watch(job_id) if event.progress)
+            waiting = threading.Thread(target=_wait_in_vain, args=(other, job_id))
+            waiting.start()
+            terminal.press(CTRL_C)
+            terminal.until("stopping: what runs has 3600 s to end (--grace); Ctrl-C again stops at once")
+            terminal.press(CTRL_C)
+            code = terminal.wait()
+        waiting.join(PATIENCE_SECONDS)
+
+    assert code == 0
+    assert "Traceback" not in terminal.shown
+
+
+def _wait_in_vain(client: Client, job_id: str) -> None:
+    with suppress(GopherError):  # the client is closed, or its server gone
+        client.wait(job_id)
 
 
 def test_table_leaves_out_what_is_spare_and_shortens_the_rest() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from gopher.client.channel import CallEndedError, ServerUnreachableError, error_of, metadata_for
+from gopher.client.channel import CallEndedError, NotGrpcError, ServerUnreachableError, error_of, metadata_for
 from gopher.client.dialogues import is_unavailable
 from gopher.errors import CallExpiredError, GopherError, JobNotFoundError, StoreUnavailableError
 from gopher.wire import status
@@ -64,6 +64,13 @@ def test_error_of_is_what_the_server_said() -> None:
             ServerUnreachableError,
             "SERVER_UNREACHABLE",
             "the connection to host:1 was cut",
+        ),
+        (
+            grpc.StatusCode.UNKNOWN,
+            "Stream removed (Failed parsing HTTP/2 (Trying to connect an http1.x server (HTTP status 400)))",
+            NotGrpcError,
+            "NOT_GRPC",
+            "host:1 speaks HTTP, not gRPC: is it the server's HTTP port? gRPC is on port 50051 unless told otherwise",
         ),
         (
             grpc.StatusCode.CANCELLED,

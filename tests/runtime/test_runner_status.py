@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251 - what a handler calls by mistake
 from concurrent import futures
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from tests.runtime.rig import claimed_job
 from tests.runtime.test_runner import failure_of, in_groups, raising
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tests.runtime.rig import Bench
 
@@ -167,3 +168,24 @@ def test_job_carries_its_non_retryable_reasons_over_the_wire() -> None:
     )
 
     assert list(job_to_message(job).retry_policy.non_retryable_reasons) == ["NO_SUCH_USER"]
+
+
+@pytest.mark.parametrize("act", [lambda: asyncio.sleep(1), lambda: asyncio.sleep(0), lambda: asyncio.Event().wait()])
+async def test_calls_of_asyncio_on_trio_are_told_how_to_run(bench: Bench, act: Callable[[], Awaitable[object]]) -> None:
+    """What they raise names neither Trio nor what to do: the failure adds it."""
+
+    @bench.registry.handler("work")
+    async def work(job: object, payload: object) -> None:
+        await act()
+
+    failure = failure_of(await bench.run())
+
+    assert failure.reason == "HANDLER_RAISED"
+    assert failure.message.endswith(" (handlers run on Trio: register one that calls asyncio with asyncio=True)")
+
+
+async def test_other_errors_are_told_as_they_are(bench: Bench) -> None:
+    """One that only resembles what a call of asyncio raises has no advice added."""
+    bench.handler(raising(RuntimeError("no running engine")))
+
+    assert failure_of(await bench.run()).message == "RuntimeError: no running engine"
