@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -91,6 +92,7 @@ class Processes:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._may_spawn = trio.Event()
         self._draining = trio.Event()
+        self._aborting = trio.Event()
         self._fault: StartError | None = None
 
     async def run(self) -> None:
@@ -119,17 +121,19 @@ class Processes:
         self._on_stop()
 
     def _abort(self) -> None:
-        self._forward()
+        self._aborting.set()
+        # Another signal than the first: two of a kind are one to a child that has not come to see the first.
+        self._forward(signal.SIGINT)
         self._on_abort()
 
     def _drain(self) -> None:
         self._draining.set()
         self._may_spawn.set()
-        self._forward()
+        self._forward(signal.SIGTERM)
 
-    def _forward(self) -> None:
+    def _forward(self, number: signal.Signals) -> None:
         for child in self._children.values():
-            child.terminate()
+            child.send_signal(number)
 
     def _give_up(self, fault: StartError) -> None:
         self._fault = self._fault or fault
@@ -239,7 +243,9 @@ class Processes:
 
     async def _kill_late(self, child: subprocess.Popen[bytes]) -> None:
         await self._draining.wait()
-        await trio.sleep(self._grace_seconds + _SPARE_SECONDS)
+        with trio.move_on_after(self._grace_seconds):
+            await self._aborting.wait()
+        await trio.sleep(_SPARE_SECONDS)
         child.kill()
 
 
