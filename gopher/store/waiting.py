@@ -29,11 +29,39 @@ _QUEUE_LIMITS: Final = ("rate:*", "concurrency:*")
 _WAITS: Final = {JobState.SCHEDULED: WaitingKind.SCHEDULED, JobState.RETRYING: WaitingKind.BACKING_OFF}
 
 
-class _Register(NamedTuple):
+class _Crew(NamedTuple):
+    """Who may run the jobs of a type in a queue.
+
+    Attributes:
+        claiming: Workers that claim from the queue.
+        serving: Those of them that have a handler for the type.
+        busy_slots: Of these, as of their last beats.
+        slots: Of these.
+    """
+
+    claiming: int
+    serving: int
+    busy_slots: int
+    slots: int
+
+
+class _Register:
     """The workers of a namespace, as they were at a moment of Trio's clock."""
 
-    read_at: float
-    workers: list[WorkerInfo]
+    def __init__(self, read_at: float, workers: list[WorkerInfo]) -> None:
+        self.read_at = read_at
+        self._workers = [worker.description for worker in workers if not worker.description.draining]
+        self._crews: dict[tuple[str, str], _Crew] = {}
+
+    def crew(self, queue: str, job_type: str) -> _Crew:
+        """Return who may run the jobs of a type in a queue: counted once, however many ask."""
+        crew = self._crews.get((queue, job_type))
+        if crew is None:
+            claiming = [each for each in self._workers if queue in each.queues]
+            serving = [each for each in claiming if job_type in each.types]
+            busy_slots, slots = sum(each.busy for each in serving), sum(each.slots for each in serving)
+            crew = self._crews[queue, job_type] = _Crew(len(claiming), len(serving), busy_slots, slots)
+        return crew
 
 
 class Waiting:
@@ -43,6 +71,7 @@ class Waiting:
         self._link = link
         self._registry = registry
         self._registers: dict[str, _Register] = {}
+        self._reading = trio.Lock()
 
     async def explain(self, job: Job) -> WaitingReason | None:
         """Return why a job waits; None if it does not.
@@ -77,15 +106,8 @@ class Waiting:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         if kind is not None and job.run_ms is not None and job.run_ms > now_ms:
             return wait_until(kind, job.queue, job.type, job.run_ms)
-        claiming = [
-            worker.description
-            for worker in await self._workers(job.namespace)
-            if job.queue in worker.description.queues and not worker.description.draining
-        ]
-        serving = [each for each in claiming if job.type in each.types]
-        slots = sum(each.slots for each in serving)
-        busy_slots = sum(each.busy for each in serving)
-        if len(serving) == len(claiming):
+        claiming, serving, busy_slots, slots = (await self._register(job.namespace)).crew(job.queue, job.type)
+        if serving == claiming:
             # Beats are seconds old. Where every worker of the queue could run the job, what the queue runs now tells more.
             busy_slots = max(busy_slots, processing)
         is_full = 0 < slots <= busy_slots
@@ -95,8 +117,8 @@ class Waiting:
             job.type,
             Facts(
                 is_paused=paused is not None,
-                claiming=len(claiming),
-                serving=len(serving),
+                claiming=claiming,
+                serving=serving,
                 busy_slots=min(busy_slots, slots),
                 slots=slots,
                 held_by=held_by,
@@ -105,12 +127,19 @@ class Waiting:
             ),
         )
 
-    async def _workers(self, namespace: str) -> list[WorkerInfo]:
+    async def _register(self, namespace: str) -> _Register:
+        if (register := self._fresh(namespace)) is not None:
+            return register
+        # One reads for all that wait.
+        async with self._reading:
+            if (register := self._fresh(namespace)) is None:
+                now = trio.current_time()
+                register = self._registers[namespace] = _Register(now, await self._registry.workers(namespace))
+            return register
+
+    def _fresh(self, namespace: str) -> _Register | None:
         register = self._registers.get(namespace)
-        if register is None or trio.current_time() - register.read_at >= REGISTER_SECONDS:
-            read_at = trio.current_time()
-            register = self._registers[namespace] = _Register(read_at, await self._registry.workers(namespace))
-        return register.workers
+        return register if register is not None and trio.current_time() - register.read_at < REGISTER_SECONDS else None
 
 
 def _holder(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+import trio
 
 from gopher.job import Failure, Move, NewJob, Outcome, Priority
 from gopher.limits import Limits, RateLimit
@@ -219,7 +220,9 @@ async def test_register_is_read_once_a_second(store: Store, namespace: str, monk
         return await workers(name)
 
     monkeypatch.setattr(store.registry, "workers", counted)
-    for _ in range(5):
-        await scene.reason(job_id)
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(scene.reason, job_id)
+    await scene.reason(job_id)
 
     assert reads == [namespace]
