@@ -9,7 +9,9 @@ import hiredis
 import trio
 
 from gopher.errors import StoreError
+from gopher.store.connection import Connection
 from gopher.store.link import Link
+from gopher.store.transport import Address
 
 if TYPE_CHECKING:
     import ssl
@@ -114,6 +116,19 @@ async def open_linked_peer(
             greeting.start_soon(nursery.start, link.run)
             conversation = await peer.welcome()
         yield link, peer, conversation
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_connected_peer() -> AsyncIterator[tuple[Connection, Peer, Conversation]]:
+    """Keep a connection while the block runs, with a peer at its other end that has welcomed it."""
+    async with open_peer() as peer, trio.open_nursery() as nursery:
+        connection = Connection(
+            Address.from_url(peer.url), client_name="gopher", connect_grace_seconds=5.0, reply_seconds=60.0, max_unanswered=4096
+        )
+        nursery.start_soon(connection.keep_patiently)
+        conversation = await peer.welcome()
+        yield connection, peer, conversation
         nursery.cancel_scope.cancel()
 
 

@@ -392,14 +392,14 @@ async def test_worker_looks_again_once_its_connection_is_new(
         await trio.lowlevel.checkpoint()
         return "done"
 
-    monkeypatch.setattr(hall.store.link, "_backoff_seconds", lambda: 0.3)
+    monkeypatch.setattr(hall.store.link._subscriber, "_backoff_seconds", lambda: 0.3)
     async with hall.working(hall.worker()):
         await hall.final(await hall.submit())
-        pipeline = hall.store.link._pipeline
+        pipeline = hall.store.link._subscriber._pipeline
         assert pipeline is not None
         pipeline.break_off("the test has cut it")
         (job_id,) = await submit(other, hall.namespace)
-        missed = hall.store.link._pipeline is None
+        missed = hall.store.link._subscriber._pipeline is None
         job = await hall.final(job_id)
 
     assert missed

@@ -103,4 +103,4 @@ async def test_queue_is_kept_once_for_all_and_not_after_the_last(store: Store, n
     assert tasks == 2
     await until(lambda: upkeep._nursery is not None and not upkeep._nursery.child_tasks)
     assert len(store.link.on_reconnect) == hooks
-    assert keys.control(namespace, "default").encode() not in store.link._handlers
+    assert keys.control(namespace, "default").encode() not in store.link._subscriber._handlers

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from gopher.errors import ScriptReplyError, StoreError
 from gopher.store.link import Link
-from tests.redis_peer import Answers, open_linked_peer
+from tests.redis_peer import Answers, open_connected_peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ async def test_link_takes_the_confirmation_of_a_subscription_from_its_place() ->
     answers = Answers()
     messages: list[bytes] = []
 
-    async with open_linked_peer() as (link, _, conversation), trio.open_nursery() as nursery:
+    async with open_connected_peer() as (link, _, conversation), trio.open_nursery() as nursery:
         nursery.start_soon(answers.keep, "before", partial(link.call, "GET", "before"))
         assert await conversation.hear() == [b"GET", b"before"]
         nursery.start_soon(answers.keep, "subscribe", partial(link.subscribe, b"ch", messages.append))
@@ -81,7 +81,7 @@ async def test_link_takes_a_refused_subscription_for_a_reply() -> None:
     """A subscription that Redis refuses raises, and the commands behind it get their own replies."""
     answers = Answers()
 
-    async with open_linked_peer() as (link, _, conversation), trio.open_nursery() as nursery:
+    async with open_connected_peer() as (link, _, conversation), trio.open_nursery() as nursery:
         nursery.start_soon(answers.keep, "subscribe", partial(link.subscribe, b"ch", list[bytes]().append))
         assert await conversation.hear() == [b"SSUBSCRIBE", b"ch"]
         nursery.start_soon(answers.keep, "after", partial(link.call, "GET", "after"))
@@ -100,7 +100,7 @@ async def test_subscribe_waits_for_the_confirmation_that_counts() -> None:
     answers = Answers()
     one, two, three, four = (list[bytes]().append for _ in range(4))
 
-    async with open_linked_peer() as (link, peer, first), trio.open_nursery() as nursery:
+    async with open_connected_peer() as (link, peer, first), trio.open_nursery() as nursery:
         nursery.start_soon(answers.keep, "one", partial(link.subscribe, b"ch", one))
         assert await first.hear() == [b"SSUBSCRIBE", b"ch"]
         await first.say(SUBSCRIBED)
@@ -135,7 +135,7 @@ async def test_link_tries_again_when_a_subscription_is_not_renewed() -> None:
     renewed = trio.Event()
     messages: list[bytes] = []
 
-    async with open_linked_peer() as (link, peer, first), trio.open_nursery() as nursery:
+    async with open_connected_peer() as (link, peer, first), trio.open_nursery() as nursery:
         link.on_reconnect.append(renewed.set)
         nursery.start_soon(link.subscribe, b"ch", messages.append)
         await first.hear()
@@ -249,7 +249,9 @@ async def test_subscriptions_outlive_the_connection(own_link: Link, admin: redis
             await own_link.call("SPUBLISH", channel, channel)
         await own_link.call("PING")
 
-    assert listeners == [1] * 20
+    # Where both connections were killed, that of the subscriptions may be made anew twice.
+    assert len(listeners) % 20 == 0
+    assert set(listeners) == {1}
     assert messages == {channel: [channel] for channel in messages}
 
 
@@ -276,9 +278,25 @@ async def test_hooks_run_after_each_reconnect_and_not_before(
 async def test_subscribe_fails_with_the_connection(own_link: Link, redis_server: RedisServer) -> None:
     """A subscription that cannot be made raises and leaves no handler behind."""
     redis_server.stop()
-    own_link._connect_grace_seconds = 0.1
+    own_link._subscriber._connect_grace_seconds = 0.1
 
     with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StoreError):
         await own_link.subscribe(b"ch", list[bytes]().append)
 
-    assert own_link._handlers == {}
+    assert own_link._subscriber._handlers == {}
+
+
+async def test_large_replies_do_not_end_a_connection_with_subscriptions(own_link: Link, admin: redis.Redis) -> None:
+    """Replies of 48 MiB at once, more than Redis lets wait for a subscriber, reach a program that has subscribed."""
+    messages: list[bytes] = []
+    await own_link.subscribe(b"ch", messages.append)
+    admin.set("large", b"x" * (1 << 20))
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        replies = await own_link.call_many([("GET", "large")] * 48)
+        await own_link.call("SPUBLISH", "ch", "hi")
+        while not messages:
+            await own_link.call("PING")
+
+    assert [len(reply) for reply in replies] == [1 << 20] * 48
+    assert messages == [b"hi"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import gopher
+from gopher.store.connection import Connection
 from gopher.store.lifecycle import Lifecycle
-from gopher.store.link import Link
 from tests.e2e.apps.work import note
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Removals:
     count = 0
 
 
-settle, call, call_many = Lifecycle.settle, Link.call, Link.call_many
+settle, call, call_many = Lifecycle.settle, Connection.call, Connection.call_many
 
 
 async def deadly_settle(self: Lifecycle, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
@@ -72,7 +72,7 @@ async def deadly_settle(self: Lifecycle, namespace: str, queue: str, settlements
     return words
 
 
-async def deadly_call(self: Link, *words: Argument) -> Reply:
+async def deadly_call(self: Connection, *words: Argument) -> Reply:
     """Die between the moments when a child is in its queue and when it is out of the outbox."""
     if words[0] == "HDEL":
         Removals.count += 1
@@ -82,7 +82,7 @@ async def deadly_call(self: Link, *words: Argument) -> Reply:
     return await call(self, *words)
 
 
-async def deadly_call_many(self: Link, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+async def deadly_call_many(self: Connection, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
     """Die right after that."""
     if commands and commands[0][0] == "PEXPIRE":
         die("after removal")
@@ -91,5 +91,5 @@ async def deadly_call_many(self: Link, commands: Sequence[tuple[Argument, ...]])
 
 if KILL_VARIABLE in os.environ:
     Lifecycle.settle = deadly_settle  # type: ignore[method-assign] # the fault that is tested
-    Link.call = deadly_call  # type: ignore[method-assign] # likewise
-    Link.call_many = deadly_call_many  # type: ignore[method-assign] # likewise
+    Connection.call = deadly_call  # type: ignore[method-assign] # likewise
+    Connection.call_many = deadly_call_many  # type: ignore[method-assign] # likewise
