@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 if TYPE_CHECKING:
     import redis
 
-PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "page_secret", "breakers"})
+PERMANENT_OF_NAMESPACE: Final = frozenset({"queues", "types", "workers", "breakers"})
 PERMANENT_OF_QUEUE: Final = frozenset({"settings", "counters", "limits", "figures", "attached", "orphans"})
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
 INDEXES: Final = FINAL | {"scheduled", "enqueued:high", "enqueued:normal", "enqueued:low", "processing", "retrying"}

@@ -199,9 +199,9 @@ def data_id() -> str:
     return "gopher:data_id"
 
 
-def page_secret(namespace: str) -> str:
-    """Return the key of the secret that signs page tokens."""
-    return f"gopher:{namespace}:page_secret"
+def page_secret() -> str:
+    """Return the key of the secret that page tokens are signed with, in whichever namespace: bytes."""
+    return "gopher:page_secret"
 
 
 def bulk_running() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -330,13 +331,16 @@ class Registry:
         return int(seconds) * 1000 + int(micros) // 1000
 
     async def page_secret(self, namespace: str) -> bytes:
-        """Return the 32 bytes that sign the namespace's page tokens; the first caller makes them."""
-        key = keys.page_secret(namespace)
+        """Return the 32 bytes that sign the namespace's page tokens.
+
+        They are derived from one secret of the whole Redis, which the first caller makes: so asking about a namespace leaves nothing there.
+        """
+        key = keys.page_secret()
         secret: bytes | None = await self._link.call("GET", key)
         if secret is None:
             _, secret = await self._make_once(self._link, [key], [secrets.token_bytes(32)])
         assert secret is not None  # noqa: S101 - the script returns one
-        return secret
+        return hmac.digest(secret, namespace.encode(), "sha256")
 
 
 def _worker(worker: str, entry: bytes) -> WorkerInfo:

@@ -122,8 +122,9 @@ class Schedules:
             TooManyQueuesError: As for a job.
         """
         queue = schedule.job.queue
-        await self._registry.name_queue(namespace, queue)
+        # Before the queue is named: one that never fires again is refused.
         times = await self._times_of(schedule)
+        await self._registry.name_queue(namespace, queue)
         args = [schedule.name, LIMIT, *times, *schedule_record.to_fields(schedule)]
         (word,) = await self._create(self._link, [keys.settings(namespace, queue)], args)
         if word == b"EXISTS":
@@ -222,7 +223,11 @@ class Schedules:
             ScheduleNotFoundError: There is none of this name.
             ScheduleOverlapError: Its last job has not ended, and it skips.
         """
-        own, now_ms = await self._link.call("HGET", keys.schedule(namespace, queue, name), "job:labels"), await self._now_ms()
+        revision, own = await self._link.call("HMGET", keys.schedule(namespace, queue, name), "revision", "job:labels")
+        if revision is None:
+            # Before the id: it would give the queue a number.
+            raise ScheduleNotFoundError(queue, name)
+        now_ms = await self._now_ms()
         job_id = self._ids.new(await self._registry.queue_number(namespace, queue))
         labels = schedule_record.labels_of_firing(own, name, now_ms)
         word, *rest = await self._trigger(self._link, [keys.settings(namespace, queue)], [name, job_id, labels])

@@ -43,4 +43,4 @@ async def test_lists_and_watches_work_in_a_full_redis(lone_farm: Farm) -> None:
 
     assert sorted(listed) == sorted(ids)
     assert state == JobState.ENQUEUED
-    assert await lone_farm.store.link.call("EXISTS", keys.page_secret(lone_farm.namespace)) == 1
+    assert await lone_farm.store.link.call("EXISTS", keys.page_secret()) == 1

@@ -259,7 +259,6 @@ async def test_token_of_another_namespace_opens_nothing(desk: Desk) -> None:
     error = await other.end()
     talk.say(cancel(), CLOSE)
     await talk.leave()
-    await desk.store.link.call("DEL", f"gopher:{desk.namespace}x:page_secret")
 
     assert reason_of(error) == "BAD_RESUME_TOKEN"
 
