@@ -191,6 +191,7 @@ class Keeper:
         margin = self._lease_seconds * (1 - _SAFETY)
         for attempt in self._scopes.snapshot():
             if not attempt.is_over and not attempt.is_lost and attempt.lease_until - margin <= now:
+                attempt.is_cut_off = self._is_cut_off
                 self._tell(self._on_lost, attempt)
 
     def _tell(self, function: Callable[[Unpack[ArgsT]], object], *args: *ArgsT) -> None:

@@ -81,6 +81,7 @@ class RunningAttempt:
         nurseries: How many nurseries of jobs the handler has opened.
         rests: For how many of them it waits; then it has no slot.
         is_lost: Whether its lease is lost, also when it was being ended for another reason.
+        is_cut_off: Whether it was lost because Redis was out of reach, while this worker lived. Written by the keeper.
         shields: What it waits in for the end of its children, and no longer than its lease; None for most.
         is_late_at: When the grace of a cancel or a time-out is over, and the job counts as stuck, by `time.monotonic()`.
         host: What runs the handler at present; None for Trio.
@@ -100,6 +101,7 @@ class RunningAttempt:
         "grace_seconds",
         "hangs_at",
         "host",
+        "is_cut_off",
         "is_given_back",
         "is_late_at",
         "is_lost",
@@ -131,6 +133,7 @@ class RunningAttempt:
         self.nurseries = 0
         self.rests = 0
         self.is_lost = False
+        self.is_cut_off = False
         self.shields: set[trio.CancelScope] | None = None
         self.is_late_at = math.inf
         self.host: Host | None = None

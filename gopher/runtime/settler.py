@@ -83,6 +83,7 @@ class Settler:
         self._on_change = on_change
         self._waiting: deque[tuple[RunningAttempt, Settlement]] = deque()
         self._has_work = trio.Event()
+        self._cut_off: list[Settlement] = []
 
     def __len__(self) -> int:
         """Outcomes that are not written yet."""
@@ -127,11 +128,16 @@ class Settler:
             if word in _REFUSED and attempt.is_given_back:
                 pass  # it has never begun, and may run elsewhere by now
             elif word in _REFUSED:
+                if attempt.is_cut_off:
+                    self._cut_off.append(settlements.outlived(attempt.job))
                 _log.warning("lease.lost", job_id=settlement.job_id, token=settlement.token, answer=word)
             elif settlement.children and word != _GIVEN_UP:
                 # Also when it was ALREADY written, by a call whose reply was lost.
                 self._relay.put_nowait(parted(settlement.children, self._queue)[1])
         self._on_change()
+        if self._cut_off:
+            await self._write(self._cut_off[:BATCH])
+            del self._cut_off[:BATCH]
 
     def _report(self, batch: list[tuple[RunningAttempt, Settlement]], words: list[str]) -> None:
         for (attempt, settlement), word in zip(batch, words, strict=True):

@@ -70,6 +70,14 @@ def release(job: ClaimedJob) -> Settlement:
     return Settlement(job.id, job.token, Move.RELEASE, Outcome.CANCELLED)
 
 
+def outlived(job: ClaimedJob) -> Settlement:
+    """Return what a worker says of an attempt that it lost while Redis was out of reach: no crash is to be charged for it.
+
+    It is refused like anything else under a lost lease.
+    """
+    return Settlement(job.id, job.token, Move.RELEASE, Outcome.LOST)
+
+
 def _policy(job: ClaimedJob, declared: RetryPolicy) -> RetryPolicy:
     """What the submitter set, and for the rest what was declared."""
     initial_ms = job.number(b"backoff_initial_ms")

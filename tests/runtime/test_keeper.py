@@ -285,6 +285,7 @@ async def test_keeper_gives_attempts_up_before_their_leases_end(
     assert lost_at <= attempt.lease_until
     assert lost_at - cut_off_at >= SHORT_LEASE_SECONDS / 3
     assert attempt.cancel_reason is CancelReason.LEASE_LOST
+    assert attempt.is_cut_off
 
 
 async def test_keeper_asks_again_before_it_gives_up_after_a_long_stop(desk: Desk) -> None:

@@ -145,6 +145,21 @@ async def test_settler_repeats_a_flush_whose_reply_was_lost(line: Line) -> None:
 
 
 @pytest.mark.leaves_keys
+@pytest.mark.parametrize("is_cut_off", [False, True])
+async def test_settler_takes_the_crash_back_of_an_attempt_that_was_cut_off(line: Line, is_cut_off: bool) -> None:
+    """A job whose lease ended while its worker could not reach Redis is charged no crash; a lease lost otherwise stays one."""
+    (attempt,) = await line.claim(1)
+    await lose_lease(line.store, await line.store.query.get(line.namespace, attempt.job.id))
+    attempt.is_cut_off = is_cut_off
+    line.complete(attempt)
+
+    await line.settler.tick()
+
+    job = await line.store.query.get(line.namespace, attempt.job.id)
+    assert (job.state, job.crashes) == (JobState.ENQUEUED, 0 if is_cut_off else 1)
+
+
+@pytest.mark.leaves_keys
 async def test_settler_gives_up_an_outcome_that_cannot_be_written(line: Line) -> None:
     """A job whose record is damaged holds up nobody else's outcome: it is told of, and left to the reaper."""
     good, bad, last = await line.claim(3)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gopher.job import JobState, Move
+from gopher.job import JobState, Move, Outcome
 from tests.store.rig import LEASE_MS
 
 if TYPE_CHECKING:
@@ -131,3 +131,35 @@ async def test_a_claim_that_is_repeated_gives_its_leases_their_whole_time(rig: R
 
     assert reaped == ()
     assert [job.id for job in again] == [job_id]
+
+
+async def test_a_worker_that_lives_takes_its_crash_back(rig: Rig) -> None:
+    """A lease that ended in an outage costs neither a crash nor an attempt, once, and only where the worker says so itself."""
+    job_id = await rig.submit()
+    (former,) = await rig.claim()
+    await rig.advance(LEASE_MS + 1)
+    await rig.reap()
+    refused = [await rig.settle(job_id, former.token, move) for move in (Move.COMPLETE, Move.RELEASE)]
+    charged = (await rig.get(job_id)).crashes
+
+    refused += [await rig.settle(job_id, former.token, Move.RELEASE, outcome=Outcome.LOST) for _ in range(2)]
+
+    after = await rig.get(job_id)
+    assert set(refused) == {"STALE_LEASE"}
+    assert (charged, after.crashes, after.attempt) == (1, 0, 1)
+    assert await rig.call("HGET", f"job:{job_id}", "spent") == b"1"
+
+
+async def test_a_crash_of_another_attempt_is_not_taken_back(rig: Rig) -> None:
+    """What a worker says of its own attempt does not clear the next one's worker."""
+    job_id = await rig.submit()
+    (former,) = await rig.claim()
+    await rig.advance(LEASE_MS + 1)
+    await rig.reap()
+    await rig.claim(worker="other")
+    await rig.advance(LEASE_MS + 1)
+    await rig.reap()
+
+    await rig.settle(job_id, former.token, Move.RELEASE, outcome=Outcome.LOST)
+
+    assert (await rig.get(job_id)).crashes == 2

@@ -37,7 +37,8 @@ local function take_back(id, job)
       orphan(id, now)
     end
     redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms or now, id)
-    redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST)
+    -- Which attempt was charged: its worker may have been cut off alone, and says so when it is back.
+    redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST, 'charged', job.token or '')
     if job.deadline_ms then
       announce_due(deadlines_key, tonumber(job.deadline_ms))
       redis.call('zadd', deadlines_key, job.deadline_ms, id)

@@ -7,7 +7,7 @@
 --   when it is completed and has children, the word children, how many of them are of this queue and stored at once, how many there
 --   are, and of each, those first, id and entry
 -- Returns: a list, an entry an outcome: the new state; ALREADY, settled before under this token; STALE_LEASE or NOT_FOUND,
---   nothing was changed; then an entry a child that was refused: {its id, as submit.lua refuses it}
+--   nothing was changed but, by a release with the outcome lost, the crash that the attempt was charged with; then an entry a child that was refused: {its id, as submit.lua refuses it}
 -- Moves: processing -> completed | retrying | failed | scheduled | enqueued | cancelled; of children: none -> scheduled | enqueued
 -- include: lib/now.lua
 -- include: lib/queue.lua
@@ -65,12 +65,24 @@ local function complete(id, token, attempt, result)
   return 'completed'
 end
 
+-- Takes back the crash that an attempt was charged with whose worker lives: it had only been cut off for longer than a lease.
+local function take_back_crash(id, token)
+  local charged = redis.call('hmget', job_key(id), 'charged', 'crashes', 'spent')
+  if charged[1] == token and (tonumber(charged[2]) or 0) > 0 then
+    -- Nor does it count among those that failed.
+    redis.call('hset', job_key(id), 'charged', '', 'crashes', charged[2] - 1, 'spent', (tonumber(charged[3] or 0) or 0) + 1)
+  end
+end
+
 local function settle(id, token, move, outcome, delay_ms, result, failure)
   local job = read_job(id)
   if not job then
     return 'NOT_FOUND'
   end
   if job.token ~= token then
+    if outcome == 'lost' then
+      take_back_crash(id, token)
+    end
     return 'STALE_LEASE'
   end
   if job.state ~= 'processing' then
