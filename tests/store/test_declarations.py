@@ -71,7 +71,9 @@ async def test_every_way_to_store_a_job_names_its_queue(own: Store, how: str) ->
         (answer,) = await own.families.submit(NAMESPACE, "mail", [(job_id, job)])
         assert isinstance(answer, SubmitReceipt)
     else:
-        await own.outbox.deliver(NAMESPACE, "parents", [pack("parent", 1, job_id, job)])
+        child = pack("parent", 1, job_id, job)
+        await own.link.call("HSET", keys.outbox(NAMESPACE, "parents"), job_id, child.entry)
+        await own.outbox.deliver(NAMESPACE, "parents", [child])
 
     assert (await own.query.get(NAMESPACE, job_id)).queue == "mail"
     assert await own.query.queues(NAMESPACE) == ["mail"]
