@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _RETRY: Final = RetryPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=2.0)
-PERMIT_SECONDS: Final = 60.0
-"""Chosen: a worker that is lost with a permit keeps others from probing for so long, where handlers declare no time-out."""
+_RENEWALS: Final = 3
+"""Chosen: how often a permit is renewed while it would stand, as a lease is."""
 _ORDERED_SECONDS: Final = 365 * 24 * 3600.0
 _NEVER_MS: Final = 4_102_444_800_000
 """While an operator holds it open; when that ends, every worker has its jobs asked for again. The year 2100."""
@@ -71,17 +71,17 @@ class Guard:
         breaker: As declared.
         types: That it guards.
         permits: Not yet used.
-        permit_seconds: How long a permit stands.
+        held: Those that attempts run under.
         is_free: Whether jobs need no permit.
         has_tripped: Whether it was open, and has not closed since.
     """
 
-    def __init__(self, name: str, breaker: Breaker, types: Sequence[str], permit_seconds: float) -> None:
+    def __init__(self, name: str, breaker: Breaker, types: Sequence[str]) -> None:
         self.name = name
         self.breaker = breaker
         self.types = list(types)
-        self.permit_seconds = permit_seconds
         self.permits: list[str] = []
+        self.held: set[str] = set()
         self.ended: list[_Ended] = []
         self.is_free = False
         self.has_tripped = False
@@ -140,6 +140,7 @@ class GuardedOutcomes:
 
     def put_nowait(self, attempt: RunningAttempt, settlement: Settlement) -> None:
         """As `Settler.put_nowait`; a failure is reported first."""
+        self._guard.held.discard(self._permit)
         ending = BreakerEnding(_ending(settlement), self._permit)
         if ending.ending == "f":
             self._guard.ended.append(_Ended(ending, attempt, settlement, self._outcomes))
@@ -159,14 +160,18 @@ class Guards:
         guards: Which they are.
         namespace: Of the queues.
         worker: Id of this worker.
+        permit_seconds: How long a permit stands that is not renewed: so long others cannot probe once this worker is lost with it.
     """
 
-    def __init__(self, breakers: Breakers, guards: Sequence[Guard], *, namespace: str, worker: str) -> None:
+    def __init__(
+        self, breakers: Breakers, guards: Sequence[Guard], *, namespace: str, worker: str, permit_seconds: float
+    ) -> None:
         self._breakers = breakers
         self._guards = {guard.by: guard for guard in guards}
         self._by_type = {job_type: guard for guard in guards for job_type in guard.types}
         self._namespace = namespace
         self._worker = worker
+        self._permit_seconds = permit_seconds
         self._has_news = trio.Event()
         self._changed: set[str] = set()
         self._is_stale = False
@@ -196,6 +201,8 @@ class Guards:
         if guard is None:
             return outcomes
         permit = guard.permits.pop() if guard.permits and not guard.is_free else ""
+        if permit:
+            guard.held.add(permit)
         return GuardedOutcomes(self, guard, permit, outcomes)
 
     async def ask(self, refused: Sequence[str]) -> bool:
@@ -214,7 +221,7 @@ class Guards:
         return found_more
 
     async def _admit(self, guard: Guard) -> bool:
-        admission = await self._breakers.admit(self._namespace, guard.name, count=BATCH, permit_seconds=guard.permit_seconds)
+        admission = await self._breakers.admit(self._namespace, guard.name, count=BATCH, permit_seconds=self._permit_seconds)
         has_changed = guard.see(admission.view)
         guard.permits += admission.permits
         return bool(guard.permits) or guard.is_free or (guard.is_open and has_changed)
@@ -241,6 +248,17 @@ class Guards:
                 self._changed.clear()
                 return names
             await self._has_news.wait()
+
+    async def keep_permits(self) -> None:
+        """Renew the permits that attempts run under, until cancelled."""
+        while True:
+            await trio.sleep(self._permit_seconds / _RENEWALS)
+            for guard in self._guards.values():
+                if guard.held:
+                    try:
+                        await self._breakers.renew(self._namespace, guard.name, sorted(guard.held), self._permit_seconds)
+                    except StoreError as error:
+                        _log.warning("breaker.renewal_delayed", breaker=guard.name, error=str(error))
 
     async def _report(self, guard: Guard) -> None:
         batch = guard.ended[:BATCH]

@@ -15,7 +15,7 @@ import trio
 from gopher.breaker import Breaker
 from gopher.errors import ScriptReplyError, StoreError
 from gopher.retry import RetryPolicy
-from gopher.runtime.breaker import PERMIT_SECONDS, Guard, Guards
+from gopher.runtime.breaker import Guard, Guards
 from gopher.runtime.bulkhead import Bulkheads
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Gates:
         namespace: Of the queues.
         queues: Those that the worker takes from.
         worker: Id of this worker.
+        lease_seconds: Of its attempts; its permits stand for as long.
         on_room: Told the queues where a claim may find more than the last one did.
     """
 
@@ -52,6 +53,7 @@ class Gates:
         namespace: str,
         queues: Sequence[str],
         worker: str,
+        lease_seconds: float,
         on_room: Callable[[str], None],
     ) -> None:
         self._store = store
@@ -60,7 +62,9 @@ class Gates:
         self._queues = list(queues)
         self._on_room = on_room
         self._bulkheads = Bulkheads(registry)
-        self._guards = Guards(store.breakers, _guards(registry.specs), namespace=namespace, worker=worker)
+        self._guards = Guards(
+            store.breakers, _guards(registry.specs), namespace=namespace, worker=worker, permit_seconds=lease_seconds
+        )
         self._bounded = {spec.type for spec in registry.specs if spec.breaker is not None or spec.bulkhead is not None}
         self.are_any = bool(self._bounded)
         """Whether any handler declares a breaker or a bulkhead."""
@@ -79,6 +83,12 @@ class Gates:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Report to breakers, and have what they held back claimed, until cancelled."""
         task_status.started()
+        # While the worker works.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._guards.keep_permits)
+            await self._serve()
+
+    async def _serve(self) -> None:
         failures = 0
         names: list[str] = []
         while True:
@@ -157,8 +167,5 @@ def _guards(specs: Sequence[HandlerSpec]) -> list[Guard]:
     found = []
     for name, guarded in by_name.items():
         breaker = guarded[0].breaker or Breaker()
-        limits = [spec.timeout_seconds for spec in guarded]
-        known = [limit for limit in limits if limit is not None]
-        permit_seconds = max(known) if len(known) == len(limits) else PERMIT_SECONDS
-        found.append(Guard(name, breaker, [spec.type for spec in guarded], permit_seconds))
+        found.append(Guard(name, breaker, [spec.type for spec in guarded]))
     return found

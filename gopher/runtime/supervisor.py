@@ -115,6 +115,7 @@ class Supervisor:
             namespace=plan.namespace,
             queues=list(plan.queues),
             worker=self.worker_id,
+            lease_seconds=plan.lease_seconds,
             on_room=self._note_room,
         )
         self._claimer = Claimer(

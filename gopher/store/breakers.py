@@ -66,6 +66,7 @@ class Breakers:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._admit = Script.load("breaker_admit")
+        self._renew = Script.load("breaker_renew")
         self._report = Script.load("breaker_report")
         self._force = Script.load("breaker_force")
         self._add_names = Script.load("add_names")
@@ -90,7 +91,7 @@ class Breakers:
             namespace: Of the breaker.
             name: Of the breaker.
             count: How many at most.
-            permit_seconds: How long they stand unless they are given back by a report.
+            permit_seconds: How long they stand unless they are renewed, or given back by a report.
 
         Cancellation:
             Permits may have been given; they end by themselves.
@@ -100,6 +101,11 @@ class Breakers:
         now_ms, next_ms = reply[3], reply[4]
         next_seconds = None if next_ms < 0 else max(0, next_ms - now_ms) / 1000
         return Admission(_view(reply), [permit.decode() for permit in reply[5:]], next_seconds)
+
+    async def renew(self, namespace: str, name: str, permits: Sequence[str], permit_seconds: float) -> None:
+        """Have permits stand for so long from now; those that have ended are not given again."""
+        args: list[Argument] = [round(permit_seconds * 1000), *permits]
+        await self._renew(self._link, [keys.breaker(namespace, name)], args)
 
     async def report(
         self, namespace: str, name: str, *, worker: str, report_id: str, endings: Sequence[BreakerEnding]

@@ -46,7 +46,7 @@ _tokens: Final = itertools.count(1)
 def no_gates() -> Gates:
     """Return the gates of a worker whose handlers declare none: they ask Redis nothing."""
     store = cast("Store", SimpleNamespace(breakers=None))
-    return Gates(store, Registry(), namespace="n", queues=[], worker="w", on_room=lambda _: None)
+    return Gates(store, Registry(), namespace="n", queues=[], worker="w", lease_seconds=30.0, on_room=lambda _: None)
 
 
 def claimed_job(

@@ -102,6 +102,26 @@ async def test_old_failures_are_forgotten(fuse: Fuse) -> None:
     assert (await fuse.report("f")).state is BreakerState.CLOSED
 
 
+async def test_permit_stands_while_it_is_renewed_and_no_longer(fuse: Fuse) -> None:
+    """A probe that takes long keeps others from probing; that of a worker that is lost does so until its permit ends."""
+    await fuse.report("fff")
+    await fuse.advance(10_000)
+    (permit,) = (await fuse.admit()).permits
+
+    for _ in range(3):
+        await fuse.advance(40_000)
+        await fuse.breakers.renew(fuse.namespace, "smtp", [permit], 60)
+    renewed = await fuse.admit()
+    await fuse.advance(60_000)
+    lost = await fuse.admit()
+    await fuse.breakers.renew(fuse.namespace, "smtp", [permit], 60)
+
+    assert renewed.permits == []
+    assert len(lost.permits) == 1
+    assert (await fuse.admit()).permits == []
+    assert (await fuse.report("s", [permit])).state is BreakerState.HALF_OPEN
+
+
 async def test_open_breaker_probes_once_its_time_is_over(fuse: Fuse) -> None:
     """Open it gives nothing; then one probe at a time; a probe that fails opens it again, one that succeeds closes it."""
     await fuse.report("fff")

@@ -228,7 +228,8 @@ async def drain_breakers(rig: Rig) -> None:
     """Call every script of breakers."""
     breakers = rig.store.breakers
     await breakers.declare(rig.namespace, "smtp", Breaker(failures=1), ["email"])
-    await breakers.admit(rig.namespace, "smtp", count=1, permit_seconds=1)
+    admission = await breakers.admit(rig.namespace, "smtp", count=1, permit_seconds=1)
+    await breakers.renew(rig.namespace, "smtp", admission.permits, 2)
     await breakers.report(rig.namespace, "smtp", worker="w", report_id="r", endings=[BreakerEnding("f", "")])
     await breakers.force(rig.namespace, "smtp", Forced.OPEN)
 

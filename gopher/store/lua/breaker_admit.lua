@@ -28,7 +28,7 @@ for i = 1, room do
   redis.call('zadd', permits_key, now + permit_ms, prefix .. i)
 end
 if room > 0 then
-  redis.call('pexpire', permits_key, permit_ms)
+  keep_permits(now)
 end
 local first = redis.call('zrange', permits_key, 0, 0, 'withscores')
 reply[5] = first[2] and tonumber(first[2]) or -1

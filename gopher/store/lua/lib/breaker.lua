@@ -23,6 +23,14 @@ local function read_breaker(now)
   return breaker
 end
 
+-- Has the permits kept until the last of them ends.
+local function keep_permits(now)
+  local last = redis.call('zrange', permits_key, -1, -1, 'withscores')
+  if last[2] then
+    redis.call('pexpire', permits_key, string.format('%d', tonumber(last[2]) - now))
+  end
+end
+
 local function is_free(breaker)
   return breaker.forced == 'closed' or (not breaker.forced and breaker.state == 'closed' and breaker.is_proven and #breaker.streak == 0)
 end
