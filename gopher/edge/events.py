@@ -226,6 +226,6 @@ def _data(body: msgspec.Struct) -> bytes:
 async def _until_gone(receive: Receive, writer: _Writer, scope: trio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    # Hypercorn says so at the end of every stream too, and a cancel there would keep it from closing the connection.
+    # Else the end is on its way already, and a client that closes its own side may still read it.
     if not writer.has_ended:
         scope.cancel()

@@ -8,6 +8,7 @@ so that the client, still sending, sees the answer before the connection is rese
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
@@ -29,6 +30,7 @@ MAX_HEAD_BYTES: Final = 16 * 1024
 MAX_PIPELINED_BYTES: Final = 64 * 1024
 PART_BYTES: Final = 64 * 1024
 MAX_LOGGED: Final = 500
+_AUTHORITY: Final = re.compile(rb"^https?://[^/?]*", re.IGNORECASE)
 _BODILESS: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -209,14 +211,15 @@ class _Exchange:
 
 
 def _scope(request: h11.Request) -> Scope:
-    path, _, query = request.target.partition(b"?")
+    # A proxy's way to say it, `http://HOST/PATH`, means the path too (RFC 9112, 3.2.2).
+    path, _, query = _AUTHORITY.sub(b"", request.target, count=1).partition(b"?")
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": request.http_version.decode(),
         "method": request.method.decode(),
         "scheme": "http",
-        "path": unquote(path.decode()),
+        "path": unquote(path.decode()) or "/",
         "raw_path": path,
         "query_string": query,
         "root_path": "",

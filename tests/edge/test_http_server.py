@@ -213,6 +213,17 @@ async def test_requests_sent_at_once_are_answered_in_order() -> None:
     assert b"/3" not in received
 
 
+@pytest.mark.parametrize(
+    ("target", "path"), [("http://x/a?b=http://y/", b"/a"), ("HTTP://x", b"/"), ("/a%2Fb?c", b"/a/b"), ("*", b"*")]
+)
+async def test_path_is_told_however_it_is_said(target: str, path: bytes) -> None:
+    """Also with the host before it, as to a proxy."""
+    async with serving() as address:
+        answer = parse(await ask(address, get(target)))
+
+    assert answer.body == path
+
+
 async def test_leave_to_send_a_body_is_given() -> None:
     """A client that waits for 100 gets it once the body is wanted, and no sooner."""
     async with serving() as address, connection(address) as stream:
