@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gopher.runtime.failures import holds
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -29,7 +31,7 @@ async def call_through(
         try:
             return await call()
         except BaseException as error:
-            was_cancelled = _holds_cancelled(error)
+            was_cancelled = holds(error, trio.Cancelled)
             raise
 
     call_next: CallNext = call_handler
@@ -61,9 +63,3 @@ def _once(call_next: CallNext, function: Middleware) -> CallNext:
         return call_next()
 
     return call_once
-
-
-def _holds_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(trio.Cancelled) is not None
-    return isinstance(error, trio.Cancelled)
