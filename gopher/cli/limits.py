@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from gopher.cli import output
 from gopher.cli.queues import queue_object, tell_queues
-from gopher.cli.report import NOTHING, short_moment
+from gopher.cli.report import NOTHING, limits_words, short_moment
 from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.errors import BreakerNotFoundError, invalid
 from gopher.limits import PERIODS, Limits, PriorityRatio, RateLimit
@@ -72,7 +72,7 @@ def rate_limit(
     if target.json:
         output.json_line(rule_object(rule.type, queue, rule.set_limits, rule.declared))
     else:
-        output.line(_said(rule.set_limits if rule.set_limits is not None else rule.declared or Limits()))
+        output.line(limits_words(rule.set_limits if rule.set_limits is not None else rule.declared or Limits()))
 
 
 def breakers(
@@ -175,17 +175,6 @@ def _find(job_type: str, rules: Sequence[LimitRule]) -> LimitRule:
     from gopher.client.values import LimitRule
 
     return next((rule for rule in rules if rule.type == job_type), LimitRule(type=job_type, set_limits=None, declared=None))
-
-
-def _said(limits: Limits) -> str:
-    parts = [
-        f"{words}{rate}" + (f" with a burst of {rate.burst}" if rate.burst else "")
-        for words, rate in (("", limits.rate), ("per key ", limits.rate_per_key))
-        if rate is not None
-    ]
-    parts += [f"{limits.concurrency} at once"] if limits.concurrency else []
-    parts += [f"per key {limits.concurrency_per_key} at once"] if limits.concurrency_per_key else []
-    return ", ".join(parts) or "no limit"
 
 
 def _tell_breakers(found: Sequence[Breaker], *, as_json: bool) -> None:

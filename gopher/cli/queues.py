@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from gopher.cli import output
+from gopher.cli import output, report
 from gopher.cli.target import DEFAULT_TARGET, Target
 from gopher.errors import ConfirmationError
+from gopher.wire.shape import limits_object
 from gopher.wire.status import exit_code_of
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def _tell_state(queue: Queue, *, as_json: bool) -> None:
 
 
 def tell_queues(queues: Iterable[Queue]) -> None:
-    """Show queues in a table."""
+    """Show queues in a table, and below it what limits each as a whole."""
+    queues = list(queues)
     states = ("scheduled", "retrying", "processing", "completed", "failed", "cancelled")
     output.table(
         ("QUEUE", "HIGH", "NORMAL", "LOW", "PARKED", *(state.upper() for state in states), "OLDEST WAIT", ""),
@@ -97,6 +99,9 @@ def tell_queues(queues: Iterable[Queue]) -> None:
         ),
         spare=("CANCELLED", "COMPLETED", "OLDEST WAIT", "RETRYING", "SCHEDULED", "PARKED", "FAILED", "LOW", "HIGH"),
     )
+    for queue in queues:
+        if queue.limits:
+            output.line(f"{queue.name} is limited to {report.limits_words(queue.limits)}")
 
 
 def queue_object(queue: Queue) -> dict[str, JsonValue]:
@@ -105,6 +110,7 @@ def queue_object(queue: Queue) -> dict[str, JsonValue]:
         "name": queue.name,
         "paused": queue.paused,
         "priority_ratio": {each.value: share for each, share in queue.priority_ratio.shares.items()},
+        "limits": limits_object(queue.limits),
         "enqueued": dict(queue.enqueued),
         "parked": queue.parked,
         "jobs": dict(queue.jobs),

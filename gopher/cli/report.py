@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gopher.client import JobEvent
     from gopher.event import EventDetail
     from gopher.job import Attempt, Failure, Job, JsonValue
+    from gopher.limits import Limits
 
 NOTHING: Final = "-"
 
@@ -221,6 +222,18 @@ def short_moment(ms: int | None, otherwise: str = NOTHING) -> str:
     """Return a moment for a table: to the second."""
     said = moment(ms)
     return otherwise if said is None else f"{said[:19]}Z"
+
+
+def limits_words(limits: Limits) -> str:
+    """Return limits for people to read."""
+    parts = [
+        f"{words}{rate}" + (f" with a burst of {rate.burst}" if rate.burst else "")
+        for words, rate in (("", limits.rate), ("per key ", limits.rate_per_key))
+        if rate is not None
+    ]
+    parts += [f"{limits.concurrency} at once"] if limits.concurrency else []
+    parts += [f"per key {limits.concurrency_per_key} at once"] if limits.concurrency_per_key else []
+    return ", ".join(parts) or "no limit"
 
 
 def _text(value: JsonValue) -> str:

@@ -56,4 +56,4 @@ def _typed(field: str, arguments: Sequence[Argument], argv: Sequence[str]) -> st
 
 
 def _place(name: str) -> str:
-    return name.removeprefix("--").removeprefix("JOB_").upper()
+    return "ID" if name.endswith("_ID") else name.removeprefix("--").removeprefix("JOB_").upper()

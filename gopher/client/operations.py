@@ -12,7 +12,7 @@ from gopher.client import values
 from gopher.client.calls import ADMIN, Call, call_of
 from gopher.job import JobState
 from gopher.wire import convert
-from gopher.wire.limits import ratio_from_message
+from gopher.wire.limits import limits_from_message, ratio_from_message
 
 QUEUES: Final = "/gopher.v1.QueueService/"
 HEALTH: Final = "/grpc.health.v1.Health/"
@@ -60,6 +60,7 @@ def queue_of(queue: queue_service_pb2.Queue) -> values.Queue:
         paused=queue.paused,
         parked=queue.parked,
         priority_ratio=ratio_from_message(queue.priority_ratio),
+        limits=limits_from_message(queue.limits) if queue.HasField("limits") else None,
         enqueued={"high": queue.enqueued_high, "normal": queue.enqueued_normal, "low": queue.enqueued_low},
         jobs={
             JobState.SCHEDULED: queue.scheduled,

@@ -96,6 +96,7 @@ class Queue:
         enqueued: Waiting jobs, by priority; without the parked ones.
         parked: Enqueued jobs that a limit, a breaker or a bulkhead holds back.
         priority_ratio: How claims are shared among the priorities.
+        limits: Of the queue as a whole; None where there are none.
         jobs: Jobs kept now, by state.
         oldest_wait_seconds: How long the oldest enqueued job has waited; None when none waits.
         submitted_total: Since the queue was created, as are the other totals.
@@ -106,6 +107,7 @@ class Queue:
     enqueued: Mapping[str, int]
     parked: int
     priority_ratio: PriorityRatio
+    limits: Limits | None
     jobs: Mapping[str, int]
     oldest_wait_seconds: float | None
     submitted_total: int

@@ -8,12 +8,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gopher.bulk import BulkKind, BulkState  # noqa: TC001 - msgspec reads the declarations at run time
+from gopher.edge.rest_limit_views import LimitsView
 from gopher.job import JobState, Outcome, Priority
 from gopher.waiting import WaitingKind  # noqa: TC001 - msgspec reads the annotations
 from gopher.wire import convert
 from gopher.wire.bulk import operation_from_message, operation_object
-from gopher.wire.limits import ratio_from_message
-from gopher.wire.shape import job_object
+from gopher.wire.limits import limits_from_message, ratio_from_message
+from gopher.wire.shape import job_object, limits_object
 from gopher.wire.task_tree import TaskTree  # noqa: TC001 - msgspec reads the annotations
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ class QueueView(Struct, frozen=True, kw_only=True):
     paused: bool
     priority_ratio: dict[str, int]
     enqueued: dict[str, int]
+    limits: LimitsView | None
     parked: int
     jobs: dict[str, int]
     oldest_wait_seconds: float | None
@@ -290,6 +292,9 @@ def queue_view(queue: queue_service_pb2.Queue) -> QueueView:
         paused=queue.paused,
         priority_ratio={each.value: share for each, share in ratio_from_message(queue.priority_ratio).shares.items()},
         enqueued=enqueued,
+        limits=msgspec.convert(
+            limits_object(limits_from_message(queue.limits) if queue.HasField("limits") else None), LimitsView | None
+        ),
         parked=queue.parked,
         jobs={
             JobState.SCHEDULED.value: queue.scheduled,

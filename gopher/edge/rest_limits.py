@@ -15,7 +15,8 @@ from gopher.breaker import BreakerState, Forced
 from gopher.edge.rest_answers import QueueView, queue_view
 from gopher.edge.rest_bodies import Name, NoBody, Query
 from gopher.edge.rest_calls import DELETE, GET, PATCH, PUT, Call
-from gopher.limits import LARGEST_COUNT, LARGEST_SHARE, PERIOD_NAMES
+from gopher.edge.rest_limit_views import Count, LimitsView, Rate
+from gopher.limits import LARGEST_SHARE
 from gopher.wire import check, convert
 from gopher.wire import limits as wire
 from gopher.wire.check import Faults
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from gopher.edge.rest_calls import Operation
     from gopher.service.limits import FlowControl
 
-Per = Literal["second", "minute", "hour", "day"]
 Control = Literal["automatic", "open", "closed"]
-Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
 Share = Annotated[int, Meta(ge=1, le=LARGEST_SHARE)]
 _FORCED: Final[dict[str, Forced | None]] = {"automatic": None, "open": Forced.OPEN, "closed": Forced.CLOSED}
 
@@ -36,18 +35,6 @@ class LimitsQuery(Query, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of which queue."""
 
     queue: Annotated[Name, Meta(description="Limits hold in one queue.")] = "default"
-
-
-class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Starts in any stretch of time as long as the period, all workers together; a burst makes it a token bucket of that size."""
-
-    count: Count
-    per: Per = "second"
-    burst: Annotated[int, Meta(ge=0, le=LARGEST_COUNT)] = 0
-
-    def message(self) -> pb.RateLimit:
-        """Return the message."""
-        return pb.RateLimit(count=self.count, period=convert.duration(PERIOD_NAMES[self.per]), burst=self.burst)
 
 
 class QueueLimitsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,15 +82,6 @@ class BreakerBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Who decides whether a breaker is open: the attempts, or this order."""
 
     control: Control
-
-
-class LimitsView(Struct, frozen=True, kw_only=True):
-    """Limits; null where there is none."""
-
-    rate: Rate | None
-    rate_per_key: Rate | None
-    concurrency: int | None
-    concurrency_per_key: int | None
 
 
 class RuleView(Struct, frozen=True, kw_only=True):

@@ -87,4 +87,5 @@ def queue_message(stats: QueueStats) -> pb.Queue:
         retried_total=stats.retried_total,
         priority_ratio=limits.ratio_to_message(stats.ratio),
         parked=stats.parked,
+        limits=limits.limits_to_message(stats.limits),
     )

@@ -65,7 +65,7 @@ class LimitRules:
         """
         await self._registry.require_queue(namespace, queue)
         texts = await self._link.call("HGETALL", keys.limits(namespace, queue))
-        found = {name.decode(): _read(text.decode()) for name, text in texts.items()}
+        found = {name.decode(): read_limits(text.decode()) for name, text in texts.items()}
         types = sorted({name.removeprefix(_DECLARED) for name in found})
         return [LimitRule(type=t, set_limits=found.get(t), declared=found.get(_DECLARED + t)) for t in types]
 
@@ -127,7 +127,8 @@ def _text(limits: Limits) -> str:
     return " ".join(map(str, numbers))
 
 
-def _read(text: str) -> Limits:
+def read_limits(text: str) -> Limits:
+    """Return the limits that a rule is."""
     count, period_ms, burst, key_count, key_period_ms, key_burst, concurrency, key_concurrency = map(int, text.split())
     return Limits(
         rate=RateLimit(count, period_ms, burst) if count else None,

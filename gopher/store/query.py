@@ -18,12 +18,14 @@ from gopher.job import JobState, Priority
 from gopher.limits import PriorityRatio
 from gopher.store import codec, keys
 from gopher.store.index_walk import STATES, IndexPlace, IndexWalk, state_of
+from gopher.store.limits import WHOLE_QUEUE, read_limits
 from gopher.store.scripts import Script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gopher.job import Job
+    from gopher.limits import Limits
     from gopher.store.link import Link
     from gopher.store.registry import Registry
 
@@ -43,6 +45,7 @@ class QueueStats:
         name: Of the queue.
         paused: Whether nothing is claimed from it.
         ratio: Of claims to the three priorities.
+        limits: Of the queue as a whole; None where there are none.
         enqueued: Jobs in each line; without the parked ones.
         parked: Enqueued jobs that a limit or a breaker holds back.
         counts: Jobs kept now, by state.
@@ -57,6 +60,7 @@ class QueueStats:
     name: str
     paused: bool
     ratio: PriorityRatio
+    limits: Limits | None
     enqueued: dict[Priority, int]
     parked: int
     counts: dict[JobState, int]
@@ -183,10 +187,11 @@ class Query:
             QueueNotFoundError: Nobody has used it.
         """
         indexes = keys.indexes(namespace, queue)
-        known, (paused, cycle), counted, (seconds, micros), *rest = await self._link.call_all(
+        known, (paused, cycle), limited, counted, (seconds, micros), *rest = await self._link.call_all(
             [
                 ("HEXISTS", keys.queues(namespace), queue),
                 ("HMGET", keys.settings(namespace, queue), "paused", "cycle"),
+                ("HGET", keys.limits(namespace, queue), WHOLE_QUEUE),
                 ("HGETALL", keys.counters(namespace, queue)),
                 ("TIME",),
                 *(("ZCARD", key) for _, _, key in indexes),
@@ -209,6 +214,7 @@ class Query:
             name=queue,
             paused=paused is not None,
             ratio=PriorityRatio() if cycle is None else PriorityRatio.of_cycle(cycle.decode()),
+            limits=None if limited is None else read_limits(limited.decode()),
             enqueued=enqueued,
             parked=parked,
             counts=counts,

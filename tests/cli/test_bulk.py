@@ -101,7 +101,7 @@ def test_dead_letters_are_retried_and_purged(run: Run) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        (["get", "x"], 2, "operation_id"),
+        (["get", "x"], 2, "ID: 'x'"),
         (["stop", "01920000-0000-7000-8000-000000000000"], 3, "does not exist"),
         (["cancel", "--state", "completed"], 2, "must be one that a cancel can act on"),
         (["retry", "--label", "x"], 2, "--label: expected KEY=VALUE"),

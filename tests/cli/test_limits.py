@@ -62,9 +62,10 @@ def test_limits_per_key_are_set_and_told_in_json(run: Run, queue: str) -> None:
 
 
 def test_queue_is_updated_and_shown(run: Run, queue: str) -> None:
-    """The ratio stays when the limits are set; the table has a column for what is parked."""
+    """The ratio stays when the limits are set; the table has a column for what is parked, and the limits stand below it."""
     first = run("update-queue", queue, "--ratio", "5:2:1")
     second = run("update-queue", queue, "--concurrency", "3", "--limit", "9", "--per", "h", "--json")
+    shown = run("queues")[1], run("stats")[1], run("update-queue", queue, "--ratio", "4:2:1")[1]
     run("update-queue", queue, "--no-limits")
     listed = {each["name"]: each for each in map(json.loads, run("queues", "--json")[1].splitlines())}
 
@@ -72,7 +73,9 @@ def test_queue_is_updated_and_shown(run: Run, queue: str) -> None:
     assert "PARKED" in first[1]
     assert "PARKED" in run("stats")[1]
     assert json.loads(second[1])["priority_ratio"] == {"high": 5, "normal": 2, "low": 1}
-    assert (listed[queue]["parked"], listed[queue]["priority_ratio"]["high"]) == (0, 5)
+    assert json.loads(second[1])["limits"]["concurrency"] == 3
+    assert [f"{queue} is limited to 9/h, 3 at once" in each.splitlines() for each in shown] == [True] * 3
+    assert (listed[queue]["parked"], listed[queue]["priority_ratio"]["high"], listed[queue]["limits"]) == (0, 4, None)
 
 
 def test_breakers_are_listed_and_steered(run: Run) -> None:
@@ -102,8 +105,8 @@ def test_breakers_are_listed_and_steered(run: Run) -> None:
         (["rate-limit", "echo", "-q", "Q", "--concurrency", "0"], 2, "--concurrency: a concurrency limit must be 1 to"),
         (["rate-limit", "echo", "-q", "Q", "--concurrency-per-key", "0"], 2, "--concurrency-per-key: a concurrency limit"),
         (["rate-limit", "echo", "-q", "Q", "--limit", "1", "--remove"], 2, "--remove: takes no limits beside it"),
-        (["rate-limit", "*", "-q", "Q", "--limit", "1"], 2, "type: must match"),
-        (["rate-limit", "", "-q", "Q", "--limit", "1"], 2, "type: must be set"),
+        (["rate-limit", "*", "-q", "Q", "--limit", "1"], 2, "TYPE: must match"),
+        (["rate-limit", "", "-q", "Q", "--limit", "1"], 2, "TYPE: must be set"),
         (["rate-limit", "echo", "-q", "Q", "--remove"], 3, "does not exist"),
         (["rate-limit", "echo", "-q", "Q"], 3, "does not exist"),
         (["update-queue", "Q"], 2, "there is nothing to change"),

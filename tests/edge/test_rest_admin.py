@@ -44,8 +44,12 @@ def test_queue_has_the_shape_of_the_command_line() -> None:
     """`gopher queues --json` and REST show a queue alike."""
     queue = queue_service_pb2.Queue(name="mail", paused=True, enqueued_high=1, enqueued_low=2, failed=3, submitted_total=4)
     queue.oldest_wait.FromMilliseconds(1500)
+    limited = queue_service_pb2.Queue(name="mail", limits=queue_service_pb2.Limits(concurrency=3))
+    limited.limits.rate.count = 5
+    limited.limits.rate.period.FromMilliseconds(1000)
 
-    assert msgspec.to_builtins(queue_view(queue)) == queue_object(operations.queue_of(queue))
+    for each in (queue, limited):
+        assert msgspec.to_builtins(queue_view(each)) == queue_object(operations.queue_of(each))
 
 
 async def test_purge_wants_the_name_again(rest: Rest) -> None:

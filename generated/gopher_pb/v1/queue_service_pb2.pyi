@@ -170,6 +170,7 @@ class Queue(_message.Message):
     RETRIED_TOTAL_FIELD_NUMBER: _builtins.int
     PRIORITY_RATIO_FIELD_NUMBER: _builtins.int
     PARKED_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     paused: _builtins.bool
     enqueued_high: _builtins.int
@@ -197,6 +198,10 @@ class Queue(_message.Message):
 
     @_builtins.property
     def priority_ratio(self) -> Global___PriorityRatio: ...
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Of the queue as a whole; unset where there are none."""
+
     def __init__(
         self,
         *,
@@ -219,10 +224,11 @@ class Queue(_message.Message):
         retried_total: _builtins.int = ...,
         priority_ratio: Global___PriorityRatio | None = ...,
         parked: _builtins.int = ...,
+        limits: Global___Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait", "priority_ratio", b"priority_ratio"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "oldest_wait", b"oldest_wait", "priority_ratio", b"priority_ratio"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelled_total", b"cancelled_total", "completed", b"completed", "completed_total", b"completed_total", "enqueued_high", b"enqueued_high", "enqueued_low", b"enqueued_low", "enqueued_normal", b"enqueued_normal", "failed", b"failed", "failed_total", b"failed_total", "name", b"name", "oldest_wait", b"oldest_wait", "parked", b"parked", "paused", b"paused", "priority_ratio", b"priority_ratio", "processing", b"processing", "retried_total", b"retried_total", "retrying", b"retrying", "scheduled", b"scheduled", "submitted_total", b"submitted_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "cancelled_total", b"cancelled_total", "completed", b"completed", "completed_total", b"completed_total", "enqueued_high", b"enqueued_high", "enqueued_low", b"enqueued_low", "enqueued_normal", b"enqueued_normal", "failed", b"failed", "failed_total", b"failed_total", "limits", b"limits", "name", b"name", "oldest_wait", b"oldest_wait", "parked", b"parked", "paused", b"paused", "priority_ratio", b"priority_ratio", "processing", b"processing", "retried_total", b"retried_total", "retrying", b"retrying", "scheduled", b"scheduled", "submitted_total", b"submitted_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
