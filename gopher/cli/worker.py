@@ -16,6 +16,7 @@ from gopher.cli import options, output, starting
 from gopher.errors import StartError
 from gopher.runtime import heartbeat
 from gopher.runtime.apps import EXIT_BAD_APP, load_registry
+from gopher.runtime.failures import sole
 from gopher.runtime.machine import usable_cpus
 from gopher.runtime.plan import WorkerPlan
 from gopher.runtime.processes import CHILD_VARIABLE, EXIT_DISMISSED, Processes
@@ -57,8 +58,9 @@ def run(settings: Settings) -> None:
     try:
         with starting.telemetry(settings.telemetry, "gopher-worker"):
             code = trio.run(_work, settings, load_registry(settings.worker.app))
-    except StartError as fault:
-        code = fault.exit_code
+    except BaseException as error:
+        fault = sole(error)  # a nursery may have put groups around it
+        code = fault.exit_code if isinstance(fault, StartError) else code
         raise
     finally:
         starting.leave_threads_behind(code)

@@ -55,6 +55,14 @@ def test_processes_that_cannot_start_say_why_once(app: str, code: int, said: str
     assert summary == "gopher: the worker processes cannot start, see above"
 
 
+def test_worker_that_cannot_start_ends_without_the_threads_of_its_application() -> None:
+    """With the exit code of its fault; the threads are named."""
+    ended = run(MODULE, "--app", "tests.e2e.apps.left_thread:registry", environ=ENVIRON)
+
+    assert ended.returncode == 5
+    assert "left-behind" in ended.stderr.splitlines()[-1]
+
+
 def test_application_is_found_in_the_working_directory(tmp_path: Path) -> None:
     """`--app` puts the working directory on the import path, and says what is wrong with what is found there."""
     (tmp_path / "mine.py").write_text("def broken(:\n")
