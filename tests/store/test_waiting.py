@@ -208,6 +208,20 @@ async def test_job_behind_a_breaker_or_a_bulkhead_names_it(
     assert (reason.kind, reason.held_by, reason.until_ms) == (kind, by, until_ms)
 
 
+async def test_line_of_a_type_holds_back_nothing_by_itself(scene: Scene) -> None:
+    """What counts is whether a worker has the type by now: then the job waits for its turn there."""
+    await scene.worker(types=["report"])
+    ids = [await scene.submit() for _ in range(2)]
+    await scene.claim(2, [Bound("email", "type:email", 0, FAR_MS)])
+
+    unserved = await scene.reason(ids[1])
+    await scene.worker()
+    served = await scene.reason(ids[1])
+
+    assert (unserved.kind, unserved.held_by) == (WaitingKind.TYPE_NOT_SERVED, None)
+    assert (served.kind, served.jobs_ahead) == (WaitingKind.IN_LINE, 1)
+
+
 async def test_register_is_read_once_a_second(store: Store, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many ask: of thousands of workers it is large."""
     scene = Scene(store, namespace)
