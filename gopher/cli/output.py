@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError
 from gopher.errors import ConfigError, GopherError, InvalidRequestError, StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from gopher.job import JsonValue
 
@@ -35,6 +35,9 @@ GAP: Final = 2
 """Between two columns."""
 SHORTEST_COLUMN: Final = 12
 """Chosen: what is left of a name when there is little room; no state is longer."""
+
+SHORTEST_SENTENCE: Final = 24
+"""Chosen: likewise, of what has words; a cron expression is whole."""
 
 STATE_STYLES: Final = {
     "processing": "cyan",
@@ -198,21 +201,32 @@ def fitting(headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Seque
     from rich.cells import cell_len
 
     widths = {place: max(map(cell_len, [heading, *(row[place] for row in rows)])) for place, heading in enumerate(headings)}
+    sentences = [place for place in widths if any(" " in row[place] for row in rows)]
     least = {
-        place: width if place == 0 or headings[place] in spare else max(len(headings[place]), min(width, SHORTEST_COLUMN))
+        place: width
+        if place == 0 or headings[place] in spare
+        else max(len(headings[place]), min(width, SHORTEST_SENTENCE if place in sentences else SHORTEST_COLUMN))
         for place, width in widths.items()
     }
-    for place in [*map(headings.index, spare), *reversed(widths)]:
-        if sum(least.values()) + GAP * (len(least) - 1) <= room or len(least) == 1:
-            break
-        least.pop(place, None)
+    for place in map(headings.index, spare):
+        if not _fits(least, room):
+            del least[place]
+    if not _fits(least, room):
+        least.update((place, min(least[place], SHORTEST_COLUMN)) for place in sentences if place in least and place > 0)
+    for place in reversed(list(least)):
+        if not _fits(least, room) and place > 0:
+            del least[place]
     kept = {place: widths[place] for place in least}
-    while sum(kept.values()) + GAP * (len(kept) - 1) > room:
+    while not _fits(kept, room):
         able = [place for place in kept if kept[place] > least[place]]
         if not able:
             break
         kept[max(able, key=kept.__getitem__)] -= 1
     return kept
+
+
+def _fits(widths: Mapping[int, int], room: int) -> bool:
+    return sum(widths.values()) + GAP * (len(widths) - 1) <= room
 
 
 def shortened(text: str, width: int) -> str:

@@ -98,7 +98,7 @@ def tell_failed(jobs: Iterable[Job], *, verbose: bool, as_json: bool) -> None:
             )
             for job in jobs
         ),
-        spare=("FAILED", "ATTEMPT", "QUEUE", "TYPE"),
+        spare=("FAILED", "ATTEMPT", "QUEUE", "REASON"),
     )
 
 

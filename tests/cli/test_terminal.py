@@ -98,7 +98,7 @@ def test_ctrl_c_on_a_wait_says_that_the_job_goes_on(dev_address: str, queue: str
         with Client(dev_address) as client:
             state = client.get(found[1]).state
 
-        assert (code, state) == (130, "scheduled")
+        assert (code, state) == (130, "scheduled"), terminal.shown
         assert "Traceback" not in terminal.shown
 
 
@@ -156,7 +156,8 @@ def test_table_leaves_out_what_is_spare_and_shortens_the_rest() -> None:
     rows = [("i" * 20, "send_welcome_email", "it did not go as it should have gone", "2026-01-01")]
 
     assert output.fitting(headings, rows, ("AT",), 120) == {0: 20, 1: 18, 2: 36, 3: 10}
-    assert output.fitting(headings, rows, ("AT",), 70) == {0: 20, 1: 17, 2: 17, 3: 10}
+    assert output.fitting(headings, rows, ("AT",), 75) == {0: 20, 1: 15, 2: 24, 3: 10}
+    assert output.fitting(headings, rows, ("AT",), 70) == {0: 20, 1: 18, 2: 28}
     assert output.fitting(headings, rows, ("AT",), 58) == {0: 20, 1: 17, 2: 17}
     assert output.fitting(headings, rows, ("AT",), 50) == {0: 20, 1: 13, 2: 13}
     assert output.fitting(headings, rows, ("AT",), 40) == {0: 20, 1: 18}
