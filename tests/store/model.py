@@ -109,7 +109,10 @@ class ModelQueue:
         last_id, last = self.claims.get(worker, ("", []))
         if last_id == claim_id:
             mine = [self.jobs[i] for i, t in last if i in self.jobs and self.jobs[i].token == t]
-            return [(job.id, job.token, job.attempt) for job in mine if job.state is JobState.PROCESSING]
+            held = [job for job in mine if job.state is JobState.PROCESSING]
+            for job in held:
+                job.score = self.now_ms + lease_ms
+            return [(job.id, job.token, job.attempt) for job in held]
         if self.is_paused:
             return None
         taken = []

@@ -19,6 +19,7 @@ from gopher.errors import (
 )
 from gopher.job import JobState, Move, Priority
 from gopher.store import keys
+from gopher.store.audit import FindingKind
 from gopher.store.lifecycle import Bound
 from gopher.store.submission import SubmitReceipt
 from tests.store.model import AFTER, DEFAULT_RETENTION_MS, ModelJob, ModelQueue
@@ -263,7 +264,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def audit_finds_nothing(self) -> None:
-        assert self.on_trio(self.rig.audit) == []
+        # Time goes by an hour at once here, before anybody can take a lease back.
+        assert [each for each in self.on_trio(self.rig.audit) if each.kind is not FindingKind.LEASE_OVERDUE] == []
 
     @invariant()
     def jobs_are_as_in_the_model(self) -> None:
