@@ -122,7 +122,10 @@ def make_app() -> App:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    return output.guarded(make_app(), argv)
+    code = output.guarded(make_app(), argv)
+    if code == output.INTERRUPTED and argv is None:
+        output.leave(code)
+    return code
 
 
 if __name__ == "__main__":
