@@ -18,6 +18,7 @@ class Source:
         is_drained: Whether the last claim found less than it asked for.
         wakes: How often Redis has said that something was enqueued.
         claim_id: Of the claim that is on its way, or whose reply was lost; else None.
+        rung_for: The types of jobs that wait for this worker, as Redis has said since its last claim; '' for any.
     """
 
     def __init__(self, name: str, weight: int) -> None:
@@ -27,17 +28,20 @@ class Source:
         self.is_drained = False
         self.wakes = 0
         self.claim_id: str | None = None
+        self.rung_for: list[str] = []
 
 
 SourceT = TypeVar("SourceT", bound=Source)
 
 
-def wake(sources: Sequence[Source], queue: str) -> None:
-    """Note that a queue may have jobs again."""
+def wake(sources: Sequence[Source], queue: str, rung_for: str | None = None) -> None:
+    """Note that a queue may have jobs again; and for which type this worker alone was rung, where it was."""
     for source in sources:
         if source.name == queue:
             source.is_drained = False
             source.wakes += 1
+            if rung_for is not None:
+                source.rung_for.append(rung_for)
 
 
 def next_source(sources: Sequence[SourceT]) -> SourceT | None:

@@ -3,7 +3,7 @@
 A key is permanent by its name, or it has a TTL, or it is the record of a job that stands in the index of its state, or the history
 of a job whose record says that it has one, or an index
 all of whose entries have such a record, or a unique key held by a job that is not final, or a schedule that stands in the index
-of schedules, or what holds jobs back, which claims ask again, or a count of jobs that run, or a family that its parent's record
+of schedules, or what holds jobs back, which claims ask again, those of their type if it is a type, or a count of jobs that run, or a family that its parent's record
 tells of or that stands among the orphans. An outbox is a leak: somebody must have
 delivered what it held. Bulk operations stand under a tag of their own,
 and all of them have a TTL.
@@ -113,6 +113,15 @@ def _fault_of_parked(connection: redis.Redis, base: str, rest: str) -> str | Non
     return None if connection.zscore(base + "parked", rest.rpartition(":")[0]) is not None else "nobody would ask again"
 
 
+def _fault_of_foreign(connection: redis.Redis, base: str, rest: str) -> str | None:
+    if rest:
+        lost = [by for by in _members(connection, f"{base}foreign:{rest}") if connection.zscore(base + "parked", by) is None]
+        return f"holds {lost}, which hold nothing back" if lost else None
+    types = cast("set[str]", connection.smembers(base + "foreign"))
+    strays = [each for each in types if not connection.exists(f"{base}foreign:{each}")]
+    return f"holds {strays}, of which nothing is held back" if strays else None
+
+
 def _fault_of_running(connection: redis.Redis, base: str, key: str) -> str | None:
     counted = cast("set[str]", connection.smembers(key))
     strays = [each for each in counted if connection.hget(f"{base}job:{each}", "state") != "processing"]
@@ -133,6 +142,7 @@ def _index_of(connection: redis.Redis, base: str, job_id: str) -> str:
 
 FAULTS: Final = {
     "family": _fault_of_family,
+    "foreign": _fault_of_foreign,
     "parked": _fault_of_parked,
     "schedule": _fault_of_schedule,
     "unique": _fault_of_unique,

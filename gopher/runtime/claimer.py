@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -26,12 +28,16 @@ from gopher.runtime.suspects import Suspects, is_suspect
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from gopher.runtime.gates import Gates
     from gopher.runtime.runner import Taken
     from gopher.runtime.scopes import Scopes
     from gopher.runtime.settler import Settler
     from gopher.runtime.slots import Slots
+    from gopher.store.events import Control
     from gopher.store.lifecycle import Lifecycle
+    from gopher.store.type_set import TypeSet
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -64,6 +70,7 @@ class Claimer:
         lifecycle: Where to claim.
         scopes: Takes in the claimed attempts.
         gates: What claims have to pass.
+        types: What there are handlers for.
         namespace: Of the queues.
         worker: Id of this worker.
         slots: Attempts that run at most at once.
@@ -77,6 +84,7 @@ class Claimer:
         scopes: Scopes,
         gates: Gates,
         *,
+        types: TypeSet,
         namespace: str,
         worker: str,
         slots: int,
@@ -86,6 +94,7 @@ class Claimer:
         self._lifecycle = lifecycle
         self._scopes = scopes
         self._gates = gates
+        self._types = types
         self._namespace = namespace
         self._worker = worker
         self._slots = slots
@@ -131,9 +140,9 @@ class Claimer:
         """Take from one more queue."""
         self._sources.append(source)
 
-    def wake(self, queue: str) -> None:
-        """Note that a queue may have jobs again."""
-        rotation.wake(self._sources, queue)
+    def wake(self, queue: str, rung_for: str | None = None) -> None:
+        """Note that a queue may have jobs again; and for which type this worker alone was rung, where it was."""
+        rotation.wake(self._sources, queue, rung_for)
         self._has_news.set()
 
     def note_room(self) -> None:
@@ -184,6 +193,7 @@ class Claimer:
         # A claim whose reply was lost comes first: what it took has its slots, which no other queue may fill.
         source = self._unanswered or (rotation.next_source(self._sources) if free > 0 else None)
         if source is None:
+            await self._pass_rings()
             return True
         count = min(free, self._batch)
         is_repeat = source.claim_id is not None
@@ -191,6 +201,7 @@ class Claimer:
             source.claim_id = uuid.uuid4().hex
         source.lease_until = time.monotonic() + self._lease_seconds
         wakes = source.wakes
+        source.rung_for = []
         self._unanswered = source
         claim = None
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
@@ -204,13 +215,15 @@ class Claimer:
                 count=count,
                 lease_ms=round(self._lease_seconds * 1000),
                 claim_id=source.claim_id,
+                types=self._types,
                 bounds=self._gates.bounds(),
             )
         source.claim_id = self._unanswered = None
         self._asked = 0
         jobs, taken = ((), 0) if claim is None else (claim.jobs, claim.taken)
         # A wake-up that overtook this reply in our own process must not be lost; and what is answered again tells of an earlier moment.
-        source.is_drained = taken < count and source.wakes == wakes and not is_repeat
+        is_cut_short = claim is not None and claim.is_cut_short
+        source.is_drained = taken < count and not is_cut_short and source.wakes == wakes and not is_repeat
         suspects: list[Taken] = []
         gates = self._gates
         source.meter.count_claims(jobs)
@@ -230,6 +243,27 @@ class Claimer:
         if self.rests.are_returning:
             self.rests.admit(self._free())
         return False
+
+    @asynccontextmanager
+    async def hear_rings(self, control: Control) -> AsyncIterator[None]:
+        """Be rung when there is a job for this worker, while the block lasts; from then on others are."""
+        async with AsyncExitStack() as stack:
+            for source in self._sources:
+                ring = partial(self.wake, source.name)
+                await stack.enter_async_context(control.hear_rings(self._namespace, source.name, self._worker, ring))
+            yield
+        try:
+            await self._pass_rings()
+        except StoreError as error:
+            # The poll of another worker finds the jobs.
+            _log.warning("ring.lost", worker=self._worker, error=str(error))
+
+    async def _pass_rings(self) -> None:
+        """Have others rung for the jobs that this worker was rung for and has no room for."""
+        for source in self._sources:
+            if source.rung_for:
+                types, source.rung_for = source.rung_for, []
+                await self._lifecycle.pass_ring(self._namespace, source.name, types)
 
     def _free(self) -> int:
         """Slots in which no handler runs; none while too many outcomes wait to be written."""

@@ -62,12 +62,13 @@ class Gates:
         self._queues = list(queues)
         self._on_room = on_room
         self._bulkheads = Bulkheads(registry)
-        self._guards = Guards(
-            store.breakers, _guards(registry.specs), namespace=namespace, worker=worker, permit_seconds=lease_seconds
-        )
+        guards = _guards(registry.specs)
+        self._guards = Guards(store.breakers, guards, namespace=namespace, worker=worker, permit_seconds=lease_seconds)
         self._bounded = {spec.type for spec in registry.specs if spec.breaker is not None or spec.bulkhead is not None}
         self.are_any = bool(self._bounded)
         """Whether any handler declares a breaker or a bulkhead."""
+        self.breakers = [f"breaker:{guard.name}" for guard in guards]
+        """By what they are called where they hold jobs back."""
         self._is_stale = False
 
     async def declare(self) -> None:

@@ -55,6 +55,7 @@ from gopher.runtime.watchdog import Watchdog
 from gopher.store.leases import Leases
 from gopher.store.lifecycle import Settlement
 from gopher.store.registry import StuckAttempt, WorkerDescription
+from gopher.store.type_set import TypeSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +123,7 @@ class Supervisor:
             store.lifecycle,
             self._scopes,
             self._gates,
+            types=TypeSet([*registry.types, *self._gates.breakers]),
             namespace=plan.namespace,
             worker=self.worker_id,
             slots=self._sizing.slots,
@@ -246,7 +248,7 @@ class Supervisor:
                 await services.start(Sizer(self._sizing, self._claimer, self._scopes).run)
             await services.start(Cutter(self._scopes, self._registry, self._notice).run)
             async with trio.open_nursery() as attempts:
-                async with trio.open_nursery() as claiming:
+                async with self._claimer.hear_rings(self._store.control), trio.open_nursery() as claiming:
                     await claiming.start(self._claimer.run, Slots(self._runner, attempts))
                     note_ready()
                     await self._draining.wait()

@@ -23,6 +23,7 @@ from gopher.store import settlements
 from gopher.store.claims import REPLACED
 from gopher.store.lifecycle import Settlement
 from gopher.store.submission import BATCH
+from gopher.store.type_set import TypeSet
 from gopher.wire.worker_errors import WorkerReplacedError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Claims:
     ) -> None:
         self._store = store
         self._namespace = greeting.namespace
-        self._types = greeting.types
+        self._types = TypeSet(greeting.types)
         self._holdings = holdings
         self._line = line
         self._meters = meters
@@ -110,9 +111,9 @@ class Claims:
         """Assign jobs that were claimed in an earlier session and have not reached the worker, as it gives credit."""
         self._again.extend((queue, job_id, token) for job_id, token in leases)
 
-    def wake(self, queue: str) -> None:
-        """Note that a queue may have jobs again."""
-        rotation.wake(self._sources, queue)
+    def wake(self, queue: str, rung_for: str | None = None) -> None:
+        """Note that a queue may have jobs again; and for which type this worker alone was rung, where it was."""
+        rotation.wake(self._sources, queue, rung_for)
         self._has_news.set()
 
     def wake_all(self) -> None:
@@ -154,10 +155,9 @@ class Claims:
         Raises:
             WorkerReplacedError: A later session claims for the worker.
         """
-        if self._is_stopped or self._credit == 0:
-            return True
         self._is_held_up = self._is_quiet()
-        if self._is_held_up:
+        if self._is_stopped or self._credit == 0 or self._is_held_up:
+            await self._pass_rings()
             return True
         if not self._claimed:
             if self._again:
@@ -167,7 +167,6 @@ class Claims:
             if source is None:
                 return True
             await self._claim(source)
-        await self._give_unhandled()
         while self._claimed and not self._is_stopped:
             await self._line.wait_room()
             if self._claimed:
@@ -183,6 +182,7 @@ class Claims:
             self._claims += 1
             source.claim_id = f"@{self._stream}.{self._claims}"
         wakes = source.wakes
+        source.rung_for = []
         self._unanswered = source
         self._holdings.begin_claim()
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
@@ -194,13 +194,15 @@ class Claims:
                 count=count,
                 lease_ms=self._lease_ms,
                 claim_id=source.claim_id,
+                types=self._types,
             )
         if claim is REPLACED:
             raise WorkerReplacedError(self._worker)
         source.claim_id = self._unanswered = None
         jobs, taken = ((), 0) if claim is None else (claim.jobs, claim.taken)
         # A wake-up that overtook this reply must not be lost; and what is answered again tells of an earlier moment.
-        source.is_drained = taken < count and source.wakes == wakes and not is_repeat
+        is_cut_short = claim is not None and claim.is_cut_short
+        source.is_drained = taken < count and not is_cut_short and source.wakes == wakes and not is_repeat
         self._meters[source.name].count_claims(jobs)
         self._claimed.extend((source.name, job) for job in jobs)
 
@@ -225,14 +227,12 @@ class Claims:
             self._again.popleft()
             self._assign(queue, record.job)
 
-    async def _give_unhandled(self) -> None:
-        """Give back the claimed jobs of types that the worker has no handler for."""
-        unhandled = [entry for entry in self._claimed if entry[1].type not in self._types]
-        if unhandled:
-            _log.warning("attempt.unhandled", worker=self._worker, types=sorted({job.type for _, job in unhandled}))
-            queue = unhandled[0][0]
-            await self._store.lifecycle.settle(self._namespace, queue, [settlements.unhandled(job) for _, job in unhandled])
-            self._claimed = deque(entry for entry in self._claimed if entry[1].type in self._types)
+    async def _pass_rings(self) -> None:
+        """Have others rung for the jobs that the worker was rung for and may not have."""
+        for source in self._sources:
+            if source.rung_for:
+                types, source.rung_for = source.rung_for, []
+                await self._store.lifecycle.pass_ring(self._namespace, source.name, types)
 
     async def keep_waiting(self) -> None:
         """Extend the leases of what waits here for credit."""

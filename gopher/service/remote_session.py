@@ -131,7 +131,10 @@ class Session:
         async with AsyncExitStack() as stack:
             for queue in self._greeting.queues:
                 receive = partial(self._hear, queue)
-                await stack.enter_async_context(self._store.control.hear(self._greeting.namespace, queue, receive))
+                namespace, control = self._greeting.namespace, self._store.control
+                await stack.enter_async_context(control.hear(namespace, queue, receive))
+                ring = partial(self._claims.wake, queue)
+                await stack.enter_async_context(control.hear_rings(namespace, queue, self._worker, ring))
             hooks = self._store.link.on_reconnect
             hooks.append(self._claims.wake_all)
             stack.callback(hooks.remove, self._claims.wake_all)

@@ -24,11 +24,13 @@ class Claim(NamedTuple):
         jobs: In the order in which to start them; without those whose records are damaged.
         refused: Names of the claim's own bounds that held jobs back.
         taken: How many jobs it took from the queue, damaged ones included.
+        is_cut_short: Whether there may be more to take, though it gave less than was asked for.
     """
 
     jobs: list[ClaimedJob]
     refused: tuple[str, ...]
     taken: int
+    is_cut_short: bool = False
 
 
 class Damaged(NamedTuple):
@@ -53,12 +55,13 @@ def read_claim(queue: str, reply: Reply) -> tuple[Claim | None, list[Damaged]]:
     """Return what `claim.lua` has given, None of a paused queue, and the jobs whose records are damaged."""
     if reply[0] != b"OK":
         return (REPLACED if reply[0] == b"REPLACED" else None), []
-    now_ms, refused, taken = reply[1], tuple(reply[2].decode().split()) if reply[2] else (), reply[3:]
+    _, now_ms, by, is_cut_short, *taken = reply
+    refused = tuple(by.decode().split()) if by else ()
     try:
-        return Claim([ClaimedJob(entry, now_ms) for entry in taken], refused, len(taken)), []
+        return Claim([ClaimedJob(entry, now_ms) for entry in taken], refused, len(taken), bool(is_cut_short)), []
     except DamagedRecordError:
         jobs, damaged = _sort_out(queue, taken, now_ms)
-        return Claim(jobs, refused, len(taken)), damaged
+        return Claim(jobs, refused, len(taken), bool(is_cut_short)), damaged
 
 
 def _sort_out(queue: str, taken: list[Reply], now_ms: int) -> tuple[list[ClaimedJob], list[Damaged]]:

@@ -184,6 +184,23 @@ class Control:
         await self._link.subscribe(keys.control(namespace, queue).encode(), _parsing(receive))
 
     @asynccontextmanager
+    async def hear_rings(self, namespace: str, queue: str, worker: str, receive: Callable[[str], None]) -> AsyncIterator[None]:
+        """Have the type, or '' for any, handed to `receive` each time that a job waits for an idle worker and it is this one's turn.
+
+        After the block the worker's turn is another's.
+        """
+        channel = keys.ring(namespace, queue, worker).encode()
+
+        def parse(message: bytes) -> None:
+            receive(message.decode(errors="replace"))
+
+        await self._link.subscribe(channel, parse)
+        try:
+            yield
+        finally:
+            await self._link.unsubscribe(channel, parse)  # noqa: ASYNC102 - takes effect before its first checkpoint
+
+    @asynccontextmanager
     async def hear(self, namespace: str, queue: str, receive: Callable[[str, list[str]], None]) -> AsyncIterator[None]:
         """Do as `listen` while the block lasts."""
         channel, handler = keys.control(namespace, queue).encode(), _parsing(receive)

@@ -39,6 +39,16 @@ def figures_of_minute(namespace: str, name: str, minute: int) -> str:
     return f"{queue(namespace, name)}figures:{minute}"
 
 
+def ring(namespace: str, name: str, worker: str) -> str:
+    """Return the channel on which an idle worker of a queue is told that there is a job for it."""
+    return f"{queue(namespace, name)}ring:{worker}"
+
+
+def foreign(namespace: str, name: str) -> str:
+    """Return the key of the types of which jobs wait that some worker has met and lacks: a set."""
+    return queue(namespace, name) + "foreign"
+
+
 def answer(namespace: str, name: str, question: str) -> str:
     """Return the channel on which a worker of a queue answers a server's question."""
     return f"{queue(namespace, name)}answer:{question}"

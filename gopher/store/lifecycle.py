@@ -27,6 +27,7 @@ from gopher.store.ids import IdSource
 from gopher.store.outbox import Child, add_children, log_dropped
 from gopher.store.scripts import Script
 from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batched, read_answer, read_requeue_answer
+from gopher.store.type_set import ANY_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gopher.store.registry import Registry
     from gopher.store.resp import Reply
     from gopher.store.submission import Answers, Batch, SubmitReceipt
+    from gopher.store.type_set import TypeSet
 
 _BATCHES_UNDER_WAY: Final = 4
 """Of one submit call; chosen: enough to keep Redis busy, few enough to leave it to others."""
@@ -125,6 +127,8 @@ class Lifecycle:
         self._ids = IdSource()
         self._submit = Script.load("submit")
         self._claim = Script.load("claim")
+        self._declare_types = Script.load("declare_types")
+        self._pass_ring = Script.load("pass_ring")
         self._settle = Script.load("settle")
         self._cancel = Script.load("cancel")
         self._promote = Script.load("promote")
@@ -221,7 +225,16 @@ class Lifecycle:
             answers[place] = read_answer(job_id, job, reply)
 
     async def claim(
-        self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str, bounds: Sequence[Bound] = ()
+        self,
+        namespace: str,
+        queue: str,
+        *,
+        worker: str,
+        count: int,
+        lease_ms: int,
+        claim_id: str,
+        types: TypeSet = ANY_TYPE,
+        bounds: Sequence[Bound] = (),
     ) -> Claim | None:
         """Take the next jobs, each with a lease.
 
@@ -232,6 +245,7 @@ class Lifecycle:
             count: 1 to 100.
             lease_ms: How long the leases stand unless extended.
             claim_id: The same id again gives the same jobs: for a call whose reply was lost. Of a worker on a stream `@SESSION.N`.
+            types: What this worker has handlers for; jobs of other types are left to other workers.
             bounds: What this worker takes fewer jobs of.
 
         Returns:
@@ -241,16 +255,24 @@ class Lifecycle:
         Cancellation:
             The jobs may have been claimed; the next claim under the same id gives them.
         """
-        args: list[codec.Field] = [worker, count, lease_ms, claim_id, PRIORITY_CYCLE]
+        args: list[codec.Field] = [worker, count, lease_ms, claim_id, PRIORITY_CYCLE, types.digest]
         for bound in bounds:
             args += bound
-        reply = await self._claim(self._link, [keys.settings(namespace, queue)], args)
+        settings = [keys.settings(namespace, queue)]
+        reply = await self._claim(self._link, settings, args)
+        if reply[0] == b"UNKNOWN_TYPES":  # the first claim of such a worker, or Redis has lost it
+            await self._declare_types(self._link, settings, [types.digest, *types.names])
+            reply = await self._claim(self._link, settings, args)
         claim, damaged = read_claim(queue, reply)
         if damaged:
             # Where this fails, the claim is repeated, and gives them again.
             burials = [Settlement(each.job_id, each.token, Move.BURY, Outcome.LOST, failure=each.failure) for each in damaged]
             await self.settle(namespace, queue, burials)
         return claim
+
+    async def pass_ring(self, namespace: str, queue: str, types: Sequence[str]) -> None:
+        """Have other idle workers rung for jobs of these types: this one was, and has no room."""
+        await self._pass_ring(self._link, [keys.settings(namespace, queue)], types)
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
         """Write the outcomes of at most 100 attempts, and with each of those that completed their job all its children.

@@ -49,7 +49,8 @@ class QueueStats:
         enqueued: Jobs in each line; without the parked ones.
         parked: Enqueued jobs that a limit or a breaker holds back.
         counts: Jobs kept now, by state.
-        oldest_wait_ms: How long the job at the head of a line has waited, the longest of the three; None when all are empty.
+        oldest_wait_ms: How long the job at the head of a line has waited, the longest of all; None when all are empty. Of the parked
+            jobs, those count that wait for a worker with their type.
         submitted_total: Since the queue was created, as are the other totals.
         completed_total: Jobs.
         failed_total: Jobs.
@@ -187,13 +188,14 @@ class Query:
             QueueNotFoundError: Nobody has used it.
         """
         indexes = keys.indexes(namespace, queue)
-        known, (paused, cycle), limited, counted, (seconds, micros), *rest = await self._link.call_all(
+        known, (paused, cycle), limited, counted, (seconds, micros), foreign, *rest = await self._link.call_all(
             [
                 ("HEXISTS", keys.queues(namespace), queue),
                 ("HMGET", keys.settings(namespace, queue), "paused", "cycle"),
                 ("HGET", keys.limits(namespace, queue), WHOLE_QUEUE),
                 ("HGETALL", keys.counters(namespace, queue)),
                 ("TIME",),
+                ("SMEMBERS", keys.foreign(namespace, queue)),
                 *(("ZCARD", key) for _, _, key in indexes),
                 *(("ZRANGE", keys.enqueued(namespace, queue, p), 0, 0, "WITHSCORES") for p in Priority),
             ]
@@ -209,7 +211,12 @@ class Query:
         parked = int(counted.get(b"parked", 0))
         counts[JobState.ENQUEUED] += parked
         now_ms = int(seconds) * 1000 + int(micros) // 1000
-        waits = [max(0, now_ms - int(head[0][1])) for head in rest[len(indexes) :] if head]
+        lines = [keys.parked_line(f"type:{each.decode()}", priority) for each in foreign for priority in Priority]
+        prefix = keys.queue(namespace, queue)
+        heads = rest[len(indexes) :] + await self._link.call_all(
+            [("ZRANGE", prefix + line, 0, 0, "WITHSCORES") for line in lines]
+        )
+        waits = [max(0, now_ms - int(head[0][1])) for head in heads if head]
         return QueueStats(
             name=queue,
             paused=paused is not None,

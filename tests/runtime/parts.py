@@ -13,6 +13,7 @@ from gopher.runtime.slots import Slots
 from gopher.store import keys
 from gopher.store.lifecycle import Lifecycle
 from gopher.store.submission import SubmitReceipt
+from gopher.store.type_set import ANY_TYPE
 from tests.runtime.rig import no_gates
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gopher.store.claims import Claim
     from gopher.store.lifecycle import Bound, Settlement
     from gopher.store.store import Store
+    from gopher.store.type_set import TypeSet
     from tests.runtime.rig import Bench
 
 
@@ -48,12 +50,21 @@ class WilfulLifecycle(Lifecycle):
         self.gate.set()
 
     async def claim(
-        self, namespace: str, queue: str, *, worker: str, count: int, lease_ms: int, claim_id: str, bounds: Sequence[Bound] = ()
+        self,
+        namespace: str,
+        queue: str,
+        *,
+        worker: str,
+        count: int,
+        lease_ms: int,
+        claim_id: str,
+        types: TypeSet = ANY_TYPE,
+        bounds: Sequence[Bound] = (),
     ) -> Claim | None:
         self.claims.append((queue, claim_id))
         await self.gate.wait()
         claim = await super().claim(
-            namespace, queue, worker=worker, count=count, lease_ms=lease_ms, claim_id=claim_id, bounds=bounds
+            namespace, queue, worker=worker, count=count, lease_ms=lease_ms, claim_id=claim_id, types=types, bounds=bounds
         )
         self._maybe_lose()
         self.latest = claim
@@ -93,6 +104,7 @@ class Parts:
         slots: int = 4,
         queues: dict[str, int] | None = None,
         poll_seconds: float = 3600.0,
+        worker: str = "worker",
     ) -> None:
         self.store = store
         self.namespace = namespace
@@ -101,8 +113,9 @@ class Parts:
             self.lifecycle,
             bench.scopes,
             no_gates(),
+            types=ANY_TYPE,
             namespace=namespace,
-            worker="worker",
+            worker=worker,
             slots=slots,
             lease_seconds=30.0,
             poll_seconds=poll_seconds,

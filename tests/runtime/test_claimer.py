@@ -16,6 +16,7 @@ from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.slots import Slots
+from gopher.store.type_set import ANY_TYPE
 from tests.runtime.parts import Parts
 from tests.runtime.rig import no_gates
 from tests.waiting import PATIENCE_SECONDS, until
@@ -169,7 +170,15 @@ async def test_claimer_stops_though_no_reply_comes(bench: Bench, autojump_clock:
 
     lifecycle: Lifecycle = SilentLifecycle()  # type: ignore[assignment] # a claimer asks nothing else of it
     claimer = Claimer(
-        lifecycle, bench.scopes, no_gates(), namespace="n", worker="w", slots=4, lease_seconds=30.0, poll_seconds=5.0
+        lifecycle,
+        bench.scopes,
+        no_gates(),
+        types=ANY_TYPE,
+        namespace="n",
+        worker="w",
+        slots=4,
+        lease_seconds=30.0,
+        poll_seconds=5.0,
     )
     claimer.add_source(QueueSource("default", 1, bench.handed))
 
@@ -188,6 +197,7 @@ async def test_claimer_stops_at_once_when_it_has_nothing_to_do(bench: Bench, aut
         None,  # type: ignore[arg-type] # it never claims
         bench.scopes,
         no_gates(),
+        types=ANY_TYPE,
         namespace="n",
         worker="w",
         slots=4,
@@ -323,15 +333,37 @@ async def listen(parts: Parts, bench: Bench) -> None:
     await listener.start()
 
 
-async def test_claimer_is_woken_by_a_submit(parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
+async def test_claimer_is_woken_by_a_submit(store: Store, parts: Parts, bench: Bench, nursery: trio.Nursery) -> None:
     """An idle worker hears of a new job, and need not look."""
-    await listen(parts, bench)
-    await nursery.start(parts.claimer.run, parts.slots)
-    await until(lambda: parts.sources["default"].is_drained)
+    async with parts.claimer.hear_rings(store.control):
+        await nursery.start(parts.claimer.run, parts.slots)
+        await until(lambda: parts.sources["default"].is_drained)
 
-    await parts.submit()
+        await parts.submit()
 
-    await until(lambda: len(bench.scopes) == 1)
+        await until(lambda: len(bench.scopes) == 1)
+
+
+async def test_claimer_with_no_room_has_another_worker_rung(
+    store: Store, namespace: str, bench: Bench, nursery: trio.Nursery
+) -> None:
+    """A worker that was idle in one queue and has been filled from another does not keep its ring to itself."""
+    bench.handler(sleeper)
+    parts = Parts(store, namespace, bench, nursery, slots=2, queues={"idle": 1, "busy": 1})
+    other = Parts(store, namespace, bench, nursery, queues={"idle": 1}, worker="worker-2")
+    rung: list[str] = []
+    async with parts.claimer.hear_rings(store.control), store.control.hear_rings(namespace, "idle", "worker-2", rung.append):
+        await parts.claim()
+        await parts.claim()
+        await other.claim()
+        await parts.submit(2, queue="busy")
+        parts.claimer.wake("busy")
+        await parts.claim_all()
+
+        await parts.submit(queue="idle")
+        await until(lambda: parts.sources["idle"].rung_for == ["work"])
+        await parts.claim()
+        await until(lambda: rung == ["work"])
 
 
 async def test_claimer_takes_nothing_from_a_paused_queue_until_it_is_resumed(

@@ -16,6 +16,7 @@ from gopher.runtime.orphans import Orphans
 from gopher.runtime.promoter import Promoter
 from gopher.runtime.scheduler import Scheduler
 from gopher.runtime.scopes import Scopes
+from gopher.store.type_set import ANY_TYPE
 from tests.runtime.parts import submit
 from tests.runtime.rig import no_gates
 from tests.waiting import until_async
@@ -71,7 +72,15 @@ async def test_promoter_is_woken_by_an_earlier_job(store: Store, namespace: str,
     await submit(store, namespace, delay_ms=3_600_000)
     promoter = promoter_of(store, namespace)
     claimer = Claimer(
-        store.lifecycle, Scopes(), no_gates(), namespace=namespace, worker="w", slots=1, lease_seconds=30.0, poll_seconds=3600.0
+        store.lifecycle,
+        Scopes(),
+        no_gates(),
+        types=ANY_TYPE,
+        namespace=namespace,
+        worker="w",
+        slots=1,
+        lease_seconds=30.0,
+        poll_seconds=3600.0,
     )
     listener = Listener(
         control=store.control,

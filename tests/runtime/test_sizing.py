@@ -9,6 +9,7 @@ import trio
 
 from gopher.runtime.claimer import Claimer
 from gopher.runtime.sizing import LOOK_SECONDS, UNUSED_SECONDS, Look, Sizer, Sizing
+from gopher.store.type_set import ANY_TYPE
 from tests.runtime.parts import Parts
 from tests.runtime.rig import no_gates
 from tests.waiting import until
@@ -275,7 +276,15 @@ async def test_sizer_gives_up_what_an_idle_worker_does_not_use(
     sizing.slots = 400
     never = cast("Lifecycle", None)
     claimer = Claimer(
-        never, bench.scopes, no_gates(), namespace="n", worker="w", slots=400, lease_seconds=30.0, poll_seconds=5.0
+        never,
+        bench.scopes,
+        no_gates(),
+        types=ANY_TYPE,
+        namespace="n",
+        worker="w",
+        slots=400,
+        lease_seconds=30.0,
+        poll_seconds=5.0,
     )
     await nursery.start(Sizer(sizing, claimer, bench.scopes).run)
 

@@ -12,6 +12,7 @@ from gopher.handlers import Registry
 from gopher.job import JobState, Outcome
 from gopher.runtime.plan import WorkerPlan
 from gopher.runtime.supervisor import Supervisor
+from gopher.store import keys
 from gopher.store.outbox import Outbox
 from gopher.store.store import Store
 from tests.runtime.parts import WilfulLifecycle, submit
@@ -125,14 +126,20 @@ async def test_worker_runs_a_job_again_until_it_succeeds(hall: Hall) -> None:
 
 
 async def test_worker_leaves_a_type_it_lacks_to_others(hall: Hall) -> None:
-    """A job of an unknown type waits unspent."""
+    """A job of an unknown type waits unspent, in a line of its own."""
     hall.registry.handler("other")(sleeper)
 
     async with hall.working(hall.worker()):
         job_id = await hall.submit("unheard-of")
-        await until_async(lambda: stands(hall, job_id, JobState.SCHEDULED))
+        await hall.submit("other")
+        await until_async(lambda: is_parked(hall, job_id))
 
     assert (await hall.job(job_id)).attempt == 0
+
+
+async def is_parked(hall: Hall, job_id: str) -> bool:
+    job = await hall.job(job_id)
+    return (job.state, job.parked_by) == (JobState.ENQUEUED, f"type:{job.type}")
 
 
 async def stands(hall: Hall, job_id: str, state: JobState) -> bool:
@@ -319,6 +326,10 @@ async def test_abort_ends_the_grace(hall: Hall) -> None:
     assert (await hall.job(job_id)).state is JobState.ENQUEUED
 
 
+async def is_idle(hall: Hall) -> bool:
+    return bool(await hall.store.link.call("HEXISTS", keys.settings(hall.namespace, "default"), "idle"))
+
+
 async def test_abort_ends_what_a_claim_under_way_brings(hall: Hall) -> None:
     """A job whose claim was on its way when the second signal came is given back too, and not run for the length of the grace."""
     hall.registry.handler("work")(sleeper)
@@ -327,7 +338,7 @@ async def test_abort_ends_what_a_claim_under_way_brings(hall: Hall) -> None:
 
     with trio.fail_after(PATIENCE_SECONDS):
         async with hall.working(worker):
-            await until(lambda: bool(lifecycle.claims))
+            await until_async(lambda: is_idle(hall))
             lifecycle.gate = trio.Event()
             before = len(lifecycle.claims)
             job_id = await hall.submit()

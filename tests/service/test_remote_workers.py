@@ -122,7 +122,7 @@ async def test_claim_whose_reply_is_lost_is_made_again(remote: Remote) -> None:
     assert len({claim_id for _, claim_id in lifecycle.claims[:2]}) == 1
 
 
-async def test_type_without_a_handler_is_given_back(remote: Remote) -> None:
+async def test_type_without_a_handler_is_left_to_others(remote: Remote) -> None:
     """A job that the worker has no handler for waits for another worker, unspent, and uses no credit."""
     stranger = await remote.submit(type="unknown")
     ours = await remote.submit()
@@ -133,7 +133,7 @@ async def test_type_without_a_handler_is_given_back(remote: Remote) -> None:
 
     assert given.lease.job_id == ours
     job = await remote.job(stranger)
-    assert (job.state, job.attempt) == (JobState.SCHEDULED, 0)
+    assert (job.state, job.attempt, job.parked_by) == (JobState.ENQUEUED, 0, "type:unknown")
 
 
 async def test_types_of_a_worker_are_known(remote: Remote) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gopher.job import FINAL_STATES, MAX_CRASHES, JobState, Move, Priority
 from gopher.store.lifecycle import PRIORITY_CYCLE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 FAILED_RETENTION_MS = 30 * 24 * 3600 * 1000
 DEFAULT_RETENTION_MS = 3600 * 1000
@@ -38,7 +42,8 @@ class ModelJob:
     crashes: int = 0
     generation: int = 0
     is_cancel_wanted: bool = False
-    is_parked: bool = False
+    type: str = "email"
+    parked_by: str | None = None
 
     @property
     def is_final(self) -> bool:
@@ -81,7 +86,7 @@ class ModelQueue:
         kept_ms = DEFAULT_RETENTION_MS if job.retention_ms is None else job.retention_ms
         job.score = self.now_ms + (FAILED_RETENTION_MS if state is JobState.FAILED else kept_ms)
         job.state = state
-        job.is_parked = False
+        job.parked_by = None
         self.count(f"{state}_total")
 
     def enqueue(self, job: ModelJob) -> None:
@@ -104,7 +109,9 @@ class ModelQueue:
         self.count("submitted_total")
         return "OK", job.id
 
-    def claim(self, worker: str, claim_id: str, count: int, lease_ms: int) -> list[tuple[str, int, int]] | None:
+    def claim(
+        self, worker: str, claim_id: str, count: int, lease_ms: int, types: Collection[str]
+    ) -> list[tuple[str, int, int]] | None:
         """Return id, token and attempt of each job claimed."""
         last_id, last = self.claims.get(worker, ("", []))
         if last_id == claim_id:
@@ -116,46 +123,56 @@ class ModelQueue:
         if self.is_paused:
             return None
         taken = []
-        for job in self._next(count):
+        for job in self._next(count, types):
             if self.is_late(job):
                 self.finish(job, JobState.FAILED)
                 continue
             self.last_token = max(self.last_token, self.now_ms * 1024) + 1
-            job.state, job.score, job.is_parked = JobState.PROCESSING, self.now_ms + lease_ms, False
+            job.state, job.score, job.parked_by = JobState.PROCESSING, self.now_ms + lease_ms, None
             job.token, job.attempt = self.last_token, job.attempt + 1
             taken.append((job.id, job.token, job.attempt))
         if taken:
             self.claims[worker] = (claim_id, [(job_id, token) for job_id, token, _ in taken])
         return taken
 
-    def park(self, until_ms: int) -> None:
-        """Do as a claim that meets an open breaker; no deadline may have passed."""
-        due, ready = self._parked_due(), [j for j in self.in_state(JobState.ENQUEUED) if not j.is_parked]
-        if len({job.priority for job in due + ready}) > 1:
+    def park(self, until_ms: int, breaker: str, types: Collection[str]) -> None:
+        """Do as a claim of these types that meets an open breaker; no deadline may have passed."""
+        due, ready = self._parked_due(), self._ready(types)
+        letters = {letter for letter, priority in LETTERS.items() if any(job.priority is priority for job in ready)}
+        if len(letters) > 1:
             # The cursor stops at the line that was looked at last.
-            letters = {letter for letter, priority in LETTERS.items() if any(job.priority is priority for job in ready)}
             while letters:
                 while PRIORITY_CYCLE[self.cursor] not in letters:
                     self.cursor = (self.cursor + 1) % len(PRIORITY_CYCLE)
                 letters.remove(PRIORITY_CYCLE[self.cursor])
-        if due or ready or self.ask_breaker_ms <= self.now_ms:
+        if due or any(job.type in types for job in ready) or self.ask_breaker_ms <= self.now_ms:
             self.ask_breaker_ms = until_ms
         for job in ready:
-            job.is_parked = True
+            job.parked_by = breaker if job.type in types else f"type:{job.type}"
 
     def _parked_due(self) -> list[ModelJob]:
         waiting = self.in_state(JobState.ENQUEUED)
-        return [job for job in waiting if job.is_parked and self.ask_breaker_ms <= self.now_ms]
+        is_due = self.ask_breaker_ms <= self.now_ms
+        return [job for job in waiting if is_due and job.parked_by and job.parked_by != f"type:{job.type}"]
 
-    def _next(self, count: int) -> list[ModelJob]:
+    def _ready(self, types: Collection[str]) -> list[ModelJob]:
+        """Return what stands in the lines, with what others have left to workers with these types."""
         waiting = self.in_state(JobState.ENQUEUED)
-        ready = self._parked_due() + [j for j in waiting if not j.is_parked]
+        ready = [j for j in waiting if not j.parked_by or (j.parked_by == f"type:{j.type}" and j.type in types)]
+        return sorted(ready, key=lambda job: (job.score, not job.parked_by, job.id))
+
+    def _next(self, count: int, types: Collection[str]) -> list[ModelJob]:
+        ready = self._parked_due() + self._ready(types)
         lines = {letter: [j for j in ready if j.priority is p] for letter, p in LETTERS.items()}
         is_mixed = sum(bool(line) for line in lines.values()) > 1
         found: list[ModelJob] = []
         at = self.cursor
         while len(found) < count and any(lines.values()):
             line = lines[PRIORITY_CYCLE[at]]
+            if line and line[0].type not in types and not self.is_late(line[0]):
+                foreign = line.pop(0)
+                foreign.parked_by = f"type:{foreign.type}"
+                continue
             at = (at + 1) % len(PRIORITY_CYCLE)
             if line:
                 found.append(line.pop(0))

@@ -15,6 +15,7 @@ from gopher.store.lifecycle import Bound, Settlement
 from gopher.store.outbox import pack
 from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.submission import SubmitReceipt
+from gopher.store.type_set import ANY_TYPE, TypeSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -116,9 +117,12 @@ class Rig:
         worker: str = "worker",
         claim_id: str | None = None,
         lease_ms: int = LEASE_MS,
+        types: TypeSet = ANY_TYPE,
         bounds: Sequence[Bound] = (),
     ) -> list[ClaimedJob]:
-        return (await self.try_claim(count, worker=worker, claim_id=claim_id, lease_ms=lease_ms, bounds=bounds)).jobs
+        return (
+            await self.try_claim(count, worker=worker, claim_id=claim_id, lease_ms=lease_ms, types=types, bounds=bounds)
+        ).jobs
 
     async def try_claim(
         self,
@@ -127,6 +131,7 @@ class Rig:
         worker: str = "worker",
         claim_id: str | None = None,
         lease_ms: int = LEASE_MS,
+        types: TypeSet = ANY_TYPE,
         bounds: Sequence[Bound] = (),
     ) -> Claim:
         claim = await self.store.lifecycle.claim(
@@ -136,6 +141,7 @@ class Rig:
             count=count,
             lease_ms=lease_ms,
             claim_id=claim_id or f"claim-{next(self._claims)}",
+            types=types,
             bounds=bounds,
         )
         assert claim is not None, "the queue is paused"

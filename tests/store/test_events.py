@@ -17,7 +17,6 @@ from gopher.store.events import Follower, JobChange
 from gopher.store.ids import IdSource
 
 if TYPE_CHECKING:
-    from gopher.store.store import Store
     from tests.store.rig import Rig
 
 PATIENCE_SECONDS = 20.0
@@ -194,24 +193,3 @@ async def test_wait_ends_when_the_job_is_deleted(rig: Rig) -> None:
             nursery.start_soon(rig.store.wait, rig.namespace, job_id)
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(delete)
-
-
-async def test_control_hears_that_a_job_was_enqueued_once_somebody_is_hungry(rig: Rig, store: Store) -> None:
-    """A submit rings only those who found the queue empty, and only once."""
-    heard: list[tuple[str, list[str]]] = []
-    ring = trio.Event()
-
-    def receive(word: str, rest: list[str]) -> None:
-        heard.append((word, rest))
-        ring.set()
-
-    await store.control.listen(rig.namespace, rig.queue, receive)
-    await rig.submit()
-    await rig.claim(10)
-    await rig.submit()
-    with trio.fail_after(PATIENCE_SECONDS):
-        await ring.wait()
-    await rig.submit()
-    await store.link.call("PING")
-
-    assert heard == [("wake", [])]

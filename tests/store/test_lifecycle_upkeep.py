@@ -131,19 +131,6 @@ async def test_submit_tells_the_promoters_of_an_earlier_moment_only(rig: Rig) ->
     assert heard == [b"due %d" % (rig.now_ms + 9000), b"due %d" % (rig.now_ms + 4000)]
 
 
-async def test_workers_are_rung_once_after_they_found_the_queue_empty(rig: Rig) -> None:
-    """Submits ring while somebody is hungry: once, not once a job."""
-    heard = await hear_control(rig)
-    await rig.submit()
-    await rig.claim(2)
-
-    for _ in range(3):
-        await rig.submit()
-    await rig.store.link.call("PING")
-
-    assert heard == [b"wake"]
-
-
 # --- reap ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from gopher.store.scripts import LUA_DIRECTORY, Script
 from gopher.store.socket_directory import open_socket_directory
 from gopher.store.store import Store
 from gopher.store.submission import SubmitReceipt
+from gopher.store.type_set import TypeSet
 from tests.redis_server import RedisServer
 from tests.store.rig import DELAY_MS, LEASE_MS, SET_CLOCK, Rig, turn_clocks
 
@@ -155,6 +156,8 @@ async def drain(rig: Rig, url: str) -> None:
     await lifecycle.pause(rig.namespace, "new")
     await rig.advance(1)
     await rig.promote()
+    assert await rig.claim(1, types=TypeSet(["foreign"])) == []
+    await lifecycle.pass_ring(rig.namespace, rig.queue, ["email"])
     jobs = await rig.claim(10)
     await rig.extend([(job.id, job.token) for job in jobs])
     await rig.say(jobs[0].id, jobs[0].token, "half", EventKind.PROGRESS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from hypothesis import HealthCheck, settings
@@ -22,6 +22,7 @@ from gopher.store import keys
 from gopher.store.audit import FindingKind
 from gopher.store.lifecycle import Bound
 from gopher.store.submission import SubmitReceipt
+from gopher.store.type_set import TypeSet
 from tests.store.model import AFTER, DEFAULT_RETENTION_MS, ModelJob, ModelQueue
 from tests.store.rig import BREAKER, LEASE_MS, START_MS
 
@@ -41,6 +42,9 @@ REFUSALS = {
 FEW_MS = 1000
 picks = st.integers(0, 30)
 workers = st.sampled_from(["w1", "w2"])
+MAILER: Final = TypeSet(["email"])
+TYPES: Final = {"w1": TypeSet(["email", "resize"]), "w2": MAILER}
+"""A worker's."""
 moves = st.sampled_from(sorted(AFTER))
 
 
@@ -87,6 +91,7 @@ class Machine(RuleBasedStateMachine):
         unique_key=st.sampled_from([None, None, "u", "v"]),
         request_id=st.sampled_from([None, None, None, "r1", "r2"]),
         retention_ms=st.sampled_from([None, FEW_MS]),
+        job_type=st.sampled_from(["email", "email", "resize"]),
     )
     def submit(
         self,
@@ -96,6 +101,7 @@ class Machine(RuleBasedStateMachine):
         unique_key: str | None,
         request_id: str | None,
         retention_ms: int | None,
+        job_type: str = "email",
     ) -> None:
         now = self.model.now_ms
         deadline_ms = None if deadline_in_ms is None else now + deadline_in_ms
@@ -105,6 +111,7 @@ class Machine(RuleBasedStateMachine):
             "deadline_ms": deadline_ms,
             "unique_key": unique_key,
             "retention_ms": retention_ms,
+            "type": job_type,
         }
 
         async def try_submit() -> SubmitReceipt | GopherError:
@@ -114,7 +121,7 @@ class Machine(RuleBasedStateMachine):
 
         state, due = (JobState.SCHEDULED, now + delay_ms) if delay_ms else (JobState.ENQUEUED, now)
         job_id = answer.job_id if isinstance(answer, SubmitReceipt) else ""
-        job = ModelJob(job_id, priority, state, due, now, deadline_ms, unique_key, retention_ms)
+        job = ModelJob(job_id, priority, state, due, now, deadline_ms, unique_key, retention_ms, type=job_type)
         word, against = self.model.submit(job, request_id, said)
         if isinstance(answer, SubmitReceipt):
             assert (word, against) == ("DUPLICATE" if answer.is_duplicate else "OK", job_id)
@@ -135,11 +142,18 @@ class Machine(RuleBasedStateMachine):
         """The reply was lost: the same claim id once more."""
         assert self.last_claim is not None
         worker, claim_id, count = self.last_claim
-        expected = self.model.claim(worker, claim_id, count, LEASE_MS)
+        types = TYPES[worker]
+        expected = self.model.claim(worker, claim_id, count, LEASE_MS, types.names)
 
         async def try_claim() -> list[tuple[str, int, int]] | None:
             claim = await self.rig.store.lifecycle.claim(
-                self.rig.namespace, self.rig.queue, worker=worker, count=count, lease_ms=LEASE_MS, claim_id=claim_id
+                self.rig.namespace,
+                self.rig.queue,
+                worker=worker,
+                count=count,
+                lease_ms=LEASE_MS,
+                claim_id=claim_id,
+                types=types,
             )
             return None if claim is None else [(job.id, job.token, job.attempt) for job in claim.jobs]
 
@@ -154,10 +168,10 @@ class Machine(RuleBasedStateMachine):
         bounds = [Bound("email", BREAKER, 0, until_ms)]
 
         async def try_claim() -> int:
-            return len((await self.rig.try_claim(count, bounds=bounds)).jobs)
+            return len((await self.rig.try_claim(count, types=MAILER, bounds=bounds)).jobs)
 
         assert self.on_trio(try_claim) == 0
-        self.model.park(until_ms)
+        self.model.park(until_ms, BREAKER, MAILER.names)
 
     @precondition(lambda self: self.leases)
     @rule(at=picks, move=moves, delay_ms=st.sampled_from([0, FEW_MS]))
@@ -270,7 +284,16 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def jobs_are_as_in_the_model(self) -> None:
         assert self.on_trio(self.read_jobs) == {
-            job.id: (job.state, job.score, job.attempt, job.token, job.crashes, job.generation, job.is_cancel_wanted)
+            job.id: (
+                job.state,
+                job.score,
+                job.parked_by,
+                job.attempt,
+                job.token,
+                job.crashes,
+                job.generation,
+                job.is_cancel_wanted,
+            )
             for job in self.model.jobs.values()
         }
 
@@ -281,13 +304,23 @@ class Machine(RuleBasedStateMachine):
         indexes: list[tuple[JobState, str, str | None]] = [
             (state, key, None) for state, _, key in keys.indexes(self.rig.namespace, self.rig.queue)
         ]
-        indexes += [(JobState.ENQUEUED, prefix + keys.parked_line(BREAKER, priority), BREAKER) for priority in Priority]
+        for by in (BREAKER, "type:resize"):
+            indexes += [(JobState.ENQUEUED, prefix + keys.parked_line(by, priority), by) for priority in Priority]
         for state, key, parked_by in indexes:
             for job_id, score in await self.rig.store.link.call("ZRANGE", key, 0, -1, "WITHSCORES"):
                 job = await self.rig.get(job_id.decode())
                 is_cancel_wanted = job.cancel_reason is not None
                 assert (job.state, job.parked_by) == (state, parked_by)
-                found[job.id] = (state, score, job.attempt, job.token, job.crashes, job.generation, is_cancel_wanted)
+                found[job.id] = (
+                    state,
+                    score,
+                    job.parked_by,
+                    job.attempt,
+                    job.token,
+                    job.crashes,
+                    job.generation,
+                    is_cancel_wanted,
+                )
         return found
 
     @invariant()

@@ -153,6 +153,21 @@ async def test_workers_that_fell_silent_are_dropped_by_the_next_beat(store: Stor
     assert await store.link.call("HKEYS", key) == [b"other"]
 
 
+async def test_beat_looks_at_a_few_entries_of_a_large_register(store: Store, namespace: str) -> None:
+    """What it costs does not grow with the workers; those that fell silent are dropped all the same, some with each beat."""
+    beat = Script.load("beat")
+    key = keys.workers(namespace)
+    await store.link.call("HSET", key, *[word for at in range(200) for word in (f"silent-{at}", "1 1 {}")])
+
+    left = []
+    for _ in range(25):
+        await beat(store.link, [key], ["living", 5000, msgspec.json.encode(DESCRIPTION)])
+        left.append(await store.link.call("HLEN", key) - 1)
+
+    assert left[0] >= 190
+    assert left[-1] == 0
+
+
 async def test_page_secret_is_made_once_for_all(store: Store, namespace: str) -> None:
     """All servers of a namespace sign with the same 32 bytes, each namespace has its own, and asking leaves no key there."""
     secrets = [await Registry(store.link).page_secret(namespace) for _ in range(2)]

@@ -8,12 +8,9 @@
 -- include: lib/queue.lua
 -- include: lib/parked.lua
 local now = now_ms()
-local holds_jobs = false
 
 for _, by in ipairs(ARGV) do
-  holds_jobs = ask_again(by, now) or holds_jobs
+  ask_again(by, now)
 end
-if holds_jobs then
-  wake_workers()
-end
+wake_workers()
 return {'OK'}

@@ -24,6 +24,15 @@ local function check_line(by, name)
     end
     add('MISSING_INDEX', '', name .. ' holds jobs, and nobody would ask ' .. by .. ' again')
   end
+  local type = string.match(by, '^type:(.+)$')
+  if type and redis.call('exists', base .. name) == 1 and (not redis.call('hget', settings_key, 'foreign')
+    or redis.call('sismember', foreign_key, type) == 0
+    or not redis.call('zscore', foreign_key .. ':' .. type, by)) then
+    if mends then
+      leave_to(type, by, now)
+    end
+    add('MISSING_INDEX', '', name .. ' holds jobs, and workers with the type would not look there')
+  end
 end
 
 local function check_running(by)

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Keeps a worker's entry in the register, and drops those of workers that have fallen silent.
+-- Keeps a worker's entry in the register, and drops those of workers that have fallen silent, as it meets them: a few of all, picked at
+-- random. Whoever reads the register passes over those that are left.
 -- KEYS[1] workers of the namespace: id -> `expiry_ms heartbeat_ms description`, !id -> `expiry_ms grace_ms` of an order to drain
 -- ARGV[1] id of the worker
 -- ARGV[2] how long the entry stands without a further beat, ms; 0 removes it
@@ -9,7 +10,9 @@
 -- include: lib/now.lua
 local id, life_ms, description = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local now = now_ms()
-local entries = redis.call('hgetall', KEYS[1])
+-- Every worker looks at so many with each beat, so that each entry is looked at about so often between two beats of its own; chosen.
+local LOOKED_AT = 10
+local entries = redis.call('hrandfield', KEYS[1], LOOKED_AT, 'withvalues')
 
 for i = 1, #entries, 2 do
   if tonumber(string.match(entries[i + 1], '^%d+')) < now then
@@ -22,7 +25,7 @@ else
   redis.call('hdel', KEYS[1], id, '!' .. id)
 end
 local order = redis.call('hget', KEYS[1], '!' .. id)
-if order then
+if order and tonumber(string.match(order, '^%d+')) >= now then
   return {'DRAIN', tonumber(string.match(order, '%S+$'))}
 end
 return {'OK'}

@@ -52,7 +52,5 @@ redis.call('hincrby', progress_key, 'skipped', skipped)
 redis.call('hincrby', progress_key, 'failed', failed)
 local total = redis.call('hincrby', progress_key, 'done', done)
 redis.call('pexpire', progress_key, kept_ms)
-if kind == 'retry' and done > 0 then
-  wake_workers()
-end
+wake_workers()
 return {'OK', total}

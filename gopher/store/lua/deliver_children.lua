@@ -17,9 +17,7 @@ end
 if not is_named(ARGV[3]) then
   return {'UNNAMED'}
 end
-local replies, is_enqueued = submit_jobs(ARGV, 3, now, ARGV[2])
-if is_enqueued then
-  wake_workers()
-end
+local replies = submit_jobs(ARGV, 3, now, ARGV[2])
+wake_workers()
 publish_changes(now)
 return replies

@@ -10,7 +10,7 @@
 -- include: lib/queue.lua
 -- include: lib/schedule.lua
 local now = now_ms()
-local replies, fired = {}, false
+local replies = {}
 
 local function carry_out(name, revision, expected, fire_ms, makes, next_ms, due, id, labels)
   local known = redis.call('hmget', schedule_key(name), 'revision', 'next_ms', 'paused', 'last_fire_ms', 'overlap', 'last_job')
@@ -24,15 +24,12 @@ local function carry_out(name, revision, expected, fire_ms, makes, next_ms, due,
   if makes == '0' or not is_new then
     return {'PASSED'}
   end
-  fired = true
   return fire(name, known[5], known[6], id, labels, now)
 end
 
 for at = 1, #ARGV, 9 do
   replies[#replies + 1] = carry_out(unpack(ARGV, at, at + 8))
 end
-if fired then
-  wake_workers()
-end
+wake_workers()
 publish_changes(now)
 return replies

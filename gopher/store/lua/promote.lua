@@ -9,7 +9,7 @@
 -- include: lib/final.lua
 local limit = tonumber(ARGV[1])
 local now = now_ms()
-local moved, enqueued = 0, 0
+local moved = 0
 local failed = {}
 -- Ids to remove, by index: when all is told, so that who finds one there again tells what this call has not.
 local left = {}
@@ -40,7 +40,7 @@ for _, state in ipairs({'scheduled', 'retrying'}) do
     if job and job.state == state then
       redis.call('zadd', enqueued_key(job.priority), now, id)
       redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now)
-      enqueued = enqueued + 1
+      note_waiting(job.type)
       note_change(id, 'enqueued', job.attempt, job.history)
     else
       retell(id, job)
@@ -54,9 +54,10 @@ for index, ids in pairs(left) do
   redis.call('zrem', index, unpack(ids))
 end
 -- Jobs of a limit that is to be asked again are not moved: who claims asks, and takes what it lets start.
-if enqueued > 0 or redis.call('zcount', parked_key, '-inf', now) > 0 then
-  wake_workers()
+for _, by in ipairs(redis.call('zrangebyscore', parked_key, '-inf', now, 'limit', 0, limit)) do
+  note_waiting(rung_for(by))
 end
+wake_workers()
 
 local next_ms = -1
 for _, index in ipairs({base .. 'scheduled', base .. 'retrying', deadlines_key, parked_key}) do

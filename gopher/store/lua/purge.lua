@@ -43,6 +43,9 @@ for _, by in ipairs(held_back) do
     remove_from(parked_index(by, priority))
   end
   if removed < limit then
+    for _, type in ipairs(redis.call('smembers', foreign_key)) do
+      unleave(type, by)
+    end
     redis.call('zrem', parked_key, by)
   end
 end

@@ -19,7 +19,6 @@ local processing_key, attached_key = base .. 'processing', base .. 'attached'
 local VANISHED_GRACE_MS = 5000
 local failed = {}
 local reply = {'OK', 0, 0, failed}
-local enqueued, is_awaited = false, false
 local FINAL = {completed = true, failed = true, cancelled = true}
 
 local function take_back(id, job)
@@ -43,11 +42,11 @@ local function take_back(id, job)
       announce_due(deadlines_key, tonumber(job.deadline_ms))
       redis.call('zadd', deadlines_key, job.deadline_ms, id)
     end
-    enqueued = true
+    note_waiting(job.type)
     note_change(id, 'enqueued', job.attempt, job.history)
   end
-  if job.held and let_go(id, job.held, now) then
-    is_awaited = true
+  if job.held then
+    let_go(id, job.held, now)
   end
   reply[#reply + 1] = id
 end
@@ -99,7 +98,5 @@ for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
     reply[3] = reply[3] + #over
   end
 end
-if enqueued or is_awaited then
-  wake_workers()
-end
+wake_workers()
 return reply

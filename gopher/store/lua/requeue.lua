@@ -9,14 +9,11 @@
 -- include: lib/final.lua
 -- include: lib/requeue.lua
 local now = now_ms()
-local replies, is_enqueued = {}, false
+local replies = {}
 
 for i, id in ipairs(ARGV) do
   replies[i] = requeue_job(id, now)
-  is_enqueued = is_enqueued or replies[i][1] == 'OK'
 end
-if is_enqueued then
-  wake_workers()
-end
+wake_workers()
 publish_changes(now)
 return replies

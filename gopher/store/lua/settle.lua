@@ -17,7 +17,6 @@ local now = now_ms()
 local replies, ended = {}, {}
 local completed, expiry = {}, now + DEFAULT_RETENTION_MS
 local child_ids, child_entries = {}, {}
-local woken = false
 
 local NEXT_STATE = {complete = 'completed', retry = 'retrying', bury = 'failed', snooze = 'scheduled', release = 'enqueued',
   acknowledge_cancel = 'cancelled'}
@@ -44,7 +43,7 @@ end
 local function give_back(id, job)
   redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms, id)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'attempt', job.attempt - 1)
-  woken = true
+  note_waiting(job.type)
   note_change(id, 'enqueued', job.attempt - 1, job.history)
 end
 
@@ -113,8 +112,8 @@ local function settle(id, token, move, outcome, delay_ms, result, failure)
     announce_due(deadlines_key, tonumber(job.deadline_ms))
     redis.call('zadd', deadlines_key, job.deadline_ms, id)
   end
-  if job.held and let_go(id, job.held, now) then
-    woken = true
+  if job.held then
+    let_go(id, job.held, now)
   end
   ended[#ended + 1] = id
   return state
@@ -152,9 +151,7 @@ if #completed > 0 then
   redis.call('hincrby', counters_key, 'completed_total', #completed / 2)
 end
 if #child_ids > 0 then
-  local refusals, is_enqueued = store_children(child_ids, child_entries, now)
-  woken = woken or is_enqueued
-  for _, refusal in ipairs(refusals) do
+  for _, refusal in ipairs(store_children(child_ids, child_entries, now)) do
     replies[#replies + 1] = refusal
   end
 end
@@ -163,7 +160,5 @@ publish_changes(now)
 if #ended > 0 then
   redis.call('zrem', base .. 'processing', unpack(ended))
 end
-if woken then
-  wake_workers()
-end
+wake_workers()
 return replies

@@ -76,9 +76,7 @@ redis.call('hset', family_key(id), unpack(ARGV, 6, first_left - 1))
 if adopted > 0 then
   redis.call('hdel', family_key(id), unpack(ARGV, first_left, first_left + adopted - 1))
 end
-local replies, is_enqueued = submit_jobs(ARGV, first_left + adopted, now, REMEMBERED_MS, line)
-if is_enqueued then
-  wake_workers()
-end
+local replies = submit_jobs(ARGV, first_left + adopted, now, REMEMBERED_MS, line)
+wake_workers()
 publish_changes(now)
 return {'OK', string.format('%.17g', line), unpack(replies)}

@@ -15,9 +15,7 @@ if not is_named(ARGV[2]) then
   return {'UNNAMED'}
 end
 local now = now_ms()
-local replies, is_enqueued = submit_jobs(ARGV, 2, now, ARGV[1])
-if is_enqueued then
-  wake_workers()
-end
+local replies = submit_jobs(ARGV, 2, now, ARGV[1])
+wake_workers()
 publish_changes(now)
 return replies

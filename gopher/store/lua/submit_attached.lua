@@ -41,13 +41,11 @@ end
 
 -- Before the job, so that a script that is cut short leaves none that nobody would end.
 redis.call('zadd', attached_key, now + lease_ms, own_id)
-local replies, is_enqueued = submit_jobs(words, 1, now, request_ttl_ms)
+local replies = submit_jobs(words, 1, now, request_ttl_ms)
 local reply = replies[1]
 if type(reply) == 'string' then
   attach(own_id)
-  if is_enqueued then
-    wake_workers()
-  end
+  wake_workers()
   publish_changes(now)
   return {'OK', own_id, reply, 0}
 end

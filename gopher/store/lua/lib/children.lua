@@ -17,19 +17,19 @@ local function add_words(words, entry)
   end
 end
 
--- Stores children whose own queue this is; returns those that were refused, a reason each, and whether any was enqueued at once.
+-- Stores children whose own queue this is; returns those that were refused, a reason each.
 local function store_children(ids, entries, now)
   local words, refusals = {}, {}
   for _, entry in ipairs(entries) do
     add_words(words, entry)
   end
   -- No child has a request id, so none is remembered for any time.
-  local replies, is_enqueued = submit_jobs(words, 1, now, 0)
+  local replies = submit_jobs(words, 1, now, 0)
   for place, reply in ipairs(replies) do
     if type(reply) == 'table' and reply[1] ~= 'DUPLICATE' then
       refusals[#refusals + 1] = {ids[place], reply[1], reply[2]}
     end
   end
   redis.call('hdel', outbox_key, unpack(ids))
-  return refusals, is_enqueued
+  return refusals
 end

@@ -49,7 +49,7 @@ local function keep_attempt(id, number, outcome, job, now, failure, traceback)
   end
 end
 
-local JOB_FIELDS = {'state', 'priority', 'token', 'attempt', 'crashes', 'worker', 'started_ms', 'submitted_ms',
+local JOB_FIELDS = {'state', 'type', 'priority', 'token', 'attempt', 'crashes', 'worker', 'started_ms', 'submitted_ms',
   'enqueued_ms', 'deadline_ms', 'retention_ms', 'unique_key', 'cancel_reason', 'parked_by', 'held', 'family',
   'history'}
 

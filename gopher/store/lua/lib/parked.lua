@@ -1,11 +1,37 @@
--- Jobs that a limit, a breaker or a bulkhead holds back: needs lib/queue.lua.
+-- Jobs that are held back, by a limit, a breaker or a bulkhead, or because a worker that met them lacks their type: needs lib/queue.lua.
 --
 -- What holds jobs back has a name, KIND:TYPE, or KIND:TYPE:KEY where each key has a limit of its own. Its jobs stand in its own three
 -- lines, in the order of their priority's line. It stands in `parked` by the ms from which claims ask it again; `inf` until told.
+--
+-- Of the kind type, it holds the jobs that a worker without that type has met, for those that have it. `foreign` names such types, and
+-- `foreign:TYPE` all that only workers with the type ask: its own name, and limits that were to be asked when others claimed. While
+-- there are any, the settings say so in `foreign`.
 local parked_key = base .. 'parked'
+local foreign_key = base .. 'foreign'
 
 local function parked_index(by, priority)
   return base .. 'parked:' .. by .. ':' .. (priority or 'normal')
+end
+
+local function is_empty(by)
+  return redis.call('exists', parked_index(by, 'high'), parked_index(by, 'normal'), parked_index(by, 'low')) == 0
+end
+
+-- Leaves it to the workers with a type to ask what holds jobs back.
+local function leave_to(type, by, now)
+  redis.call('hset', settings_key, 'foreign', '1')
+  redis.call('sadd', foreign_key, type)
+  redis.call('zadd', foreign_key .. ':' .. type, 'nx', now, by)
+  redis.call('zadd', parked_key, 'inf', by)
+end
+
+local function unleave(type, by)
+  if redis.call('zrem', foreign_key .. ':' .. type, by) == 1 and redis.call('exists', foreign_key .. ':' .. type) == 0 then
+    redis.call('srem', foreign_key, type)
+    if redis.call('exists', foreign_key) == 0 then
+      redis.call('hdel', settings_key, 'foreign')
+    end
+  end
 end
 
 -- What a rate limit has let start, or the ids of the jobs that a concurrency limit lets run.
@@ -21,21 +47,29 @@ local function announce_asking(due, now)
   end
 end
 
+-- The type whose workers are to be rung for what is held back; '' for any.
+local function rung_for(by)
+  local kind, type = string.match(by, '^(%a+):([^:]+)')
+  return kind ~= 'breaker' and type ~= '*' and type or ''
+end
+
 -- Has claims ask what holds jobs back again, from now on. Returns whether it holds any.
 local function ask_again(by, now)
-  return redis.call('zscore', parked_key, by) and redis.call('zadd', parked_key, 'xx', now, by) and true or false
+  if string.sub(by, 1, 5) == 'type:' or not redis.call('zscore', parked_key, by) then
+    return false
+  end
+  redis.call('zadd', parked_key, 'xx', now, by)
+  note_waiting(rung_for(by))
+  return true
 end
 
 -- Gives back what a job that is no longer processing held of concurrency limits: `held` names them, a line each.
--- Returns whether a job waits for it.
 local function let_go(id, held, now)
-  local is_awaited = false
   for by in string.gmatch(held, '[^\n]+') do
     redis.call('srem', limit_key(by), id)
-    is_awaited = ask_again(by, now) or is_awaited
+    ask_again(by, now)
   end
   redis.call('hdel', job_key(id), 'held')
-  return is_awaited
 end
 
 -- Notes that a job was taken out of its parked line, which the caller does.

@@ -134,13 +134,7 @@ local function publish_changes(now)
   end
 end
 
--- Rings the workers that found the queue empty; silent while all of them are busy.
-local function wake_workers()
-  if redis.call('hget', counters_key, 'hungry') == '1' then
-    redis.call('hset', counters_key, 'hungry', '0')
-    redis.call('spublish', base .. 'control', 'wake')
-  end
-end
+-- include: lib/wake.lua
 
 -- Tells the promoters of an earlier due moment than the one they sleep for.
 local function announce_due(index_key, due_ms)

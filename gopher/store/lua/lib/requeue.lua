@@ -27,6 +27,7 @@ local function requeue_job(id, now)
   end
   redis.call('hset', job_key(id), 'state', 'enqueued', 'enqueued_ms', now)
   redis.call('zrem', base .. job.state, id)
+  note_waiting(job.type)
   note_change(id, 'enqueued', job.attempt, job.history)
   return {'OK'}
 end

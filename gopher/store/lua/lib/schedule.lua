@@ -38,18 +38,21 @@ end
 
 -- Stores a job made from the schedule's record, enqueued at once.
 local function make_job(name, id, labels, now)
-  local fields, priority = {}, nil
+  local fields, priority, type = {}, nil, nil
   local record = redis.call('hgetall', schedule_key(name))
   for i = 1, #record, 2 do
     local field = string.match(record[i], '^job:(.+)$')
     if field == 'priority' then
       priority = record[i + 1]
+    elseif field == 'type' then
+      type = record[i + 1]
     end
     if field and field ~= 'labels' then
       fields[#fields + 1] = field
       fields[#fields + 1] = record[i + 1]
     end
   end
+  note_waiting(type)
   redis.call('zadd', enqueued_key(priority), now, id)
   redis.call('hset', job_key(id), 'state', 'enqueued', 'submitted_ms', now, 'labels', labels, unpack(fields))
   redis.call('hincrby', counters_key, 'submitted_total', 1)

@@ -13,8 +13,8 @@ local function is_named(id)
   return known[1] == string.sub(id, -4)
 end
 
--- Stores the jobs whose words begin at a place; returns an answer a job, and whether any was enqueued at once. They stand in their
--- lines where a moment puts them, now unless another is said.
+-- Stores the jobs whose words begin at a place; returns an answer a job. They stand in their lines where a moment puts them, now unless
+-- another is said. The caller has still to wake the workers.
 local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
   local replies, accepted, states = {}, {}, {}
   local requests, uniques, dues = {}, {}, {}
@@ -135,6 +135,10 @@ local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
     local id, due = words[place], dues[words[place]]
     local length = length_of(place)
     local first, last = place + length + 1, place + length + tonumber(words[place + length])
+    if not due then
+      local type = words[first] == 'type' and words[first + 1] or ''
+      waiting[type] = (waiting[type] or 0) + 1
+    end
     if due then
       redis.call('hset', job_key(id), 'state', 'scheduled', 'submitted_ms', now, 'run_ms', due, unpack(words, first, last))
     elseif place_ms then
@@ -157,5 +161,5 @@ local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
       end
     end
   end
-  return replies, next(lines) ~= nil
+  return replies
 end
