@@ -23,7 +23,7 @@ from gopher.retry import RetryPolicy
 from gopher.rotation import Source
 from gopher.runtime.meter import QueueMeter
 from gopher.runtime.rests import Rests
-from gopher.runtime.scopes import RunningAttempt
+from gopher.runtime.scopes import CancelReason, RunningAttempt
 from gopher.runtime.suspects import Suspects, is_suspect
 from gopher.store.submission import BATCH
 
@@ -103,7 +103,7 @@ class Claimer:
         self._batch = _batch(slots)
         self._sources: list[QueueSource] = []
         self._has_news = trio.Event()
-        self._suspects = Suspects(scopes)
+        self._suspects = Suspects(scopes, self._announce)
         self._unanswered: QueueSource | None = None
         self._claiming = trio.CancelScope(shield=True)  # replaced by each claim's own, see `tick`
         self._is_stopping = False
@@ -269,6 +269,16 @@ class Claimer:
         """Slots in which no handler runs; none while too many outcomes wait to be written."""
         unwritten = sum(len(source.settler) for source in self._sources)
         return self._slots - (len(self._scopes) - unwritten - self.rests.count) if unwritten < self._slots else 0
+
+    async def _announce(self, attempt: RunningAttempt) -> None:
+        """Have Redis note that a suspect begins; where that cannot be, it does not."""
+        job = attempt.job
+        try:
+            if not await self._lifecycle.begin(self._namespace, attempt.queue, job.id, job.token):
+                attempt.cancel(CancelReason.LEASE_LOST)
+        except StoreError as error:
+            _log.warning("suspect.not_begun", job_id=job.id, queue=attempt.queue, error=str(error))
+            attempt.cancel(CancelReason.GIVEN_BACK)
 
     async def _wait_for_news(self) -> None:
         # Spread, so that the polls of many workers do not meet.

@@ -197,6 +197,9 @@ class Runner:
             if attempt.is_given_back:
                 attempt.cancel(CancelReason.GIVEN_BACK)
                 await trio.lowlevel.checkpoint_if_cancelled()
+            if attempt.announce is not None:
+                await attempt.announce(attempt)
+                await trio.lowlevel.checkpoint_if_cancelled()
             attempt.waited_seconds = trio.current_time() - since
             scope.deadline = math.inf
             return await self._run_handler(attempt, spec, scope)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from types import FrameType
 
     from gopher.runtime.children import Brood
@@ -74,6 +74,7 @@ class RunningAttempt:
         cancel_reason: Why the scope was cancelled; None when it was not.
         grace_seconds: How long cleanup may take once cancelled or timed out before the job counts as stuck.
         may_begin: What the handler has to wait for, in its scope; None for nearly every one.
+        announce: What is called with the attempt right before the handler begins; None for nearly every one.
         is_waiting: Whether the handler waits in its scope for leave to begin.
         is_given_back: Whether it must not begin, since the keeper's thread has given its job back.
         waited_seconds: How long it has waited, which its time limit does not count.
@@ -94,6 +95,7 @@ class RunningAttempt:
 
     __slots__ = (
         "_scope",
+        "announce",
         "began_at",
         "brood",
         "cancel_reason",
@@ -124,6 +126,7 @@ class RunningAttempt:
         self._scope: trio.CancelScope | None = None
         self.lease_until = lease_until
         self.may_begin: trio.Event | None = None
+        self.announce: Callable[[RunningAttempt], Awaitable[None]] | None = None
         self.is_waiting = False
         self.is_given_back = False
         self.waited_seconds = 0.0

@@ -4,6 +4,8 @@ When a handler ends its process, every job leased to it has crashed. Those that 
 be lost together again until all are buried for the fault of one. So a job that has only one crash left runs when this worker holds
 no other such job, not even one whose outcome is still to be written. Of several the first waits for that, and the others are put
 off, unspent.
+
+Its handler begins once Redis has noted that it does: a last crash is charged only to one that may have begun.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from gopher.job import MAX_CRASHES, Move, Outcome
 from gopher.store.lifecycle import Settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gopher.runtime.runner import Taken
     from gopher.runtime.scopes import RunningAttempt, Scopes
@@ -41,8 +43,9 @@ class Suspects:
         held: Those taken in and not yet known to have gone; the first is the one that runs, or waits to.
     """
 
-    def __init__(self, scopes: Scopes) -> None:
+    def __init__(self, scopes: Scopes, announce: Callable[[RunningAttempt], Awaitable[None]] | None = None) -> None:
         self.held: list[RunningAttempt] = []
+        self._announce = announce
         self._scopes = scopes
 
     def take(self, taken: Sequence[Taken], slots: Slots) -> None:
@@ -52,6 +55,7 @@ class Suspects:
         if not self.held:
             (first, outcomes), *others = taken
             first.may_begin = trio.Event()
+            first.announce = self._announce
             slots.put_nowait(first, outcomes)
         self.held += [attempt for attempt, _ in taken]
         for attempt, outcomes in others:

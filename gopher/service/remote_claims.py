@@ -15,7 +15,7 @@ import trio
 
 from gopher import rotation
 from gopher.errors import StoreError, invalid
-from gopher.job import Move, Outcome
+from gopher.job import MAX_CRASHES, Move, Outcome
 from gopher.retry import RetryPolicy
 from gopher.rotation import Source
 from gopher.service import remote_frames as frames
@@ -169,7 +169,7 @@ class Claims:
             await self._claim(source)
         while self._claimed and not self._is_stopped:
             await self._line.wait_room()
-            if self._claimed:
+            if self._claimed and await self._may_begin(*self._claimed[0]) and self._claimed:
                 self._assign(*self._claimed.popleft())
         if self._is_stopped:
             await self.give_back()
@@ -206,6 +206,15 @@ class Claims:
         self._meters[source.name].count_claims(jobs)
         self._claimed.extend((source.name, job) for job in jobs)
 
+    async def _may_begin(self, queue: str, job: ClaimedJob) -> bool:
+        """Have Redis note that a job begins whose next crash would be its last; drop it, and return False, where its lease is lost."""
+        if (job.number(b"crashes") or 0) < MAX_CRASHES - 1:
+            return True
+        stands = await self._store.lifecycle.begin(self._namespace, queue, job.id, job.token)
+        if not stands and self._claimed and self._claimed[0][1] is job:
+            self._claimed.popleft()
+        return stands
+
     def _assign(self, queue: str, job: ClaimedJob) -> None:
         self._credit -= 1
         self._holdings.assign(job, queue)
@@ -224,8 +233,11 @@ class Claims:
             await self._store.lifecycle.settle(self._namespace, queue, [acknowledged])
             self._again.popleft()
         else:
-            self._again.popleft()
-            self._assign(queue, record.job)
+            may_begin = await self._may_begin(queue, record.job)
+            if self._again and self._again[0] == (queue, job_id, token):
+                self._again.popleft()
+                if may_begin:
+                    self._assign(queue, record.job)
 
     async def _pass_rings(self) -> None:
         """Have others rung for the jobs that the worker was rung for and may not have."""

@@ -6,7 +6,6 @@ the writes of an attempt by its lease token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -28,6 +27,7 @@ from gopher.store.outbox import Child, add_children, log_dropped
 from gopher.store.scripts import Script
 from gopher.store.submission import BATCH, REQUEST_TTL_MS, add_submission, batched, read_answer, read_requeue_answer
 from gopher.store.type_set import ANY_TYPE
+from gopher.store.upkeep_results import Promotion, Reaping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,38 +86,6 @@ class Settlement(NamedTuple):
     children: tuple[Child, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """What a call of promote did.
-
-    Attributes:
-        moved: Jobs that were enqueued or expired.
-        next_seconds: How long until the next is due; None when none waits.
-        failed_ids: The jobs whose deadline has passed.
-    """
-
-    moved: int
-    next_seconds: float | None
-    failed_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reaping:
-    """What a call of reap did.
-
-    Attributes:
-        leases: Leases that had ended.
-        removed: Final jobs whose retention had ended.
-        job_ids: The jobs taken back from their workers.
-        failed_ids: Those of them that have failed: too many workers were lost with them.
-    """
-
-    leases: int
-    removed: int
-    job_ids: tuple[str, ...]
-    failed_ids: tuple[str, ...] = ()
-
-
 class Lifecycle:
     """Carries out moves, of any queue of any namespace."""
 
@@ -129,6 +97,7 @@ class Lifecycle:
         self._claim = Script.load("claim")
         self._declare_types = Script.load("declare_types")
         self._pass_ring = Script.load("pass_ring")
+        self._begin = Script.load("begin")
         self._settle = Script.load("settle")
         self._cancel = Script.load("cancel")
         self._promote = Script.load("promote")
@@ -273,6 +242,11 @@ class Lifecycle:
     async def pass_ring(self, namespace: str, queue: str, types: Sequence[str]) -> None:
         """Have other idle workers rung for jobs of these types: this one was, and has no room."""
         await self._pass_ring(self._link, [keys.settings(namespace, queue)], types)
+
+    async def begin(self, namespace: str, queue: str, job_id: str, token: int) -> bool:
+        """Note that a handler is about to begin whose next crash would be the last of its job; False when its lease is lost."""
+        (word,) = await self._begin(self._link, [keys.settings(namespace, queue)], [job_id, token])
+        return bool(word == b"OK")
 
     async def settle(self, namespace: str, queue: str, settlements: Sequence[Settlement]) -> list[str]:
         """Write the outcomes of at most 100 attempts, and with each of those that completed their job all its children.

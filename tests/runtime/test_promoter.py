@@ -22,8 +22,8 @@ from tests.runtime.rig import no_gates
 from tests.waiting import until_async
 
 if TYPE_CHECKING:
-    from gopher.store.lifecycle import Promotion
     from gopher.store.store import Store
+    from gopher.store.upkeep_results import Promotion
 
 pytestmark = pytest.mark.leaves_keys  # jobs are left waiting
 

@@ -43,7 +43,9 @@ async def test_reaper_says_whether_more_may_be_left(store: Store, namespace: str
 async def test_reaper_reports_a_job_that_takes_its_workers_along(store: Store, namespace: str) -> None:
     """The crash that ends a job is a line for operators."""
     (job_id,) = await claim_and_forget(store, namespace, 1)
-    await store.link.call("HSET", keys.job(namespace, "default", job_id), "crashes", MAX_CRASHES - 1)
+    key = keys.job(namespace, "default", job_id)
+    token = await store.link.call("HGET", key, "token")
+    await store.link.call("HSET", key, "crashes", MAX_CRASHES - 1, "begun", token)
     reaper = Reaper(store.lifecycle, namespace=namespace, queue="default", sweep_seconds=1.0)
 
     with structlog.testing.capture_logs() as logs:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gopher.store.store import Store
 
 START_MS: Final = 1_800_000_000_000
+FIRST_TOKEN: Final = START_MS * 1024 + 1
+"""That of a rig's first claim where its clock has not been turned."""
 LEASE_MS: Final = 30_000
 DELAY_MS: Final = 60_000
 DEADLINE_MS: Final = 120_000
@@ -146,6 +148,9 @@ class Rig:
         )
         assert claim is not None, "the queue is paused"
         return claim
+
+    async def begin(self, job: ClaimedJob) -> bool:
+        return await self.store.lifecycle.begin(self.namespace, self.queue, job.id, job.token)
 
     async def settle(
         self,

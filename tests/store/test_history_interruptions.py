@@ -12,7 +12,7 @@ from gopher.errors import ScriptReplyError
 from gopher.event import EventKind
 from gopher.job import JobState, Move
 from gopher.store.history import Saying
-from tests.store.rig import LEASE_MS
+from tests.store.rig import FIRST_TOKEN, LEASE_MS
 from tests.store.test_interruptions import CASES, MOST_WRITES, Case, a_job, cut_short, each_cut, repeat, state_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def check_history(rig: Rig, job_id: str) -> None:
 
 
 async def say_three(rig: Rig, job_id: str) -> None:
-    sayings = [Saying(job_id, 1, number, EventKind.LOG, "", b"info %d" % number) for number in (1, 2, 3)]
+    sayings = [Saying(job_id, FIRST_TOKEN, number, EventKind.LOG, "", b"info %d" % number) for number in (1, 2, 3)]
     await rig.store.histories.report(rig.namespace, rig.queue, sayings)
 
 
@@ -101,7 +101,7 @@ async def test_history_whose_opening_was_cut_short_is_opened_whole(rig: Rig) -> 
         finally:
             histories._open_history = whole
 
-        await rig.say(job_id, 1, "info hello")
+        await rig.say(job_id, FIRST_TOKEN, "info hello")
 
         kinds = [(event.kind, event.state.value) for event in await rig.history(job_id)]
         assert kinds == [("state", "enqueued"), ("state", "processing"), ("log", "processing")], at

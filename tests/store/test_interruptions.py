@@ -17,7 +17,7 @@ from gopher.event import EventKind
 from gopher.job import FINAL_STATES, MAX_CRASHES, JobState, Move, NewJob, Priority
 from gopher.store.scripts import Script
 from gopher.store.submission import SubmitReceipt
-from tests.store.rig import DELAY_MS, LEASE_MS, START_MS
+from tests.store.rig import DELAY_MS, FIRST_TOKEN, LEASE_MS, START_MS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +80,7 @@ def a_job(state: JobState, **fields: object) -> Callable[[Rig], Awaitable[list[s
 
 def settle(move: Move) -> Callable[[Rig, list[str]], Awaitable[object]]:
     async def call(rig: Rig, ids: list[str]) -> object:
-        return await rig.settle(ids[0], 1, move, delay_ms=DELAY_MS)
+        return await rig.settle(ids[0], FIRST_TOKEN, move, delay_ms=DELAY_MS)
 
     return call
 
@@ -119,7 +119,8 @@ async def begin_reap(rig: Rig) -> list[str]:
         assert job.id == ids[0]
         await rig.advance(LEASE_MS + 1)
         await rig.reap()
-    await rig.claim(3)
+    for job in await rig.claim(3):
+        await rig.begin(job)
     await rig.cancel(ids[1])
     await rig.advance(LEASE_MS + 1)
     return ids
@@ -200,13 +201,13 @@ CASES: Final = [
     Case(
         "report",
         a_job(JobState.PROCESSING),
-        lambda rig, ids: rig.say(ids[0], 1, "half", EventKind.PROGRESS),
+        lambda rig, ids: rig.say(ids[0], FIRST_TOKEN, "half", EventKind.PROGRESS),
         [JobState.PROCESSING],
     ),
     Case("bulk", begin_bulk, in_bulk(BulkKind.CANCEL), [JobState.CANCELLED] * 2, "cancel"),
     Case("bulk", begin_bulk_retry, in_bulk(BulkKind.RETRY), [JobState.ENQUEUED] * 2, "retry"),
     Case("bulk", begin_bulk, in_bulk(BulkKind.DELETE), [None] * 2, "delete"),
-    Case("extend", a_job(JobState.PROCESSING), lambda rig, ids: rig.extend([(ids[0], 1)]), [JobState.PROCESSING]),
+    Case("extend", a_job(JobState.PROCESSING), lambda rig, ids: rig.extend([(ids[0], FIRST_TOKEN)]), [JobState.PROCESSING]),
     Case("audit", begin_audit, lambda rig, _: rig.audit(repair=True), [JobState.ENQUEUED]),
 ]
 

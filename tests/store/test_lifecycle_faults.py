@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from gopher.job import JobState, Move, Outcome
+from gopher.job import MAX_CRASHES, JobState, Move, Outcome
 from tests.store.rig import LEASE_MS
 
 if TYPE_CHECKING:
@@ -163,3 +163,29 @@ async def test_a_crash_of_another_attempt_is_not_taken_back(rig: Rig) -> None:
     await rig.settle(job_id, former.token, Move.RELEASE, outcome=Outcome.LOST)
 
     assert (await rig.get(job_id)).crashes == 2
+
+
+async def test_a_job_that_never_began_is_no_dead_letter(rig: Rig) -> None:
+    """However often its claim's reply is lost with its lease, the last crash is charged only to an attempt that may have begun."""
+    job_id = await rig.submit()
+    (lost,) = await rig.claim()
+    for _ in range(2 * MAX_CRASHES):
+        await rig.advance(LEASE_MS + 1)
+        await rig.reap()
+        await rig.claim()
+    never_began = await rig.get(job_id)
+    await rig.advance(LEASE_MS + 1)
+    await rig.reap()
+    is_stale_refused = not await rig.begin(lost)
+    (job,) = await rig.claim()
+    await rig.begin(job)
+    await rig.advance(LEASE_MS + 1)
+    await rig.reap()
+
+    began = await rig.get(job_id)
+
+    assert (never_began.state, never_began.crashes) == (JobState.PROCESSING, MAX_CRASHES - 1)
+    assert is_stale_refused
+    assert (began.state, began.crashes) == (JobState.FAILED, MAX_CRASHES)
+    assert began.failure is not None
+    assert began.failure.reason == "CRASH_LOOP"

@@ -130,7 +130,8 @@ async def test_requeue_after_a_crash_loop_forgives_the_crashes(rig: Rig) -> None
     """The new generation has all its crashes before it again."""
     job_id = await rig.submit()
     for _ in range(3):
-        await rig.claim()
+        (job,) = await rig.claim()
+        await rig.begin(job)
         await rig.advance(LEASE_MS + 1)
         await rig.reap()
 
@@ -139,8 +140,8 @@ async def test_requeue_after_a_crash_loop_forgives_the_crashes(rig: Rig) -> None
     await rig.advance(LEASE_MS + 1)
     await rig.reap()
 
-    job = await rig.get(job_id)
-    assert (job.state, job.crashes, job.generation) == (JobState.ENQUEUED, 1, 1)
+    found = await rig.get(job_id)
+    assert (found.state, found.crashes, found.generation) == (JobState.ENQUEUED, 1, 1)
 
 
 async def test_requeue_takes_the_unique_key_again(rig: Rig) -> None:

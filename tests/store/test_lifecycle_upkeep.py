@@ -21,7 +21,8 @@ RETENTION_MS = 5000
 
 
 async def lose_lease(rig: Rig) -> None:
-    await rig.claim(worker="lost")
+    (job,) = await rig.claim(worker="lost")
+    await rig.begin(job)
     await rig.advance(LEASE_MS + 1)
     await rig.reap()
 

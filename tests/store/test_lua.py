@@ -159,6 +159,7 @@ async def drain(rig: Rig, url: str) -> None:
     assert await rig.claim(1, types=TypeSet(["foreign"])) == []
     await lifecycle.pass_ring(rig.namespace, rig.queue, ["email"])
     jobs = await rig.claim(10)
+    await rig.begin(jobs[0])
     await rig.extend([(job.id, job.token) for job in jobs])
     await rig.say(jobs[0].id, jobs[0].token, "half", EventKind.PROGRESS)
     await rig.open_history(jobs[1].id)

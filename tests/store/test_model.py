@@ -155,6 +155,8 @@ class Machine(RuleBasedStateMachine):
                 claim_id=claim_id,
                 types=types,
             )
+            for job in () if claim is None else claim.jobs:
+                await self.rig.begin(job)
             return None if claim is None else [(job.id, job.token, job.attempt) for job in claim.jobs]
 
         assert self.on_trio(try_claim) == expected

@@ -23,6 +23,9 @@ local FINAL = {completed = true, failed = true, cancelled = true}
 
 local function take_back(id, job)
   local crashes = (job.crashes or 0) + 1
+  -- The last crash is charged only where the handler may have begun: the reply to the claim may never have arrived.
+  local is_charged = crashes < max_crashes or redis.call('hget', job_key(id), 'begun') == job.token
+  crashes = is_charged and crashes or crashes - 1
   -- A token that nobody has: what the lost worker may still write is stale, not settled before.
   local token = digits(take_numbers(counters_key, 'token', 1, now) + 1)
   keep_attempt(id, job.attempt, 'lost', job, now, LOST)
@@ -37,7 +40,8 @@ local function take_back(id, job)
     end
     redis.call('zadd', enqueued_key(job.priority), job.enqueued_ms or job.submitted_ms or now, id)
     -- Which attempt was charged: its worker may have been cut off alone, and says so when it is back.
-    redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST, 'charged', job.token or '')
+    redis.call('hset', job_key(id), 'state', 'enqueued', 'token', token, 'crashes', crashes, 'failure', LOST, 'charged',
+      is_charged and job.token or '')
     if job.deadline_ms then
       announce_due(deadlines_key, tonumber(job.deadline_ms))
       redis.call('zadd', deadlines_key, job.deadline_ms, id)
