@@ -35,7 +35,8 @@ FIRST_TOKEN: Final = START_MS * 1024 + 1
 """That of a rig's first claim where its clock has not been turned."""
 LEASE_MS: Final = 30_000
 DELAY_MS: Final = 60_000
-DEADLINE_MS: Final = 120_000
+DEADLINE_MS: Final = 80_000
+"""Longer than a delay; a lease that has ended by then is not yet one that the audit reports."""
 FAILURE: Final = codec.encode_failure(Failure(reason="HANDLER_RAISED", message="no"))
 
 BREAKER: Final = "breaker:smtp"

@@ -284,6 +284,7 @@ async def test_children_of_an_attempt_that_has_ended_without_them_are_orphans(ri
 
 async def end_by_crash_loop(rig: Rig, parent: ClaimedJob) -> None:
     await rig.call("HSET", f"job:{parent.id}", "crashes", MAX_CRASHES - 1)
+    assert await rig.begin(parent)
     await rig.advance(LEASE_MS + 1)
     await rig.reap()
 

@@ -110,9 +110,9 @@ async def test_worker_is_rung_only_for_types_it_has(rig: Rig) -> None:
     by_promoter = await rung(rig, heard)
     await be_idle()
     await be_idle()
-    await rig.call("HDEL", "settings", "idle")
+    await rig.call("HDEL", "counters", "idle")
     await rig.submit(type="email")
-    await rig.call("HSET", "settings", "idle", MAILER.digest)
+    await rig.call("HSET", "counters", "idle", MAILER.digest)
     await rig.claim(1, types=RESIZER, worker="resizer")
 
     assert (by_submit, by_promoter) == ([("mailer", "email")], [("mailer", "email")])

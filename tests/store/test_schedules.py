@@ -152,7 +152,7 @@ async def test_overlap_policy_decides_while_a_job_runs(
     await create(timed, overlap=overlap)
     await timed.advance(MINUTE_MS)
     await scheduler.tick()
-    (running,) = await timed.claim()
+    (running,) = await timed.claim(lease_ms=3 * MINUTE_MS)
 
     for _ in range(2):
         await timed.advance(MINUTE_MS)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 PAIRS: Final = list(itertools.product(JobState, Move))
-COUNTERS: Final = ("counters",)
+COUNTERS: Final = ("counters", "idle:*")
+"""What a claim that finds nothing writes: that its worker is idle."""
 """What a claim that finds nothing notes there is not the job's."""
 
 AGAIN: Final = (Move.RETRY, Move.SNOOZE, Move.RELEASE, Move.RECOVER, Move.CRASH)
@@ -81,7 +82,8 @@ async def job_before(rig: Rig, state: JobState, move: Move) -> str:
     if state is JobState.PROCESSING and move is Move.CRASH:
         job_id = await rig.submit()
         await crash_twice(rig)
-        await rig.claim()
+        (job,) = await rig.claim()
+        assert await rig.begin(job)
         return job_id
     return await rig.job_in(state, **({"deadline_ms": rig.now_ms + DEADLINE_MS} if move is Move.EXPIRE else {}))
 

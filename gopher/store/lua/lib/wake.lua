@@ -3,7 +3,7 @@
 -- A worker says with each claim which types it has, by a digest: `types:DIGEST` is the set of them, and * stands for all. One whose
 -- claim found less than it asked for stands in `idle:DIGEST` by the moment of that claim, until it is rung: the one that has claimed
 -- the longest ago first, so that workers with nothing to do are rung before those that have just been given something. The field
--- `idle` of the settings names the digests that may have idle workers. Both keys end by themselves an hour after the last such claim;
+-- `idle` of the counters names the digests that may have idle workers. Both keys end by themselves an hour after the last such claim;
 -- an idle worker claims more often than that.
 local IDLE_MS = 3600000
 -- How many jobs of each type this call has made claimable; of '', more than none of a type that is not known.
@@ -44,7 +44,7 @@ end
 
 -- Rings a worker for each job that this call has made claimable, as far as there are idle ones that have its type.
 local function wake_workers()
-  local idle = next(waiting) and redis.call('hget', settings_key, 'idle')
+  local idle = next(waiting) and redis.call('hget', counters_key, 'idle')
   if not idle then
     return
   end
@@ -56,17 +56,17 @@ local function wake_workers()
     end
   end
   if #left == 0 then
-    redis.call('hdel', settings_key, 'idle')
+    redis.call('hdel', counters_key, 'idle')
   elseif table.concat(left, ' ') ~= idle then
-    redis.call('hset', settings_key, 'idle', table.concat(left, ' '))
+    redis.call('hset', counters_key, 'idle', table.concat(left, ' '))
   end
 end
 
 local function note_idle(digest, worker, now)
   redis.call('zadd', base .. 'idle:' .. digest, now, worker)
   redis.call('pexpire', base .. 'idle:' .. digest, IDLE_MS)
-  local idle = redis.call('hget', settings_key, 'idle') or ''
+  local idle = redis.call('hget', counters_key, 'idle') or ''
   if not string.find(' ' .. idle .. ' ', ' ' .. digest .. ' ', 1, true) then
-    redis.call('hset', settings_key, 'idle', idle == '' and digest or idle .. ' ' .. digest)
+    redis.call('hset', counters_key, 'idle', idle == '' and digest or idle .. ' ' .. digest)
   end
 end
