@@ -162,10 +162,10 @@ def _run(app: str, assignment: Assignment, worker: Worker) -> bytes | Raised:
         return _returned(_call(spec, assignment, worker, sigterm), assignment.max_result_bytes)
     except StartError as error:
         return Raised("Exception", error.message)
-    except BaseException as error:  # whatever the handler raises is its outcome
+    except BaseException as error:  # noqa: ASYNC103 - whatever the handler raises is its outcome
         if isinstance(error, SystemExit) and sigterm.must_end():
             raise
-        return _raised(sole(error), spec.non_retryable if spec is not None else ())
+        return _raised(sole(error), spec.non_retryable if spec is not None else ())  # noqa: ASYNC104 - likewise
 
 
 def _returned(value: object, max_bytes: int) -> bytes | Raised:

@@ -58,7 +58,7 @@ def message_of(error: BaseException) -> str:
     """Return the text of an error, cut to what a failure holds."""
     try:
         text = str(error)
-    except BaseException as fault:  # noqa: BLE001 - the text of a handler's error is made by its author's code
+    except BaseException as fault:  # noqa: BLE001, ASYNC103 - the text of a handler's error is made by its author's code
         text = f"(its text cannot be shown: {type(fault).__name__})"
     return cut(text)
 

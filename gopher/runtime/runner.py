@@ -145,7 +145,7 @@ class Runner:
                     outcomes.put_nowait(attempt, settlement)
                     attempt = None
                     is_clean = is_innermost(scope)
-        except BaseException as raised:  # noqa: BLE001 - whatever a handler raises ends its attempt alone
+        except BaseException as raised:  # noqa: BLE001, ASYNC103 - whatever a handler raises ends its attempt alone
             # A plain `except`: `except*` splits groups, and one that is nested deep enough ends that with a RecursionError.
             error, is_clean = raised, False
         slot.attempt = None
@@ -222,12 +222,12 @@ class Runner:
         """Return what becomes of an attempt whose handler did not return; without an error, its scope has caught."""
         try:
             return self._judge(attempt, error, scope)
-        except BaseException as fault:  # noqa: BLE001 - an error's attributes, and its class, are its author's code
+        except BaseException as fault:  # noqa: BLE001, ASYNC103 - an error's attributes, and its class, are its author's code
             job = attempt.job
             told = f"{type(error).__name__}, and it cannot be read: {type(fault).__name__}: {message_of(fault)}"
             _log.warning("attempt.raised", job_id=job.id, type=job.type, attempt=job.attempt, exception=told)
             failure = Failure(reason="HANDLER_RAISED", message=cut(told), code=_CODE_UNKNOWN)
-            return self._retry_or_bury(job, self._spec(job), Outcome.RAISED, failure)
+            return self._retry_or_bury(job, self._spec(job), Outcome.RAISED, failure)  # noqa: ASYNC104 - nothing here awaits
 
     def _judge(self, attempt: RunningAttempt, error: BaseException | None, scope: trio.CancelScope) -> Settlement:
         job, spec = attempt.job, self._spec(attempt.job)

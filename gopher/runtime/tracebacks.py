@@ -39,7 +39,7 @@ def traceback_of(error: BaseException) -> str:
         return error.__cause__.text
     try:
         entries = list(_of_application(error).format())
-    except BaseException:  # noqa: BLE001 - the error's text is made by its author's code; and Python shows no group that is nested deep
+    except BaseException:  # noqa: BLE001, ASYNC103 - the error's text is made by its author's code; and Python shows no group that is nested deep
         stack = traceback.extract_tb(error.__traceback__)
         shown = traceback.StackSummary.from_list(stack[_first(stack) :]).format()
         entries = [*shown, f"{type(error).__name__}: {message_of(error)}"]

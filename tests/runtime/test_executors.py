@@ -262,7 +262,7 @@ async def test_asyncio_handler_may_let_a_cancelled_error_out(bench: Bench) -> No
 async def test_exit_of_an_asyncio_handler_is_its_failure(bench: Bench, error: BaseException, where: str) -> None:
     """What would end asyncio's loop ends the attempt: raised by the handler, by a task that it awaits, or by a callback."""
 
-    async def fail() -> None:
+    async def fail() -> None:  # noqa: ASYNC124 - for a task
         raise error
 
     def call() -> None:
@@ -273,7 +273,7 @@ async def test_exit_of_an_asyncio_handler_is_its_failure(bench: Bench, error: Ba
         if where == "callback":
             asyncio.get_running_loop().call_soon(call)
             await asyncio.sleep(3600)
-        await (asyncio.create_task(fail()) if where == "task" else fail())
+        await (asyncio.create_task(fail()) if where == "task" else fail())  # noqa: ASYNC300 - awaited at once
 
     with trio.fail_after(PATIENCE_SECONDS):
         settlement = await bench.run()
@@ -300,7 +300,7 @@ async def test_cancel_of_trio_that_an_asyncio_handler_raises_is_its_failure(benc
     """One whose scope is over is no cancel, and the handler has not returned."""
 
     @bench.registry.handler("work", asyncio=True)
-    async def work(job: JobContext, payload: object) -> None:
+    async def work(job: JobContext, payload: object) -> None:  # noqa: ASYNC124 - a handler
         raise kept
 
     with trio.CancelScope() as scope:

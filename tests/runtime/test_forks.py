@@ -58,7 +58,7 @@ async def test_forked_child_of_an_asyncio_handler_is_ended(bench: Bench) -> None
     """At its first step that awaits something, or returns."""
 
     @bench.registry.handler("work", asyncio=True)
-    async def work(job: JobContext, payload: object) -> int:
+    async def work(job: JobContext, payload: object) -> int:  # noqa: ASYNC124 - a handler
         return fork()
 
     settlement = await bench.run()

@@ -170,7 +170,7 @@ async def test_runner_gives_a_job_back_whose_handler_raises_on_in_a_teardown(ben
         try:
             await trio.sleep_forever()
         except trio.Cancelled as error:
-            raise BaseExceptionGroup("", [error, KeyboardInterrupt()]) from None
+            raise BaseExceptionGroup("", [error, KeyboardInterrupt()]) from None  # noqa: ASYNC104 - what a handler may do
 
     with trio.CancelScope() as worker:
         worker.cancel()

@@ -44,7 +44,7 @@ async def interrupt_in_groups(job: gopher.JobContext, payload: gopher.JsonValue)
     """Do the same in a nursery in a nursery, beside another error."""
     async with trio.open_nursery() as outer:
         outer.start_soon(_fail)
-        async with trio.open_nursery() as inner:
+        async with trio.open_nursery() as inner:  # noqa: ASYNC112 - a group in a group
             inner.start_soon(_interrupt)
 
 
@@ -65,7 +65,7 @@ async def _stray() -> trio.Cancelled:
         try:
             await trio.lowlevel.checkpoint()
         except trio.Cancelled as error:  # noqa: ASYNC103 - what no handler should do
-            return error
+            return error  # noqa: ASYNC104 - likewise
     raise AssertionError
 
 
@@ -129,13 +129,13 @@ async def process_exit(job: gopher.JobContext, payload: gopher.JsonValue) -> Non
 
 
 @raises("asyncio-interrupt", asyncio=True)
-async def asyncio_interrupt(job: gopher.JobContext, payload: gopher.JsonValue) -> None:
+async def asyncio_interrupt(job: gopher.JobContext, payload: gopher.JsonValue) -> None:  # noqa: ASYNC124 - a handler
     """Raise it on asyncio."""
     raise KeyboardInterrupt
 
 
 @raises("asyncio-exit", asyncio=True)
-async def asyncio_exit(job: gopher.JobContext, payload: gopher.JsonValue) -> None:
+async def asyncio_exit(job: gopher.JobContext, payload: gopher.JsonValue) -> None:  # noqa: ASYNC124 - a handler
     """Exit on asyncio."""
     raise SystemExit(3)
 
@@ -145,7 +145,7 @@ async def asyncio_task_exit(job: gopher.JobContext, payload: gopher.JsonValue) -
     """Exit in a task of its own that is awaited."""
     import asyncio  # noqa: TID251 - what the handler is made of
 
-    await asyncio.create_task(asyncio_exit(job, payload))
+    await asyncio.create_task(asyncio_exit(job, payload))  # noqa: ASYNC300 - awaited at once
 
 
 @registry.handler("leaked-scope")
