@@ -148,15 +148,17 @@ class Runner:
         except BaseException as raised:  # noqa: BLE001, ASYNC103 - whatever a handler raises ends its attempt alone
             # A plain `except`: `except*` splits groups, and one that is nested deep enough ends that with a RecursionError.
             error, is_clean = raised, False
-        slot.attempt = None
         if not is_clean:
             self._fork_guard.check()
             abandon_nurseries(nurseries)
         if attempt is None or outcomes is None:
+            slot.attempt = None
             return is_clean
         attempt.end()
         is_torn_down = error is not None and trio.current_effective_deadline() == -math.inf and holds(error, trio.Cancelled)
         outcomes.put_nowait(attempt, settlements.release(attempt.job) if is_torn_down else self._failure(attempt, error, scope))
+        # Only now: what is logged of a failure names the attempt as the handler's own lines do.
+        slot.attempt = None
         # Where the worker ends this raises, and the slot with it.
         await trio.lowlevel.checkpoint_if_cancelled()
         return False

@@ -236,11 +236,12 @@ async def test_settler_tries_again_until_redis_is_back(redis_server: RedisServer
 # --- attempts that have submitted jobs -------------------------------------------------------------------------------------------
 
 
-def with_children(line: Line, attempt: RunningAttempt, count: int, queue: str = "default", size: int = 1) -> list[Child]:
-    """Complete an attempt that has submitted so many jobs."""
+async def with_children(line: Line, attempt: RunningAttempt, count: int, queue: str = "default", size: int = 1) -> list[Child]:
+    """Complete an attempt that has submitted so many jobs; the queue `other` is not named yet."""
     job = attempt.job
+    number = await line.store.registry.queue_number(line.namespace, queue) if queue == "default" else 1
     described = NewJob(type="work", queue=queue, payload=b"1" * size, parent_id=job.id)
-    children = [pack(job.id, job.token, line.ids.new(1 if queue == "other" else 0), described) for _ in range(count)]
+    children = [pack(job.id, job.token, line.ids.new(number), described) for _ in range(count)]
     settlement = Settlement(job.id, job.token, Move.COMPLETE, Outcome.SUCCEEDED, result=b"1", children=tuple(children))
     line.settler.put_nowait(attempt, settlement)
     return children
@@ -250,9 +251,9 @@ async def test_call_writes_few_outcomes_where_these_have_many_children(line: Lin
     """What a call writes stays bounded in jobs and bytes, however many outcomes wait; a parent with too many goes alone."""
     attempts = await line.claim(8)
     for attempt, count in zip(attempts[:5], (40, 40, 40, 150, 0), strict=True):
-        with_children(line, attempt, count)
+        await with_children(line, attempt, count)
     for attempt in attempts[5:7]:
-        with_children(line, attempt, 3, size=250_000)
+        await with_children(line, attempt, 3, size=250_000)
     line.complete(attempts[7])
 
     while len(line.settler):
@@ -268,7 +269,7 @@ async def test_children_of_other_queues_go_to_the_relay_once_the_outcome_is_writ
     """Also when the reply to the first call was lost, and the second says ALREADY."""
     (attempt,) = await line.claim(1)
     line.lifecycle.lose = lost
-    children = with_children(line, attempt, 3, queue="other")
+    children = await with_children(line, attempt, 3, queue="other")
 
     await line.settler.tick()
     await line.relay.tick()
@@ -282,7 +283,7 @@ async def test_children_of_a_lost_lease_go_nowhere(line: Line) -> None:
     """The relay is not told of them."""
     (attempt,) = await line.claim(1)
     await lose_lease(line.store, await line.store.query.get(line.namespace, attempt.job.id))
-    with_children(line, attempt, 1, queue="other")
+    await with_children(line, attempt, 1, queue="other")
 
     await line.settler.tick()
     await line.relay.tick()
