@@ -87,6 +87,14 @@ def encode_failure(failure: Failure) -> bytes:
     return _encode_json(failure)
 
 
+def read_labels(text: bytes) -> dict[str, str]:
+    """Return the labels of a record; none where they cannot be read."""
+    try:
+        return _decode_labels(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
 def from_record(namespace: str, queue: str, job_id: str, record: Mapping[bytes, bytes], lease_ms: int | None) -> Job:
     """Return the job that a record holds.
 
@@ -177,10 +185,7 @@ class _Reader:
             return Priority.NORMAL
 
     def labels(self) -> dict[str, str]:
-        try:
-            return _decode_labels(self.record.get(b"labels", b"{}"))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return {}
+        return read_labels(self.record.get(b"labels", b"{}"))
 
     def failure(self, value: bytes | None) -> Failure | None:
         try:

@@ -22,17 +22,18 @@ from gopher.store.limits import WHOLE_QUEUE, read_limits
 from gopher.store.scripts import Script
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gopher.job import Job
     from gopher.limits import Limits
     from gopher.store.link import Link
     from gopher.store.registry import Registry
+    from gopher.store.resp import Argument
 
 SCAN_LIMIT: Final = 1000
 """Records a call of `list_jobs` reads at most, an index that it finds empty counted as one. Chosen: some 50 ms."""
 _SLICE: Final = 25
-"""Chosen: 25 records of the largest payload stay far below what Redis lets a subscriber's replies take."""
+"""Entries read at once; chosen. Of the records only those are read that the page has room for."""
 _PAGE_BYTES: Final = 1 << 20
 """Payloads, results and tracebacks a page holds, about; chosen: gRPC clients refuse messages over 4 MiB."""
 
@@ -256,19 +257,67 @@ class Query:
         flat = await self._page(
             self._link, [keys.settings(namespace, place.queue)], [place.index_name, place.score, place.job_id, count]
         )
-        entries = [(flat[at].decode(), flat[at + 1].decode()) for at in range(0, len(flat), 2)]
-        records = await self._link.call_all([("HGETALL", keys.job(namespace, place.queue, job_id)) for job_id, _ in entries])
-        if not entries:
+        if not flat:
             listing.scans_left -= 1
-        for (job_id, score), record in zip(entries, records, strict=True):
-            if listing.is_full:
+            return None
+        entries = await self._entries(namespace, place.queue, flat)
+        # One whose record is gone or says otherwise has moved on.
+        state = state_of(place.index_name).value
+        wanted = listing.wanted(entry for entry in entries if entry.state == state)
+        ids = [entry.job_id for entry in wanted[: listing.room_for(wanted)]]
+        commands = [("HGETALL", keys.job(namespace, place.queue, job_id)) for job_id in ids]
+        records = dict(zip(ids, await self._link.call_all(commands) if commands else [], strict=True))
+        unread = {entry.job_id for entry in wanted[len(ids) :]}
+        for entry in entries:
+            if listing.is_full or entry.job_id in unread:
                 return place
             listing.scans_left -= 1
-            # A record that is gone or says otherwise has moved on since its id was read.
-            if record.get(b"state") == state_of(place.index_name).value.encode():
-                listing.consider(codec.from_record(namespace, place.queue, job_id, record, int(float(score))))
-            place = place._replace(score=score, job_id=job_id)
+            record = records.get(entry.job_id, {})
+            if record.get(b"state") == state.encode():
+                listing.add(codec.from_record(namespace, place.queue, entry.job_id, record, int(float(entry.score))))
+            place = place._replace(score=entry.score, job_id=entry.job_id)
         return place if len(entries) == count else None
+
+    async def _entries(self, namespace: str, queue: str, flat: Sequence[bytes]) -> list[_Entry]:
+        """Return what an index gives, id, score, id, score, with what the records say that tells which of them are read."""
+        commands: list[tuple[Argument, ...]] = []
+        for job_id in flat[::2]:
+            key = keys.job(namespace, queue, job_id.decode())
+            commands += [("HMGET", key, "state", "type", "labels"), ("HSTRLEN", key, "payload"), ("HSTRLEN", key, "result")]
+        heads = await self._link.call_all(commands)
+        return [
+            _Entry(
+                job_id.decode(),
+                score.decode(),
+                (state or b"").decode(errors="replace"),
+                (job_type or b"").decode(errors="replace"),
+                codec.read_labels(labels or b"{}"),
+                payload + result,
+            )
+            for job_id, score, (state, job_type, labels), payload, result in zip(
+                flat[::2], flat[1::2], heads[::3], heads[1::3], heads[2::3], strict=True
+            )
+        ]
+
+
+class _Entry(NamedTuple):
+    """A job of an index, by what tells whether its record is to be read.
+
+    Attributes:
+        job_id: Which.
+        score: In the index.
+        state: As the record has it; empty where there is none.
+        type: Likewise.
+        labels: Likewise.
+        size: Bytes of the payload and the result.
+    """
+
+    job_id: str
+    score: str
+    state: str
+    type: str
+    labels: dict[str, str]
+    size: int
 
 
 class _Listing:
@@ -293,10 +342,20 @@ class _Listing:
             return _SLICE
         return min(_SLICE, self._size - len(self.jobs) + 1)
 
-    def consider(self, job: Job) -> None:
-        """Take a job in if it is one of those asked for."""
-        if self._type not in {None, job.type} or not self._labels <= job.labels.items():
-            return
+    def wanted(self, entries: Iterable[_Entry]) -> list[_Entry]:
+        """Return those that are asked for."""
+        return [each for each in entries if self._type in {None, each.type} and self._labels <= each.labels.items()]
+
+    def room_for(self, entries: Sequence[_Entry]) -> int:
+        """How many of the entries the page has room for; the last may go beyond its bytes."""
+        count, bytes_left = 0, self._bytes_left
+        while count < min(len(entries), self._size - len(self.jobs)) and bytes_left > 0:
+            bytes_left -= entries[count].size
+            count += 1
+        return count
+
+    def add(self, job: Job) -> None:
+        """Take a job in."""
         self.jobs.append(job)
         tracebacks = sum(len(attempt.traceback or "") for attempt in job.attempts)
         self._bytes_left -= len(job.payload) + len(job.result or b"") + tracebacks

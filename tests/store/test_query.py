@@ -184,6 +184,38 @@ async def test_list_jobs_ends_a_page_that_grows_large(store: Store, namespace: s
     assert sorted(await filters.all(9)) == sorted(ids)
 
 
+async def sent_bytes(store: Store) -> int:
+    """What the Redis of the test has sent in all."""
+    text: bytes = await store.link.call("INFO", "stats")
+    return int(text.split(b"total_net_output_bytes:")[1].split(b"\r")[0])
+
+
+async def test_list_jobs_reads_no_more_records_than_a_page_has_room_for(store: Store, namespace: str) -> None:
+    """Of the largest payloads one record more than a page holds, not a slice of them; and pages together give every job once."""
+    ids = await submit_many(store, namespace, [NewJob(type="t", payload=b"x" * 1_048_576)] * 8)
+    filters = Filters(store, namespace)
+    before = await sent_bytes(store)
+
+    first, _ = await filters.page(8)
+
+    assert await sent_bytes(store) - before < 3 << 20
+    assert len(first) == 1
+    assert sorted(await filters.all(8)) == sorted(ids)
+
+
+async def test_list_jobs_does_not_read_records_that_it_leaves_out(store: Store, namespace: str) -> None:
+    """A filter by type or labels costs no payloads of other jobs."""
+    await submit_many(store, namespace, [NewJob(type="t", payload=b"x" * 1_048_576)] * 8)
+    (needle,) = await submit_many(store, namespace, [NewJob(type="u", labels={"k": "v"})])
+    before = await sent_bytes(store)
+
+    by_type = await Filters(store, namespace, type="u").all(10)
+    by_labels = await Filters(store, namespace, labels={"k": "v"}).all(10)
+
+    assert by_type == by_labels == [needle]
+    assert await sent_bytes(store) - before < 1 << 20
+
+
 async def test_list_jobs_is_not_put_off_by_jobs_that_leave(rig: Rig) -> None:
     """Jobs that leave the index between two pages, even the one the cursor names, neither hide nor repeat the others."""
     ids = []
