@@ -170,7 +170,13 @@ class Outbox:
     async def sweep(self, namespace: str, queue: str, cursor: int) -> tuple[int, list[Child]]:
         """Return some of the children that have still to be delivered, and where to go on; 0 begins the walk, and ends it."""
         _, following, *rows = await self._sweep_outbox(self._link, [keys.settings(namespace, queue)], [cursor, _SWEEP])
-        return int(following), [Child(job_id.decode(), entry.split(b" ", 3)[2].decode(), entry) for job_id, entry in rows]
+        children: list[Child] = []
+        for job_id, *entries in rows:
+            # One that its reply had no room for is read by itself.
+            entry = entries[0] if entries else await self._link.call("HGET", keys.outbox(namespace, queue), job_id)
+            if entry is not None:
+                children.append(Child(job_id.decode(), entry.split(b" ", 3)[2].decode(), entry))
+        return int(following), children
 
 
 def _batched(children: Iterator[Child]) -> Iterator[list[Child]]:

@@ -9,7 +9,9 @@ from structlog.testing import capture_logs
 
 from gopher.errors import JobNotFoundError, StoreFullError, StoreUnavailableError, UnknownTypeError
 from gopher.job import JobState, Move, NewJob, Priority
+from gopher.store import keys
 from gopher.store.outbox import Child, parted
+from gopher.store.scripts import Script
 from gopher.store.store import Store
 from tests.store.rig import DELAY_MS, LEASE_MS, Rig
 
@@ -234,6 +236,23 @@ async def test_only_a_hundred_children_are_stored_at_once(rig: Rig, other: Rig) 
     assert [job.id for job in [*await rig.claim(100), *await rig.claim(100), *await rig.claim(100)]] == [
         child.id for child in children
     ]
+
+
+async def test_sweep_reads_large_children_in_replies_of_a_bounded_size(rig: Rig, other: Rig) -> None:
+    """What the reply of a walk has no room for is read by itself, and is delivered with the rest, byte for byte."""
+    parent = await begin(rig)
+    payload = b"x" * 1_000_000
+    children = [await rig.child(parent.id, parent.token, queue="other", payload=payload) for _ in range(8)]
+    await complete(rig, parent, children)
+
+    _, _, *rows = await Script.load("sweep_outbox")(rig.store.link, [keys.settings(rig.namespace, rig.queue)], [0, 25])
+    found = await rig.sweep_outbox()
+    await rig.deliver(found)
+
+    assert 4_000_000 < sum(len(part) for row in rows for part in row) < 6_000_000
+    assert {child.id: child.entry for child in found} == {child.id: child.entry for child in children}
+    assert [(await other.get(child.id)).payload == payload for child in children] == [True] * 8
+    assert await rig.kept() == []
 
 
 async def test_sweep_leaves_what_has_no_outcome_and_drops_what_will_have_none(rig: Rig, other: Rig) -> None:

@@ -3,12 +3,14 @@
 -- KEYS[1] settings of the queue
 -- ARGV[1] where the walk stands; 0 begins it
 -- ARGV[2] how many at most, about
--- Returns: {OK, where the walk goes on, or 0, {id of the child, entry}, ...}
+-- Returns: {OK, where the walk goes on, or 0, {id of the child, entry}, ...}; where entries are large, some as {id of the child}
 -- Moves: none
 -- include: lib/queue.lua
 local cursor, count = ARGV[1], ARGV[2]
 local found = redis.call('hscan', outbox_key, cursor, 'count', count)
 local reply, dropped = {'OK', found[1]}, {}
+-- Chosen, as for a claim: a reply that takes more holds up the others on its connection.
+local REPLY_BYTES, bytes = 4194304, 0
 
 -- An entry is written before the outcome of its parent: what no outcome followed was cut short.
 local function fate_of(entry)
@@ -27,7 +29,8 @@ end
 for i = 1, #found[2], 2 do
   local fate = fate_of(found[2][i + 1])
   if fate == 'deliver' then
-    reply[#reply + 1] = {found[2][i], found[2][i + 1]}
+    reply[#reply + 1] = {found[2][i], bytes < REPLY_BYTES and found[2][i + 1] or nil}
+    bytes = bytes + #found[2][i + 1]
   elseif fate == 'drop' then
     dropped[#dropped + 1] = found[2][i]
   end
