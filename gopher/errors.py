@@ -194,7 +194,7 @@ class JobDetachedError(PreconditionError):
 
 
 class UnknownTypeError(PreconditionError):
-    """No worker of the namespace has ever registered this type."""
+    """No worker of the namespace has registered this type, or none has had it for long."""
 
     reason = "UNKNOWN_JOB_TYPE"
 

@@ -45,7 +45,12 @@ def leaked_keys(connection: redis.Redis, namespace: str) -> list[str]:
 
 def forget(connection: redis.Redis, namespace: str) -> None:
     """Delete every key of the namespace."""
-    for pattern in (f"gopher:{namespace}:*", f"gopher:{{{namespace}:*", *_bulk_patterns(namespace)):
+    for pattern in (
+        f"gopher:{namespace}:*",
+        f"gopher:{{gopher:{namespace}:*",
+        f"gopher:{{{namespace}:*",
+        *_bulk_patterns(namespace),
+    ):
         if found := list(connection.scan_iter(match=pattern, count=1000)):
             connection.unlink(*found)
 

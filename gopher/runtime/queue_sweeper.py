@@ -1,4 +1,4 @@
-"""Looks after queues whose workers are all gone, and frees queues that hold nothing any more.
+"""Looks after queues whose workers are all gone, and frees queues that hold nothing any more, and types that no worker has.
 
 Ended leases, due jobs, vanished clients and children that were left are a queue's workers' to deal with. Every server walks over all
 queues, some every few seconds; where such work is long overdue, it does it once. Whatever it does, a worker may do at the same time.
@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from gopher.errors import StoreError
+from gopher.registration_errors import TooManyTypesError
 from gopher.runtime.meter import QueueMeter
 from gopher.runtime.orphans import Orphans
 from gopher.runtime.reaper import Reaper
@@ -31,6 +32,8 @@ _LOOKS: Final = 500
 """Queues looked at in one go, about; chosen: some 10 ms of Redis."""
 _BATCHES: Final = 20
 """Calls of one kind that are made for a queue in one go, each up to 100 jobs; chosen: what is left waits for the next."""
+_TYPES_SECONDS: Final = 3600.0
+"""Between two looks at types; chosen: little beside the days for which they are kept."""
 
 
 class QueueSweeper:
@@ -47,6 +50,8 @@ class QueueSweeper:
         self._namespaces: deque[str] = deque()
         self._cursor = 0
         self._served: set[str] | None = None
+        self._types_at = 0.0
+        self._frees_types = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look again and again, until cancelled."""
@@ -67,6 +72,9 @@ class QueueSweeper:
         """
         if not self._namespaces:
             self._namespaces.extend(await self._store.queue_sweep.namespaces())
+            self._frees_types = trio.current_time() >= self._types_at
+            if self._frees_types:
+                self._types_at = trio.current_time() + _TYPES_SECONDS
         looks = 0
         while self._namespaces and looks < _LOOKS:
             namespace = self._namespaces[0]
@@ -79,6 +87,8 @@ class QueueSweeper:
             self._cursor = step.cursor
             if step.cursor == 0:
                 self._served = None
+                if self._frees_types:
+                    await self._free_types(namespace)
                 self._namespaces.popleft()
                 await self._store.queue_sweep.forget_namespace(namespace)
 
@@ -91,6 +101,20 @@ class QueueSweeper:
             return
         if await self._store.queue_sweep.free(namespace, queue):
             _log.info("queue.freed", namespace=namespace, queue=queue)
+
+    async def _free_types(self, namespace: str) -> None:
+        """Keep the types that workers have, and free those that none has had for long."""
+        registry = self._store.registry
+        served = {job_type for worker in await registry.workers(namespace) for job_type in worker.description.types}
+        try:
+            await registry.add_types(namespace, served)
+        except TooManyTypesError as error:
+            # Some worker has one that is not known; it will not be, nor are others taken for declared.
+            _log.warning("queue_sweep.types_delayed", namespace=namespace, error=str(error))
+            return
+        freed = await registry.free_types(namespace)
+        if freed:
+            _log.info("types.freed", namespace=namespace, types=freed)
 
     async def _queues_served(self, namespace: str) -> set[str]:
         """Return the queues that workers serve, read once a walk through a namespace."""

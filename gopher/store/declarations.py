@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import structlog
 import trio
 
-from gopher.errors import StoreError
+from gopher.errors import StoreError, TooManyQueuesError
+from gopher.registration_errors import TooManyTypesError
 from gopher.store import keys
 from gopher.store.scripts import Script
 
@@ -97,7 +98,7 @@ class Declarations:
             self._is_doubtful = trio.Event()
             try:
                 await self.tick()
-            except StoreError as error:
+            except (StoreError, TooManyQueuesError, TooManyTypesError) as error:
                 _log.warning("declarations.delayed", error=str(error))
 
     async def tick(self) -> None:

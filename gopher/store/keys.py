@@ -194,6 +194,11 @@ def types(namespace: str) -> str:
     return f"gopher:{namespace}:types"
 
 
+def types_declared(namespace: str) -> str:
+    """Return the key of when each type was declared last: a sorted set, in the slot of the types known."""
+    return f"gopher:{{{types(namespace)}}}:declared"
+
+
 def workers(namespace: str) -> str:
     """Return the key of the register of workers: a hash by id."""
     return f"gopher:{namespace}:workers"

@@ -112,8 +112,9 @@ class QueueSweep:
             await self._free_numbers(self._link, [keys.queues(namespace)], [kept_ms, f"~{number}"])
 
     async def forget_namespace(self, namespace: str) -> None:
-        """Forget a namespace that has no queues."""
-        if not await self._link.call("HLEN", keys.queues(namespace)):
+        """Forget a namespace that has no queues and no types."""
+        commands = [("HLEN", keys.queues(namespace)), ("SCARD", keys.types(namespace))]
+        if not any(await self._link.call_all(commands)):
             await self._link.call("SREM", keys.namespaces(), namespace)
             # One may have been named since.
             if await self._link.call("HLEN", keys.queues(namespace)):

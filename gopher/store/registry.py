@@ -7,6 +7,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import trio
 
 from gopher.errors import (
     JobNotFoundError,
@@ -16,6 +17,7 @@ from gopher.errors import (
     TooManyQueuesError,
     WorkerNotFoundError,
 )
+from gopher.registration_errors import TooManyTypesError
 from gopher.store import ids, keys
 from gopher.store.scripts import Script
 from gopher.store.submission import UNNAMED
@@ -120,13 +122,20 @@ _ORDER: Final = b"!"
 """What the name of a worker's order to drain begins with, in the register."""
 _ORDER_LIFE_MS: Final = 3600 * 1000
 """Chosen: many beats of the longest lease anybody would set."""
+MOST_TYPES: Final = 10_000
+"""Types that a namespace knows at most; chosen: one answer lists them all, some 1.3 MB."""
+_TYPE_DAYS: Final = 100
+TYPE_KEPT_MS: Final = _TYPE_DAYS * 24 * 3600 * 1000
+"""How long a type is known that no worker has; chosen: what runs once a quarter stays."""
+_TYPES_REMEMBERED_SECONDS: Final = 3600.0
+"""Chosen: little beside how long Redis keeps them, and a look an hour a type costs nothing."""
 _SLICE: Final = 500
 """Names looked at in one write; chosen: some 100 KB of commands."""
 _decode_description = msgspec.json.Decoder(WorkerDescription).decode
 
 
 class Registry:
-    """Looks names up. A type that is known stays known; of queues it remembers the numbers.
+    """Looks names up. It remembers types that are known, for an hour, and the numbers of queues.
 
     What is remembered may be out of date: Redis may have lost the name of a queue, or it was freed. A script that stores a job finds that
     out (`UNNAMED`), and its caller then calls `name_queue`.
@@ -135,6 +144,8 @@ class Registry:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._add_names = Script.load("add_names")
+        self._add_types = Script.load("add_types")
+        self._free_types = Script.load("free_types")
         self._name_queue = Script.load("name_queue")
         self._number_queue = Script.load("number_queue")
         self._make_once = Script.load("make_once")
@@ -142,6 +153,7 @@ class Registry:
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[tuple[str, int], str] = {}
         self._types: set[tuple[str, str]] = set()
+        self._forget_types_at = 0.0
 
     async def queue_number(self, namespace: str, queue: str) -> int:
         """Return the number of a queue, 0 to 65,535, for ids; a new name gets one.
@@ -275,11 +287,26 @@ class Registry:
             raise QueueNotFoundError(queue)
 
     async def add_types(self, namespace: str, types: Iterable[str]) -> None:
-        """Make job types known, for good."""
-        await self._add_names(self._link, [keys.types(namespace)], list(types))
+        """Make job types known, or known for longer, since a worker has them.
+
+        Raises:
+            TooManyTypesError: The namespace has no room for those that are new; none was added.
+        """
+        word, *rest = await self._add_types(self._link, _type_keys(namespace), [MOST_TYPES, *types])
+        if word != b"OK":
+            raise TooManyTypesError(rest[0].decode(), MOST_TYPES, _TYPE_DAYS)
+
+    async def free_types(self, namespace: str) -> list[str]:
+        """Forget types that no worker has had for long, some a call; their jobs stay. Returns which."""
+        _, *freed = await self._free_types(self._link, _type_keys(namespace), [TYPE_KEPT_MS])
+        return [name.decode() for name in freed]
 
     async def is_known_type(self, namespace: str, job_type: str) -> bool:
-        """Tell whether any worker of the namespace has ever registered a type."""
+        """Tell whether any worker of the namespace has registered a type, and not too long ago."""
+        now = trio.current_time()
+        if now >= self._forget_types_at:
+            self._types.clear()
+            self._forget_types_at = now + _TYPES_REMEMBERED_SECONDS
         if (namespace, job_type) in self._types:
             return True
         known = bool(await self._link.call("SISMEMBER", keys.types(namespace), job_type))
@@ -341,6 +368,10 @@ class Registry:
             _, secret = await self._make_once(self._link, [key], [secrets.token_bytes(32)])
         assert secret is not None  # noqa: S101 - the script returns one
         return hmac.digest(secret, namespace.encode(), "sha256")
+
+
+def _type_keys(namespace: str) -> list[str]:
+    return [keys.types(namespace), keys.types_declared(namespace)]
 
 
 def _worker(worker: str, entry: bytes) -> WorkerInfo:

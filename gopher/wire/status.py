@@ -19,6 +19,7 @@ from google.rpc import error_details_pb2, status_pb2
 from gopher import errors
 from gopher.errors import GopherError, InvalidRequestError, Violation
 from gopher.job import REASON_PATTERN, Failure
+from gopher.registration_errors import TooManyTypesError
 from gopher.wire import worker_errors
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ TABLE: Final = (
         public_message="redis has reached its maxmemory; jobs drain, but none can be added now",
     ),
     Row(errors.TooManyQueuesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
+    Row(TooManyTypesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.TooManySchedulesError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.TooManyChildrenError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),
     Row(errors.NurseryTooDeepError, grpc.StatusCode.RESOURCE_EXHAUSTED, 7),

@@ -76,6 +76,26 @@ async def test_due_jobs_are_enqueued_where_no_worker_is(store: Store, namespace:
     assert (await store.query.get(namespace, job_id)).state is JobState.ENQUEUED
 
 
+async def test_types_that_no_worker_has_are_forgotten(store: Store, redis_url: str, namespace: str) -> None:
+    """After a long time; a worker that lives keeps its own known, and the namespace is looked at though it has no queue."""
+    await store.registry.add_namespace(namespace)
+    await store.registry.add_types(namespace, ["t", "gone"])
+    await store.link.call("ZADD", keys.types_declared(namespace), 1, "t", 1, "gone")
+    leases = Leases(redis_url, namespace=namespace, reply_seconds=5)
+    leases.beat("w", msgspec.json.encode(DESCRIPTION), MINUTE_MS)
+
+    await sweep(store)
+    leases.beat("w", b"{}", 0)
+    leases.close()
+    await sweep(store)
+    kept = await store.registry.types(namespace)
+    await store.link.call("ZADD", keys.types_declared(namespace), 1, "t")
+    await sweep(store)
+
+    assert kept == ["t"]
+    assert await store.registry.types(namespace) == []
+
+
 async def test_queue_that_no_worker_serves_is_freed(store: Store, redis_url: str, namespace: str) -> None:
     """One that holds nothing stays listed while a worker serves it."""
     (job_id,) = await submit(store, namespace, 1)

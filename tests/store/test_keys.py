@@ -25,7 +25,7 @@ def all_of_a_queue(namespace: str = "acme", name: str = "mail") -> list[str]:
 
 
 def all_of_a_namespace(namespace: str = "acme") -> list[str]:
-    return [keys.queues(namespace), keys.types(namespace), keys.workers(namespace)]
+    return [keys.queues(namespace), keys.types(namespace), keys.types_declared(namespace), keys.workers(namespace)]
 
 
 def test_keys_of_a_queue_carry_one_hash_tag() -> None:
@@ -33,6 +33,13 @@ def test_keys_of_a_queue_carry_one_hash_tag() -> None:
     names = all_of_a_queue()
 
     assert {name[name.index("{") : name.index("}") + 1] for name in names} == {TAG}
+
+
+def test_keys_of_types_lie_in_one_slot() -> None:
+    """The tag of the one is the whole other, which has none."""
+    name = keys.types_declared("acme")
+
+    assert name[name.index("{") + 1 : name.index("}")] == keys.types("acme")
 
 
 def test_keys_all_begin_with_gopher() -> None:

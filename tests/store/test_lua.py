@@ -177,6 +177,8 @@ async def drain(rig: Rig, url: str) -> None:
     await rig.promote()
     await rig.reap()
     assert not await rig.store.queue_sweep.free(rig.namespace, rig.queue)
+    await rig.store.registry.add_types(rig.namespace, ["new"])
+    assert await rig.store.registry.free_types(rig.namespace) == []
     await rig.store.queue_sweep.inspect(rig.namespace, rig.queue)
     await rig.store.queue_sweep.settle_freed(rig.namespace, 0)
     await rig.store.query.list_jobs(rig.namespace, size=3)

@@ -9,11 +9,12 @@ import pytest
 import trio
 
 from gopher.errors import InvalidRequestError, JobNotFoundError, QueueNotFoundError, TooManyQueuesError
+from gopher.registration_errors import TooManyTypesError
 from gopher.store import ids, keys
 from gopher.store.leases import Leases
-from gopher.store.registry import Registry, WorkerDescription
+from gopher.store.registry import MOST_TYPES, TYPE_KEPT_MS, Registry, WorkerDescription
 from gopher.store.scripts import Script
-from tests.store.rig import TURNED_NOW, with_turned_clock
+from tests.store.rig import SET_CLOCK, START_MS, TURNED_NOW, turn_clocks, with_turned_clock
 
 if TYPE_CHECKING:
     from gopher.store.store import Store
@@ -110,8 +111,8 @@ async def test_require_queue_refuses_a_queue_that_nobody_used(store: Store, name
         await store.registry.require_queue(namespace, "b")
 
 
-async def test_types_known_once_stay_known(store: Store, namespace: str) -> None:
-    """A type is known from the first worker that registers it, in its namespace only."""
+async def test_types_are_known_once_a_worker_has_registered_them(store: Store, namespace: str) -> None:
+    """In its namespace only."""
     before = await store.registry.is_known_type(namespace, "email")
 
     await store.registry.add_types(namespace, ["email", "export"])
@@ -120,6 +121,55 @@ async def test_types_known_once_stay_known(store: Store, namespace: str) -> None
     assert await store.registry.is_known_type(namespace, "email")
     assert not await store.registry.is_known_type(namespace + "x", "email")
     assert await store.registry.types(namespace) == ["email", "export"]
+
+
+async def test_types_are_forgotten_that_no_worker_has_had_for_long(store: Store, namespace: str) -> None:
+    """Also those that a worker of an older version has made known, which notes no moment: they count from the first look."""
+    turn_clocks(store.registry)
+    clock = keys.types(namespace) + ":clock"
+    await store.registry.add_types(namespace, ["gone", "kept"])
+    await store.link.call("SADD", keys.types(namespace), "old")
+    looks = [await store.registry.free_types(namespace)]
+    await store.link.call("EVAL", SET_CLOCK, 1, clock, START_MS + TYPE_KEPT_MS - 1)
+    await store.registry.add_types(namespace, ["kept"])
+    looks.append(await store.registry.free_types(namespace))
+    await store.link.call("EVAL", SET_CLOCK, 1, clock, START_MS + TYPE_KEPT_MS)
+    looks.append(await store.registry.free_types(namespace))
+    known = await store.registry.types(namespace)
+    await store.link.call("EVAL", SET_CLOCK, 1, clock, START_MS + 2 * TYPE_KEPT_MS)
+    looks.append(await store.registry.free_types(namespace))
+
+    assert [sorted(look) for look in looks] == [[], [], ["gone", "old"], ["kept"]]
+    assert known == ["kept"]
+    assert await store.link.call_all([("EXISTS", keys.types(namespace)), ("EXISTS", keys.types_declared(namespace))]) == [0, 0]
+
+
+async def test_registry_looks_again_after_an_hour_whether_a_type_is_known(
+    store: Store, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that goes on refuses, in the end, what is not known any more."""
+    await store.registry.add_types(namespace, ["email"])
+    before = await store.registry.is_known_type(namespace, "email")
+    await store.link.call("DEL", keys.types(namespace), keys.types_declared(namespace))
+    meanwhile = await store.registry.is_known_type(namespace, "email")
+
+    monkeypatch.setattr(store.registry, "_forget_types_at", trio.current_time())
+
+    assert (before, meanwhile) == (True, True)
+    assert not await store.registry.is_known_type(namespace, "email")
+
+
+async def test_namespace_knows_10_000_types(store: Store, namespace: str) -> None:
+    """No more are taken, and all or none of those of a worker; what is known already may be declared again."""
+    await store.registry.add_types(namespace, (f"t{at}" for at in range(MOST_TYPES - 1)))
+
+    with pytest.raises(TooManyTypesError, match="another namespace") as caught:
+        await store.registry.add_types(namespace, ["t0", "first", "second"])
+    await store.registry.add_types(namespace, ["t0", "first"])
+    await store.registry.add_types(namespace, ["t1", "first"])
+
+    assert "'second'" in caught.value.message
+    assert len(await store.registry.types(namespace)) == MOST_TYPES
 
 
 async def test_workers_are_those_that_beat(store: Store, redis_url: str, namespace: str) -> None:

@@ -141,7 +141,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJobTypes(self, request, context):
-        """Lists the types that any worker of the namespace has ever registered, by name.
+        """Lists the types that workers of the namespace have registered, by name; one that none has had for 100 days is forgotten.
 
         Errors:
         INVALID_ARGUMENT: BAD_NAME (namespace).

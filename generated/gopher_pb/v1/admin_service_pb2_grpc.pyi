@@ -56,7 +56,7 @@ class AdminServiceStub:
       NOT_FOUND: WORKER_NOT_FOUND.
     """
     ListJobTypes: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListJobTypesRequest, _admin_service_pb2.ListJobTypesResponse]
-    """Lists the types that any worker of the namespace has ever registered, by name.
+    """Lists the types that workers of the namespace have registered, by name; one that none has had for 100 days is forgotten.
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
@@ -153,7 +153,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
       NOT_FOUND: WORKER_NOT_FOUND.
     """
     ListJobTypes: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListJobTypesRequest, _admin_service_pb2.ListJobTypesResponse]  # type: ignore[assignment]
-    """Lists the types that any worker of the namespace has ever registered, by name.
+    """Lists the types that workers of the namespace have registered, by name; one that none has had for 100 days is forgotten.
 
     Errors:
       INVALID_ARGUMENT: BAD_NAME (namespace).
@@ -271,7 +271,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListJobTypesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListJobTypesResponse, _abc.Awaitable[_admin_service_pb2.ListJobTypesResponse]]:
-        """Lists the types that any worker of the namespace has ever registered, by name.
+        """Lists the types that workers of the namespace have registered, by name; one that none has had for 100 days is forgotten.
 
         Errors:
           INVALID_ARGUMENT: BAD_NAME (namespace).

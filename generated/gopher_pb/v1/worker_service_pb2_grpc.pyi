@@ -45,7 +45,7 @@ class WorkerServiceStub:
         OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
       ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
       DEADLINE_EXCEEDED: no hello came in time.
-      RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+      RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES; TOO_MANY_TYPES.
       UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
     """
 
@@ -66,7 +66,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
         OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
       ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
       DEADLINE_EXCEEDED: no hello came in time.
-      RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+      RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES; TOO_MANY_TYPES.
       UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
     """
 
@@ -90,7 +90,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
             OUT_OF_RANGE, LABELS, BAD_RESUME_TOKEN (for another worker, other queues or another namespace).
           ABORTED: REPLACED, the worker has connected again; WORKER_SILENT, nothing was heard of it for a whole lease.
           DEADLINE_EXCEEDED: no hello came in time.
-          RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES.
+          RESOURCE_EXHAUSTED: SLOW_READER, it did not read; SERVER_BUSY; TOO_MANY_QUEUES; TOO_MANY_TYPES.
           UNAVAILABLE: SERVER_STOPPING, BROKER_UNAVAILABLE; connect again.
         """
 

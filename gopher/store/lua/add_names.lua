@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Makes names known for good: of job types, or of breakers. In a full Redis too, so that a worker which starts there can drain it.
+-- Makes names known for good: of breakers, or of namespaces. In a full Redis too, so that a worker which starts there can drain it.
 -- KEYS[1] the names known, a set
 -- ARGV[1..] names
 -- Returns: {OK}
