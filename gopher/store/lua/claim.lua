@@ -53,6 +53,8 @@ if settings[1] then
   return {'PAUSED'}
 end
 cycle = settings[2] or cycle
+local counted = redis.call('hmget', counters_key, 'cursor', 'token', 'idle')
+idle_digests = counted[3]
 local is_limited, bounds_given = settings[3] or ARGV[7], (#ARGV - 6) / 4
 local wanted, capped_by = asked, nil
 
@@ -112,7 +114,7 @@ for letter, list in pairs(sources) do
     only = only == nil and letter
   end
 end
-local cursor = only == false and tonumber(redis.call('hget', counters_key, 'cursor') or 0) % #cycle or 0
+local cursor = only == false and tonumber(counted[1] or 0) % #cycle or 0
 local function next_source()
   if only then
     return source_of(only, now), only
@@ -226,7 +228,8 @@ while turns < wanted and #parked < LOOKAHEAD and bytes < REPLY_BYTES do
   end
 end
 local is_short = turns < asked
-if digest ~= '*' and (is_short or next(foreign)) and redis.call('pexpire', types_key(digest), IDLE_MS) == 0 then
+-- Of whom a job was found, the types are known; that they stay so, its claims see to that find none.
+if digest ~= '*' and (#taken == 0 or next(foreign)) and redis.call('pexpire', types_key(digest), IDLE_MS) == 0 then
   return {'UNKNOWN_TYPES'}
 end
 for type in pairs(foreign) do
@@ -244,7 +247,7 @@ if is_limited then
 end
 if #taken > 0 then
   redis.call('zadd', base .. 'processing', unpack(leases))
-  local token = take_numbers(counters_key, 'token', #taken, now)
+  local token = take_numbers(counters_key, 'token', #taken, now, counted[2])
   local names = {claim_id}
   for i, claimed in ipairs(taken) do
     local id = claimed[1]

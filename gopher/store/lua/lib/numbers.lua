@@ -3,9 +3,13 @@
 -- than 1,024 a ms. They are exact in Lua until the year 2248.
 local NUMBERS_A_MS = 1024
 
--- Takes `count` numbers from the counter in a field, and returns the one before the first.
-local function take_numbers(key, field, count, now)
-  local before = math.max(tonumber(redis.call('hget', key, field) or 0) or 0, now * NUMBERS_A_MS)
+-- Takes `count` numbers from the counter in a field, and returns the one before the first. `last`: what the field holds, where the
+-- caller has read it.
+local function take_numbers(key, field, count, now, last)
+  if last == nil then
+    last = redis.call('hget', key, field)
+  end
+  local before = math.max(tonumber(last or 0) or 0, now * NUMBERS_A_MS)
   redis.call('hset', key, field, string.format('%d', before + count))
   return before
 end

@@ -8,6 +8,8 @@
 local IDLE_MS = 3600000
 -- How many jobs of each type this call has made claimable; of '', more than none of a type that is not known.
 local waiting = {}
+-- The field `idle`; false where there is none, nil until it is read.
+local idle_digests = nil
 
 local function types_key(digest)
   return base .. 'types:' .. digest
@@ -32,41 +34,53 @@ local function ring(digest, type, count)
   return 0
 end
 
+-- Returns whether there may be idle workers with these types afterwards: it is not looked for where as many were found as were rung, so
+-- that a worker which is rung and idle again in turn has nothing changed but its own place.
 local function ring_for_each(digest)
+  local is_asked, is_used_up = false, false
   for type, count in pairs(waiting) do
-    if type == '' then
-      ring(digest, type, count)
-    elseif count > 0 and (digest == '*' or redis.call('sismember', types_key(digest), type) == 1) then
-      waiting[type] = ring(digest, type, count)
+    if count > 0 and (type == '' or digest == '*' or redis.call('sismember', types_key(digest), type) == 1) then
+      local left = ring(digest, type, count)
+      is_asked, is_used_up = true, is_used_up or left > 0
+      waiting[type] = type == '' and count or left
     end
   end
+  return not is_used_up and (is_asked or redis.call('exists', base .. 'idle:' .. digest) == 1)
+end
+
+local function read_idle()
+  if idle_digests == nil then
+    idle_digests = redis.call('hget', counters_key, 'idle')
+  end
+  return idle_digests
 end
 
 -- Rings a worker for each job that this call has made claimable, as far as there are idle ones that have its type.
 local function wake_workers()
-  local idle = next(waiting) and redis.call('hget', counters_key, 'idle')
-  if not idle then
+  if not (next(waiting) and read_idle()) then
     return
   end
   local left = {}
-  for digest in string.gmatch(idle, '%S+') do
-    ring_for_each(digest)
-    if redis.call('exists', base .. 'idle:' .. digest) == 1 then
+  for digest in string.gmatch(idle_digests, '%S+') do
+    if ring_for_each(digest) then
       left[#left + 1] = digest
     end
   end
-  if #left == 0 then
+  local before = idle_digests
+  idle_digests = left[1] and table.concat(left, ' ') or false
+  if not idle_digests then
     redis.call('hdel', counters_key, 'idle')
-  elseif table.concat(left, ' ') ~= idle then
-    redis.call('hset', counters_key, 'idle', table.concat(left, ' '))
+  elseif idle_digests ~= before then
+    redis.call('hset', counters_key, 'idle', idle_digests)
   end
 end
 
 local function note_idle(digest, worker, now)
   redis.call('zadd', base .. 'idle:' .. digest, now, worker)
   redis.call('pexpire', base .. 'idle:' .. digest, IDLE_MS)
-  local idle = redis.call('hget', counters_key, 'idle') or ''
-  if not string.find(' ' .. idle .. ' ', ' ' .. digest .. ' ', 1, true) then
-    redis.call('hset', counters_key, 'idle', idle == '' and digest or idle .. ' ' .. digest)
+  local before = read_idle() or ''
+  if not string.find(' ' .. before .. ' ', ' ' .. digest .. ' ', 1, true) then
+    idle_digests = before == '' and digest or before .. ' ' .. digest
+    redis.call('hset', counters_key, 'idle', idle_digests)
   end
 end
