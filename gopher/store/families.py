@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _WALK: Final = 100
 """Children a call, about; chosen as for every other script."""
+_SLICE: Final = 1000
+"""Children read at once, about; chosen: some 100 KB, of a family that may have any number."""
 _RESERVED_MS: Final = 10_000
 """Chosen: much longer than a step of the walk takes; after that another worker goes on."""
 
@@ -226,9 +228,14 @@ class Families:
         await self._leave(self._link, [keys.settings(namespace, queue)], [parent_id, reservation, *places])
 
     async def members(self, namespace: str, queue: str, parent_id: str) -> list[Member]:
-        """Return the whole family of a parent, in no order."""
-        reply = await self._link.call("HGETALL", keys.family(namespace, queue, parent_id))
-        return [Member(place.decode(), *record.decode().split(" ")) for place, record in reply.items()]
+        """Return the whole family of a parent, in no order; of children that come or go meanwhile some."""
+        found: dict[bytes, bytes] = {}
+        cursor = b"0"
+        while True:
+            cursor, flat = await self._link.call("HSCAN", keys.family(namespace, queue, parent_id), cursor, "COUNT", _SLICE)
+            found.update(zip(flat[::2], flat[1::2], strict=True))
+            if cursor == b"0":
+                return [Member(place.decode(), *record.decode().split(" ")) for place, record in found.items()]
 
     async def keeps(self, namespace: str, queue: str, parent_id: str, places: Sequence[str]) -> list[bool]:
         """Tell which places of a family are taken, in order."""

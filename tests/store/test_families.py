@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gopher.store.codec import ClaimedJob
     from gopher.store.families import OrphanStep
+    from gopher.store.resp import Argument, Reply
     from tests.redis_server import RedisServer
 
 RESERVED_MS: Final = 10_000
@@ -68,6 +69,27 @@ async def family(rig: Rig, parent_id: str) -> list[Member]:
 async def is_noted(rig: Rig, parent_id: str) -> bool:
     """Tell whether a job's record says that it has a family."""
     return bool(await rig.call("HEXISTS", f"job:{parent_id}", "family"))
+
+
+async def test_large_family_is_read_in_slices(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent may have any number of children: no reply holds them all, and each is met once."""
+    family_of: dict[str, str] = {f"1.1.{number}": f"id{number} cancel -" for number in range(5000)}
+    await rig.call("HSET", "family:parent", *(word for pair in family_of.items() for word in pair))
+    sizes: list[int] = []
+    call = rig.store.link.call
+
+    async def measured(*command: Argument) -> Reply:
+        reply = await call(*command)
+        sizes.append(len(reply) if isinstance(reply, dict) else len(reply[1]) // 2)
+        return reply
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.store.link, "call", measured)
+        found = await rig.store.families.members(rig.namespace, rig.queue, "parent")
+    await rig.call("DEL", "family:parent")
+
+    assert sorted(member.place for member in found) == sorted(family_of)
+    assert max(sizes) < 2000
 
 
 async def take(rig: Rig, parent_id: str = "", cursor: int = 0) -> OrphanStep | None:
