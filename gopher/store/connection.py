@@ -233,6 +233,11 @@ class Connection:
                 return pipeline
             await pipeline.room.park()
 
+    async def wait_connected(self) -> None:
+        """Return once commands may be posted, or none will ever be."""
+        while self._pipeline is None and not self._is_closed:
+            await self._changed.park()
+
     async def connect_first(self) -> Transport:
         """Connect for `keep`, within the grace.
 

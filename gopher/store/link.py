@@ -11,7 +11,7 @@ have failed over, so the other is made anew as well.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import trio
 
@@ -21,6 +21,8 @@ from gopher.telemetry.histogram import Durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from gopher.store.transport import Transport
 
 
 class _Terms(TypedDict):
@@ -64,7 +66,7 @@ class Link(Connection):
         )
         super().__init__(address, **terms)
         self.script_durations = Durations()
-        self._subscriber = Connection(address, **terms)
+        self._subscriber = _Subscriber(self, address, **terms)
         self._subscriber.on_reconnect = self.on_reconnect
         self._has_subscribed = trio.Event()
 
@@ -107,3 +109,15 @@ class Link(Connection):
     async def _keep_subscriber(self) -> None:
         await self._has_subscribed.wait()
         await self._subscriber.keep_patiently()
+
+
+class _Subscriber(Connection):
+    """The connection for subscriptions. It is made only while there is one for commands, which all that its news wakes will use."""
+
+    def __init__(self, commands: Link, address: Address, **terms: Unpack[_Terms]) -> None:
+        super().__init__(address, **terms)
+        self._commands = commands
+
+    async def _connect(self, within_seconds: float) -> Transport:
+        await self._commands.wait_connected()
+        return await super()._connect(within_seconds)

@@ -154,8 +154,6 @@ async def test_child_that_ended_before_its_start_was_answered_is_not_missed(
     families = Forgetful(home.store.link, home.store.registry)
     families.meanwhile = trio.Event()
     home.store.families = families
-    worker = home.worker()
-    missed = worker._carrier._endings
 
     @home.registry.handler("parent")
     async def parent(job: gopher.JobContext, payload: object) -> object:
@@ -163,6 +161,8 @@ async def test_child_that_ended_before_its_start_was_answered_is_not_missed(
             child = nursery.start_soon("leaf", "there")
         return await child.result()
 
+    worker = home.worker()
+    missed = worker._carrier._endings
     async with home.working(worker):
         job_id = await home.submit()
 

@@ -235,7 +235,6 @@ async def test_retry_of_a_parent_begins_with_no_children(home: Home, on_crash: s
 async def test_start_by_an_attempt_whose_lease_is_lost_ends_it(home: Home, gate: Gate) -> None:
     """The refusal is the news: nothing is stored, and the handler ends before the keeper has found out."""
     seen: list[CancelReason | None] = []
-    worker = home.worker()
 
     @home.registry.handler("parent", max_attempts=3)
     async def parent(job: gopher.JobContext, payload: object) -> int:
@@ -251,6 +250,7 @@ async def test_start_by_an_attempt_whose_lease_is_lost_ends_it(home: Home, gate:
             seen.append(attempt.cancel_reason)
         return 0
 
+    worker = home.worker()
     async with home.working(worker):
         job_id = await home.submit()
         await until(lambda: bool(seen))

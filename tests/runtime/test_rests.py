@@ -234,7 +234,6 @@ async def test_parent_goes_on_before_jobs_that_wait_in_line(home: Home) -> None:
 async def test_branch_of_a_tree_is_finished_before_the_next_is_begun(home: Home) -> None:
     """Or a worker would hold all parents of a wide tree at once: also of trees that were submitted together."""
     held: list[int] = []
-    worker = home.worker(slots=1)
 
     @home.registry.handler("node")
     async def node(job: gopher.JobContext, payload: list[int]) -> None:
@@ -243,6 +242,7 @@ async def test_branch_of_a_tree_is_finished_before_the_next_is_begun(home: Home)
             for _ in range(payload[0] if payload else 0):
                 nursery.start_soon("node", payload[1:])
 
+    worker = home.worker(slots=1)
     jobs = [NewJob(type="node", payload=b"[4,3,2]") for _ in range(5)]
     roots = [
         answer.job_id for answer in await home.store.lifecycle.submit(home.namespace, jobs) if isinstance(answer, SubmitReceipt)

@@ -327,7 +327,7 @@ async def test_abort_ends_the_grace(hall: Hall) -> None:
 
 
 async def is_idle(hall: Hall) -> bool:
-    return bool(await hall.store.link.call("HEXISTS", keys.settings(hall.namespace, "default"), "idle"))
+    return bool(await hall.store.link.call("HEXISTS", keys.counters(hall.namespace, "default"), "idle"))
 
 
 async def test_abort_ends_what_a_claim_under_way_brings(hall: Hall) -> None:
