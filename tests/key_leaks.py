@@ -47,7 +47,7 @@ def forget(connection: redis.Redis, namespace: str) -> None:
     """Delete every key of the namespace."""
     for pattern in (
         f"gopher:{namespace}:*",
-        f"gopher:{{gopher:{namespace}:*",
+        f"gopher:declared:{{gopher:{namespace}:*",
         f"gopher:{{{namespace}:*",
         *_bulk_patterns(namespace),
     ):

@@ -196,7 +196,7 @@ def types(namespace: str) -> str:
 
 def types_declared(namespace: str) -> str:
     """Return the key of when each type was declared last: a sorted set, in the slot of the types known."""
-    return f"gopher:{{{types(namespace)}}}:declared"
+    return f"gopher:declared:{{{types(namespace)}}}"
 
 
 def workers(namespace: str) -> str:

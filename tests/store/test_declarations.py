@@ -10,11 +10,13 @@ import trio.testing
 
 from gopher.errors import JobNotFoundError
 from gopher.job import NewJob
+from gopher.registration_errors import TooManyTypesError
 from gopher.store import keys
 from gopher.store.ids import queue_number
 from gopher.store.outbox import pack
 from gopher.store.store import Store
 from gopher.store.submission import SubmitReceipt
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.redis_server import RedisServer
@@ -130,6 +132,28 @@ async def test_declarations_are_made_again_when_redis_was_emptied(own: Store) ->
     await own.declarations.tick()
 
     assert made == ["declared", "declared", "woken"]
+
+
+async def test_declaration_that_is_refused_is_made_again_until_it_is_not(own: Store, nursery: trio.Nursery) -> None:
+    """The process goes on: others have taken all places meanwhile, and may give some up."""
+    made: list[str] = []
+
+    async def declare() -> None:
+        made.append("types")
+        if len(made) == 2:
+            raise TooManyTypesError("email", 10, 100)
+
+    await nursery.start(own.declarations.run)
+    await own.declarations.declare(declare)
+    await own.link.call("FLUSHALL")
+    own.declarations._note_reconnect()
+    await until(lambda: len(made) == 2)
+    own.declarations._note_reconnect()
+    await until(lambda: len(made) == 3)
+
+    await own.declarations.tick()
+
+    assert len(made) == 3
 
 
 async def test_declarations_are_made_again_after_a_restart_of_redis(
