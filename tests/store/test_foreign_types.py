@@ -262,3 +262,37 @@ async def test_breakers_line_is_left_to_the_workers_with_its_types(rig: Rig) -> 
     assert await rig.claim(2, types=MAILER) == []
     assert (await rig.get(waiting)).parked_by == "breaker:scaler"
     assert ids(await rig.claim(2, types=TypeSet(["resize", "breaker:scaler"]))) == [waiting]
+
+
+async def test_breakers_line_waits_for_a_worker_with_any_of_its_types(rig: Rig) -> None:
+    """Where no worker declares the breaker any more, jobs of a type that nobody has do not keep those of another behind them."""
+    first = await rig.submit(type="resize")
+    await rig.advance(1)
+    second = await rig.submit(type="email")
+    await rig.claim(2, types=BOTH, bounds=[Bound(each, "breaker:smtp", 0, 0) for each in ("email", "resize")])
+
+    nothing = await rig.claim(2, types=TypeSet(["report"]))
+    jobs = await rig.claim(2, types=MAILER)
+
+    assert nothing == []
+    assert ids(jobs) == [second]
+    assert (await rig.get(first)).parked_by == "type:resize"
+    assert ids(await rig.claim(2, types=RESIZER)) == [first]
+    assert await rig.audit() == []
+
+
+async def test_type_whose_last_job_was_cancelled_is_forgotten(rig: Rig) -> None:
+    """By the reaper, where no worker with the type comes that would find its line empty."""
+    waiting, cancelled = await rig.submit(type="email"), await rig.submit(type="report")
+    await rig.claim(1, types=RESIZER)
+    await rig.cancel(cancelled)
+
+    await rig.reap()
+    known = await rig.call("SMEMBERS", "foreign")
+    await rig.cancel(waiting)
+    await rig.reap()
+
+    assert known == [b"email"]
+    assert await rig.call("EXISTS", "foreign") == 0
+    assert await rig.call("ZCARD", "parked") == 0
+    assert await rig.call("HEXISTS", "settings", "foreign") == 0

@@ -63,9 +63,9 @@ local due_limits, type_lines, left_to, foreign_limits = {}, {}, {}, {}
 -- Bounds that are used up stand among those due, and must not fill the place of those that may let a job start.
 local due = redis.call('zrangebyscore', parked_key, '-inf', now, 'limit', 0, LIMITS_ASKED + bounds_given)
 for _, by in ipairs(due) do
-  local type = foreign_type(digest, by)
-  if type then
-    foreign_limits[by] = type
+  local types = foreign_types(digest, by)
+  if types then
+    foreign_limits[by] = types
   else
     due_limits[#due_limits + 1] = by
     left_to[by] = ''
@@ -235,9 +235,11 @@ end
 for type in pairs(foreign) do
   leave_to(type, 'type:' .. type, now)
 end
-for by, type in pairs(foreign_limits) do
-  leave_to(type, by, now)
-  note_waiting(type)
+for by, types in pairs(foreign_limits) do
+  for _, type in ipairs(types) do
+    leave_to(type, by, now)
+    note_waiting(type)
+  end
 end
 if only == false then
   redis.call('hset', counters_key, 'cursor', cursor)

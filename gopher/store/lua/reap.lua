@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Takes jobs from workers whose lease has ended, ends what was attached to a client that has vanished, and removes final jobs whose
--- retention has ended.
+-- Takes jobs from workers whose lease has ended, ends what was attached to a client that has vanished, removes final jobs whose
+-- retention has ended, and forgets what was left to workers with a type and holds nothing.
 -- KEYS[1] settings of the queue
 -- ARGV[1] how many of each kind at most
 -- ARGV[2] the crash that ends a job
@@ -102,5 +102,6 @@ for _, state in ipairs({'completed', 'failed', 'cancelled'}) do
     reply[3] = reply[3] + #over
   end
 end
+forget_empty(now)
 wake_workers()
 return reply

@@ -34,6 +34,21 @@ local function unleave(type, by)
   end
 end
 
+-- Forgets what was left to the workers with a type and holds no job any more, as after a cancel: where there are none, no claim finds
+-- it empty. A call looks at a few, chosen: of types picked at random those that were looked at the longest ago.
+local function forget_empty(now)
+  for _, type in ipairs(redis.call('srandmember', foreign_key, 10)) do
+    for _, by in ipairs(redis.call('zrange', foreign_key .. ':' .. type, 0, 9)) do
+      if is_empty(by) then
+        redis.call('zrem', parked_key, by)
+        unleave(type, by)
+      else
+        redis.call('zadd', foreign_key .. ':' .. type, 'xx', now, by)
+      end
+    end
+  end
+end
+
 -- What a rate limit has let start, or the ids of the jobs that a concurrency limit lets run.
 local function limit_key(by)
   return base .. 'limit:' .. by

@@ -2,6 +2,8 @@
 local LEVELS = {h = 'high', n = 'normal', l = 'low'}
 -- A call looks at so many jobs more than it takes; chosen, to keep it near 1 ms.
 local LOOKAHEAD = 100
+-- And at so many jobs of a breaker that it does not declare; chosen, since most breakers guard one type or few.
+local HEADS = 16
 
 -- Whether the worker has a type, or declares a breaker.
 local served = {}
@@ -12,22 +14,28 @@ local function serves(digest, name)
   return served[name]
 end
 
--- The type of the first job that is held back, where the worker may have none of those that are.
-local function foreign_type(digest, by)
+-- The types of the jobs that are held back, where the worker has none of them: of a breaker, which may guard several, those of the
+-- first jobs in its lines.
+local function foreign_types(digest, by)
   local kind, type = string.match(by, '^(%a+):([^:]+)')
-  if kind == 'breaker' then
-    if serves(digest, by) then
-      return nil
-    end
-    for _, level in pairs(LEVELS) do
-      local id = redis.call('zrange', parked_index(by, level), 0, 0)[1]
-      type = id and redis.call('hget', job_key(id), 'type')
-      if type then
-        break
+  if type == '*' or serves(digest, kind == 'breaker' and by or type) then
+    return nil
+  elseif kind ~= 'breaker' then
+    return {type}
+  end
+  local types, met = {}, {}
+  for _, level in pairs(LEVELS) do
+    for _, id in ipairs(redis.call('zrange', parked_index(by, level), 0, HEADS - 1)) do
+      type = redis.call('hget', job_key(id), 'type')
+      if type and serves(digest, type) then
+        return nil
+      elseif type and not met[type] then
+        met[type] = true
+        types[#types + 1] = type
       end
     end
   end
-  return type and type ~= '*' and not serves(digest, type) and type or nil
+  return types[1] and types
 end
 
 -- Where jobs may be taken from: for each letter the parked lines whose limits are to be asked again, which hold the older jobs,
