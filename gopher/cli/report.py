@@ -141,7 +141,7 @@ def _detail_words(detail: EventDetail | None) -> list[str]:
         case Notice(reason, message):
             return [f"{reason}: {message}"]
         case Truncation(_, dropped):
-            return [f"{dropped} events are kept no more"]
+            return [f"{dropped or 'some'} events are kept no more"]
         case None:
             return []
 

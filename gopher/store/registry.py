@@ -154,6 +154,7 @@ class Registry:
         self._names: dict[tuple[str, int], str] = {}
         self._types: set[tuple[str, str]] = set()
         self._forget_types_at = 0.0
+        self._page_secret: bytes | None = None
 
     async def queue_number(self, namespace: str, queue: str) -> int:
         """Return the number of a queue, 0 to 65,535, for ids; a new name gets one.
@@ -361,12 +362,14 @@ class Registry:
         """Return the 32 bytes that sign the namespace's page tokens.
 
         They are derived from one secret of the whole Redis, which the first caller makes: so asking about a namespace leaves nothing there.
+        Where Redis has lost it, it is made again as it was, so that clients can go on with the cursors that they have.
         """
         key = keys.page_secret()
         secret: bytes | None = await self._link.call("GET", key)
         if secret is None:
-            _, secret = await self._make_once(self._link, [key], [secrets.token_bytes(32)])
+            _, secret = await self._make_once(self._link, [key], [self._page_secret or secrets.token_bytes(32)])
         assert secret is not None  # noqa: S101 - the script returns one
+        self._page_secret = secret
         return hmac.digest(secret, namespace.encode(), "sha256")
 
 

@@ -124,3 +124,31 @@ async def test_nothing_waits_for_jobs_that_redis_has_lost(lone_farm: Farm, redis
             following.cancel_scope.cancel()
 
     assert {way: error is not None for way, error in waiting.items()} == dict.fromkeys(waiting, True), waiting
+
+
+async def test_watch_over_many_jobs_goes_on_after_redis_has_lost_its_data(lone_farm: Farm, redis_server: RedisServer) -> None:
+    """Its cursors are as good as before: the watcher reads what becomes of jobs that are submitted afterwards."""
+    server = await lone_farm.server()
+    await lone_farm.worker()
+    completed: list[str] = []
+    async with TrioClient(server.address, namespace=lone_farm.namespace) as client, trio.open_nursery() as watching:
+
+        async def watch() -> None:
+            async for event in client.watch_jobs(type="quick"):
+                completed.extend([event.job_id] if event.state is JobState.COMPLETED else [])
+
+        async def is_seen() -> bool:
+            # Again and again, since a watch begins at some moment after its call.
+            job_id = await client.submit("quick", {})
+            await client.result(job_id, wait=30)
+            return bool(completed)
+
+        watching.start_soon(watch)
+        await until_async(is_seen)
+        empty(redis_server)
+        completed.clear()
+
+        await until_async(is_seen)
+        watching.cancel_scope.cancel()
+
+    assert completed
