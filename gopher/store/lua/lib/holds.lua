@@ -4,7 +4,7 @@
 local TIMED = {'processing', 'scheduled', 'retrying', 'deadlines', 'attached', 'orphans', 'completed', 'failed', 'cancelled'}
 local UNTIMED = {'enqueued:high', 'enqueued:normal', 'enqueued:low', 'parked', 'schedules', 'outbox'}
 -- What scripts note in the settings by themselves; all else there is an operator's.
-local NOTED = {number = true, idle_since = true, watched_until = true, limited = true, idle = true, foreign = true}
+local NOTED = {number = true, idle_since = true, watched_until = true, limited = true, foreign = true}
 
 -- Whether something should have been done before a moment.
 local function has_overdue(moment)
