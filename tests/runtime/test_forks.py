@@ -41,7 +41,7 @@ async def test_forked_child_that_comes_back_into_the_worker_is_ended(bench: Benc
     """Whether it returns from the handler or raises: the worker's own attempt completes. `tests/e2e/test_poison_jobs.py` has one that awaits."""
 
     @bench.handler
-    async def work(job: JobContext, payload: object) -> int:
+    async def work(job: JobContext, payload: object) -> int:  # noqa: ASYNC124 - a handler
         pid = fork()
         if end == "raise" and not pid:
             raise ValueError

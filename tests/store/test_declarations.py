@@ -138,7 +138,7 @@ async def test_declaration_that_is_refused_is_made_again_until_it_is_not(own: St
     """The process goes on: others have taken all places meanwhile, and may give some up."""
     made: list[str] = []
 
-    async def declare() -> None:
+    async def declare() -> None:  # noqa: ASYNC124 - a declaration
         made.append("types")
         if len(made) == 2:
             raise TooManyTypesError("email", 10, 100)
