@@ -30,7 +30,7 @@ class ForkGuard:
     def __init__(self) -> None:
         if not _State.is_registered:
             _State.is_registered = True
-            os.register_at_fork(after_in_child=_note_fork)
+            os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
         self._pid = _State.pid
 
     def check(self) -> None:
@@ -40,16 +40,29 @@ class ForkGuard:
 
 
 class _EndOfStep(trio.abc.Instrument):
-    """Added in the child alone, so that the worker pays nothing for it."""
+    """Ends a forked child at its first step that awaits something."""
 
     def after_task_step(self, _task: trio.lowlevel.Task) -> None:
         _end()
 
 
-def _note_fork() -> None:
-    _State.pid = os.getpid()
+_END_OF_STEP: Final = _EndOfStep()
+"""Added before a fork and removed in the parent, so that only a child ever has it, and the worker pays for it only when it forks."""
+
+
+def _before_fork() -> None:
+    # Not in the child: by then a hook of trio-asyncio may have taken away what tells that Trio runs.
     if trio.lowlevel.in_trio_run():
-        trio.lowlevel.add_instrument(_EndOfStep())
+        trio.lowlevel.add_instrument(_END_OF_STEP)
+
+
+def _after_fork_in_parent() -> None:
+    if trio.lowlevel.in_trio_run():
+        trio.lowlevel.remove_instrument(_END_OF_STEP)
+
+
+def _after_fork_in_child() -> None:
+    _State.pid = os.getpid()
 
 
 def _end() -> NoReturn:

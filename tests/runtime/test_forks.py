@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -36,20 +38,46 @@ async def exit_status(pid: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-@pytest.mark.parametrize("end", ["return", "raise"])
+@pytest.mark.parametrize("end", ["return", "raise", "wait"])
 async def test_forked_child_that_comes_back_into_the_worker_is_ended(bench: Bench, end: str) -> None:
-    """Whether it returns from the handler or raises: the worker's own attempt completes. `tests/e2e/test_poison_jobs.py` has one that awaits."""
+    """Whether it returns from the handler, raises, or awaits something: the worker's own attempt completes."""
 
     @bench.handler
-    async def work(job: JobContext, payload: object) -> int:  # noqa: ASYNC124 - a handler
+    async def work(job: JobContext, payload: object) -> int:
         pid = fork()
         if end == "raise" and not pid:
             raise ValueError
+        if end == "wait":
+            await trio.lowlevel.checkpoint()
         return pid
 
     settlement = await bench.run()
 
     assert await exit_status(int(settlement.result)) == ENDED
+
+
+def test_forked_child_is_ended_also_where_trio_asyncio_was_imported_first() -> None:
+    """In a child trio-asyncio takes away what tells that Trio runs, by a hook of its own that comes first then."""
+    program = f"""
+        import os, trio, trio_asyncio
+        from gopher.runtime.forks import ForkGuard
+
+        async def main():
+            pid = os.fork()
+            await trio.lowlevel.checkpoint()
+            if not pid:
+                os._exit({ENDED + 1})
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+        ForkGuard()
+        trio.run(main)
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+    )
+
+    assert done.stdout.strip() == str(ENDED)
 
 
 async def test_forked_child_of_an_asyncio_handler_is_ended(bench: Bench) -> None:
