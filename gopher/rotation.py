@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class Source:
@@ -29,6 +29,22 @@ class Source:
         self.wakes = 0
         self.claim_id: str | None = None
         self.rung_for: list[str] = []
+        self._wakes_before = 0
+        self._is_repeat = False
+
+    def begin_claim(self) -> None:
+        """Note that a claim leaves, before it is given an id; it answers all that was heard so far."""
+        self._is_repeat = self.claim_id is not None
+        self._wakes_before = self.wakes
+        self.rung_for = []
+
+    def end_claim(self, *, may_hold_more: bool) -> None:
+        """Take in a reply.
+
+        A wake-up that overtook it in this process must not be lost; and what is answered again describes an earlier moment.
+        """
+        self.claim_id = None
+        self.is_drained = not (may_hold_more or self._is_repeat or self.wakes != self._wakes_before)
 
 
 SourceT = TypeVar("SourceT", bound=Source)
@@ -42,6 +58,14 @@ def wake(sources: Sequence[Source], queue: str, rung_for: str | None = None) -> 
             source.wakes += 1
             if rung_for is not None:
                 source.rung_for.append(rung_for)
+
+
+def take_rings(sources: Sequence[Source]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each queue whose rings were not answered by a claim, with the types of those rings, and forget these."""
+    for source in sources:
+        if source.rung_for:
+            types, source.rung_for = source.rung_for, []
+            yield source.name, types
 
 
 def next_source(sources: Sequence[SourceT]) -> SourceT | None:

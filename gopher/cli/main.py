@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     code = output.guarded(make_app(), argv)
     if code == output.INTERRUPTED and argv is None:
-        output.leave(code)
+        output.end_now(code)
     return code
 
 

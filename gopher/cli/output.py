@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -30,6 +31,9 @@ READER_GONE: Final = 141
 
 WIDEST_COLUMNS: Final = 10_000
 """Chosen: of a table that goes into a file or a pipe; wide enough for every message."""
+
+FLUSH_SECONDS: Final = 0.5
+"""Chosen: what is left unwritten when a process is ended waits for a reader that does not read."""
 
 GAP: Final = 2
 """Between two columns."""
@@ -103,15 +107,23 @@ def guarded(app: App, argv: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def leave(code: int) -> NoReturn:
-    """End the process at once, all that was written flushed.
+def end_now(code: int) -> NoReturn:
+    """End the process whatever still runs in it, once its output is written.
 
-    After an interrupt threads of gRPC may still be under way, and the interpreter's own end has met one with an abort (seen: 1 of 130).
+    Threads of handlers may be left in a worker. After an interrupt threads of gRPC may still be under way in a command, and the
+    interpreter's own end has met one with an abort (seen: 1 of 130).
     """
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
+    # In a thread of its own, since a thread that is left behind may hold a stream for ever.
+    flushing = threading.Thread(target=_flush, daemon=True)
+    flushing.start()
+    flushing.join(FLUSH_SECONDS)
     os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # its reader has gone, or the application has closed it
+            stream.flush()
 
 
 def _tell_only(group: BaseExceptionGroup[BaseException]) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -27,8 +26,6 @@ WATCHDOG_SPARE_SECONDS: Final = 10.0
 STUCK_EXIT_CODE: Final = 70  # EX_SOFTWARE of sysexits.h
 _THREAD_SECONDS: Final = 1.0
 """Chosen: what a stopped worker gives the threads of its application; a drain may take 5 s beyond its grace."""
-_FLUSH_SECONDS: Final = 0.5
-"""Chosen: what is left unwritten then waits for a reader that does not read."""
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -108,21 +105,6 @@ def leave_threads_behind(exit_code: int) -> None:
         else:
             never.wait(WATCHDOG_SPARE_SECONDS)
             _log.error("stop.stuck", exit_code=exit_code)
-        end_now(exit_code)
+        output.end_now(exit_code)
 
     threading.Thread(target=leave, name="gopher-leave", daemon=True).start()
-
-
-def end_now(exit_code: int) -> NoReturn:
-    """End the process whatever still runs in it, once its output is written."""
-    # In a thread of its own, since a thread that is left behind may hold a stream for ever.
-    flushing = threading.Thread(target=_flush, daemon=True)
-    flushing.start()
-    flushing.join(_FLUSH_SECONDS)
-    os._exit(exit_code)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # its reader has gone, or the application has closed it
-            stream.flush()

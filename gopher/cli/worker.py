@@ -78,7 +78,7 @@ async def _work(settings: Settings, registry: Registry) -> int:
         settings.store.url,
         registry,
         _plan(settings),
-        abandon=lambda: starting.end_now(exit_code()),
+        abandon=lambda: output.end_now(exit_code()),
     )
 
     def exit_code() -> int:

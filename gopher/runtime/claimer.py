@@ -24,7 +24,7 @@ from gopher.rotation import Source
 from gopher.runtime.meter import QueueMeter
 from gopher.runtime.rests import Rests
 from gopher.runtime.scopes import CancelReason, RunningAttempt
-from gopher.runtime.suspects import Suspects, is_suspect
+from gopher.runtime.suspects import Suspects
 from gopher.store.submission import BATCH
 
 if TYPE_CHECKING:
@@ -196,12 +196,10 @@ class Claimer:
             await self._pass_rings()
             return True
         count = min(free, self._batch)
-        is_repeat = source.claim_id is not None
+        source.begin_claim()
         if source.claim_id is None:
             source.claim_id = uuid.uuid4().hex
         source.lease_until = time.monotonic() + self._lease_seconds
-        wakes = source.wakes
-        source.rung_for = []
         self._unanswered = source
         claim = None
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
@@ -218,12 +216,10 @@ class Claimer:
                 types=self._types,
                 bounds=self._gates.bounds(),
             )
-        source.claim_id = self._unanswered = None
+        self._unanswered = None
         self._asked = 0
-        jobs, taken = ((), 0) if claim is None else (claim.jobs, claim.taken)
-        # A wake-up that overtook this reply in our own process must not be lost; and what is answered again tells of an earlier moment.
-        is_cut_short = claim is not None and claim.is_cut_short
-        source.is_drained = taken < count and not is_cut_short and source.wakes == wakes and not is_repeat
+        source.end_claim(may_hold_more=claim is not None and claim.may_leave_more(count))
+        jobs = () if claim is None else claim.jobs
         suspects: list[Taken] = []
         gates = self._gates
         source.meter.count_claims(jobs)
@@ -231,7 +227,7 @@ class Claimer:
             attempt = RunningAttempt(job, source.name, source.lease_until)
             self._scopes.add(attempt)
             outcomes = gates.take(attempt, source.settler) if gates.are_any else source.settler
-            if is_suspect(job):
+            if job.is_suspect:
                 suspects.append((attempt, outcomes))
             else:
                 slots.put_nowait(attempt, outcomes)
@@ -260,10 +256,8 @@ class Claimer:
 
     async def _pass_rings(self) -> None:
         """Have others rung for the jobs that this worker was rung for and has no room for."""
-        for source in self._sources:
-            if source.rung_for:
-                types, source.rung_for = source.rung_for, []
-                await self._lifecycle.pass_ring(self._namespace, source.name, types)
+        for queue, types in rotation.take_rings(self._sources):
+            await self._lifecycle.pass_ring(self._namespace, queue, types)
 
     def _free(self) -> int:
         """Slots in which no handler runs; none while too many outcomes wait to be written."""

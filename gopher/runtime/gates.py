@@ -67,7 +67,7 @@ class Gates:
         self._bounded = {spec.type for spec in registry.specs if spec.breaker is not None or spec.bulkhead is not None}
         self.are_any = bool(self._bounded)
         """Whether any handler declares a breaker or a bulkhead."""
-        self.breakers = [f"breaker:{guard.name}" for guard in guards]
+        self.breakers = [guard.by for guard in guards]
         """By what they are called where they hold jobs back."""
         self._is_stale = False
 

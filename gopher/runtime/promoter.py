@@ -33,7 +33,6 @@ class Promoter(Timekeeper):
     """
 
     def __init__(self, lifecycle: Lifecycle, *, namespace: str, queue: str, poll_seconds: float) -> None:
-        self._queue = queue
         super().__init__(queue=queue, act="promote", retry_seconds=poll_seconds)
         self._lifecycle = lifecycle
         self._namespace = namespace

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from gopher.job import MAX_CRASHES, Move, Outcome
+from gopher.job import Move, Outcome
 from gopher.store.lifecycle import Settlement
 
 if TYPE_CHECKING:
@@ -24,16 +24,9 @@ if TYPE_CHECKING:
     from gopher.runtime.runner import Taken
     from gopher.runtime.scopes import RunningAttempt, Scopes
     from gopher.runtime.slots import Slots
-    from gopher.store.codec import ClaimedJob
 
 _PUT_OFF_MS: Final = (500, 5_000)
 """Chosen: soon enough when there are few, and spread, so that they come back one by one, when there are many."""
-
-
-def is_suspect(job: ClaimedJob) -> bool:
-    """Tell whether the next crash of a job would be its last."""
-    crashes = job.number(b"crashes")
-    return crashes is not None and crashes >= MAX_CRASHES - 1
 
 
 class Suspects:
@@ -43,7 +36,7 @@ class Suspects:
         held: Those taken in and not yet known to have gone; the first is the one that runs, or waits to.
     """
 
-    def __init__(self, scopes: Scopes, announce: Callable[[RunningAttempt], Awaitable[None]] | None = None) -> None:
+    def __init__(self, scopes: Scopes, announce: Callable[[RunningAttempt], Awaitable[None]]) -> None:
         self.held: list[RunningAttempt] = []
         self._announce = announce
         self._scopes = scopes

@@ -15,7 +15,7 @@ import trio
 
 from gopher import rotation
 from gopher.errors import StoreError, invalid
-from gopher.job import MAX_CRASHES, Move, Outcome
+from gopher.job import Move, Outcome
 from gopher.retry import RetryPolicy
 from gopher.rotation import Source
 from gopher.service import remote_frames as frames
@@ -177,12 +177,10 @@ class Claims:
 
     async def _claim(self, source: Source) -> None:
         count = min(self._credit, BATCH)
-        is_repeat = source.claim_id is not None
+        source.begin_claim()
         if source.claim_id is None:
             self._claims += 1
             source.claim_id = f"@{self._stream}.{self._claims}"
-        wakes = source.wakes
-        source.rung_for = []
         self._unanswered = source
         self._holdings.begin_claim()
         # Shielded, since a claim whose reply nobody awaits would hold its jobs until the lease ends; the link bounds the wait.
@@ -198,17 +196,15 @@ class Claims:
             )
         if claim is REPLACED:
             raise WorkerReplacedError(self._worker)
-        source.claim_id = self._unanswered = None
-        jobs, taken = ((), 0) if claim is None else (claim.jobs, claim.taken)
-        # A wake-up that overtook this reply must not be lost; and what is answered again tells of an earlier moment.
-        is_cut_short = claim is not None and claim.is_cut_short
-        source.is_drained = taken < count and not is_cut_short and source.wakes == wakes and not is_repeat
+        self._unanswered = None
+        source.end_claim(may_hold_more=claim is not None and claim.may_leave_more(count))
+        jobs = () if claim is None else claim.jobs
         self._meters[source.name].count_claims(jobs)
         self._claimed.extend((source.name, job) for job in jobs)
 
     async def _may_begin(self, queue: str, job: ClaimedJob) -> bool:
         """Have Redis note that a job begins whose next crash would be its last; drop it, and return False, where its lease is lost."""
-        if (job.number(b"crashes") or 0) < MAX_CRASHES - 1:
+        if not job.is_suspect:
             return True
         stands = await self._store.lifecycle.begin(self._namespace, queue, job.id, job.token)
         if not stands and self._claimed and self._claimed[0][1] is job:
@@ -241,10 +237,8 @@ class Claims:
 
     async def _pass_rings(self) -> None:
         """Have others rung for the jobs that the worker was rung for and may not have."""
-        for source in self._sources:
-            if source.rung_for:
-                types, source.rung_for = source.rung_for, []
-                await self._store.lifecycle.pass_ring(self._namespace, source.name, types)
+        for queue, types in rotation.take_rings(self._sources):
+            await self._store.lifecycle.pass_ring(self._namespace, queue, types)
 
     async def keep_waiting(self) -> None:
         """Extend the leases of what waits here for credit."""

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from gopher.job import MAX_CRASHES, Priority
+from gopher.job import Priority
 from gopher.store import ids, keys
 from gopher.store.scripts import Script
 from gopher.store.submission import BATCH
@@ -38,6 +38,7 @@ from gopher.store.submission import BATCH
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from gopher.store.lifecycle import Lifecycle
     from gopher.store.link import Link
     from gopher.store.registry import Registry
     from gopher.store.resp import Argument, Reply
@@ -101,13 +102,13 @@ class AuditProgress:
 class Audit:
     """Checks the queues of a namespace."""
 
-    def __init__(self, link: Link, registry: Registry) -> None:
+    def __init__(self, link: Link, registry: Registry, lifecycle: Lifecycle) -> None:
         self._link = link
         self._registry = registry
         self._audit = Script.load("audit")
         self._audit_unique = Script.load("audit_unique")
         self._audit_parked = Script.load("audit_parked")
-        self._reap = Script.load("reap")
+        self._lifecycle = lifecycle
 
     async def run(self, namespace: str, *, repair: bool, report: Callable[[AuditProgress], Awaitable[None]]) -> None:
         """Check every job and every index of a namespace, while work goes on.
@@ -213,7 +214,7 @@ class Audit:
         """Do what nothing has done for jobs whose leases are long over."""
         leases = BATCH if tally.has_found(queue, FindingKind.LEASE_OVERDUE) else 0
         while leases == BATCH:
-            _, leases, *_ = await self._reap(self._link, [keys.settings(namespace, queue)], [BATCH, MAX_CRASHES])
+            leases = (await self._lifecycle.reap(namespace, queue)).leases
 
     async def _walk_index(self, namespace: str, queue: str, key: str, tally: _Tally, *, repair: bool) -> None:
         where = key.removeprefix(keys.queue(namespace, queue))

@@ -32,6 +32,10 @@ class Claim(NamedTuple):
     taken: int
     is_cut_short: bool = False
 
+    def may_leave_more(self, count: int) -> bool:
+        """Tell whether the queue may hold more, after a claim of so many jobs."""
+        return self.taken >= count or self.is_cut_short
+
 
 class Damaged(NamedTuple):
     """A claimed job whose record cannot be read.

@@ -14,6 +14,7 @@ import msgspec
 
 from gopher.job import (
     JSON_CONTENT_TYPE,
+    MAX_CRASHES,
     Attempt,
     Failure,
     Job,
@@ -342,6 +343,12 @@ class ClaimedJob:
         """Failures that end the job."""
         value = self._record.get(b"non_retryable_reasons")
         return [] if value is None else value.decode().split()
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the next crash would be the job's last."""
+        crashes = self.number(b"crashes")
+        return crashes is not None and crashes >= MAX_CRASHES - 1
 
     def number(self, name: bytes) -> int | None:
         """Return a whole number of the record, by its field's name; None where it is unset."""

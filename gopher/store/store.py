@@ -67,7 +67,7 @@ class Store:
         self.trees = Trees(self.link)
         self.waiting = Waiting(self.link, self.registry)
         self.endings = Endings(self.link)
-        self.audit = Audit(self.link, self.registry)
+        self.audit = Audit(self.link, self.registry, self.lifecycle)
 
     async def wait(self, namespace: str, job_id: str) -> Job:
         """Return a job once it is final; the caller's cancel scope bounds the wait.

@@ -10,7 +10,7 @@ from gopher.job import MAX_CRASHES, Move
 from gopher.runtime.scopes import CancelReason
 from gopher.runtime.settler import Settler
 from gopher.runtime.slots import Slots
-from gopher.runtime.suspects import Suspects, is_suspect
+from gopher.runtime.suspects import Suspects
 from tests.runtime.rig import claimed_job
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ class Tray(Settler):
         return written
 
 
+async def announce(_attempt: RunningAttempt) -> None:
+    """Have Redis note nothing."""
+    await trio.lowlevel.checkpoint()
+
+
 class Ward:
     """Suspects, the slots they run in, and what becomes of them.
 
@@ -52,7 +57,7 @@ class Ward:
         self.tray = Tray(bench.scopes)
         self._bench = bench
         self._slots = Slots(bench.runner, nursery)
-        self._suspects = Suspects(bench.scopes)
+        self._suspects = Suspects(bench.scopes, announce)
 
         @bench.handler
         async def work(job: object, payload: object) -> None:
@@ -84,7 +89,7 @@ async def ward(bench: Bench, nursery: trio.Nursery) -> Ward:
 @pytest.mark.parametrize(("crashes", "expected"), [(None, False), (1, False), (MAX_CRASHES - 1, True)])
 def test_suspect_is_a_job_with_one_crash_left(crashes: int | None, expected: bool) -> None:
     """A job that was lost with its worker so often that the next time ends it."""
-    assert is_suspect(claimed_job(record={} if crashes is None else {"crashes": crashes})) is expected
+    assert claimed_job(record={} if crashes is None else {"crashes": crashes}).is_suspect is expected
 
 
 async def test_lone_suspect_runs_at_once(ward: Ward) -> None:

@@ -136,8 +136,7 @@ local function submit_jobs(words, begin, now, request_ttl_ms, place_ms)
     local length = length_of(place)
     local first, last = place + length + 1, place + length + tonumber(words[place + length])
     if not due then
-      local type = words[first] == 'type' and words[first + 1] or ''
-      waiting[type] = (waiting[type] or 0) + 1
+      note_waiting(words[first] == 'type' and words[first + 1] or '')
     end
     if due then
       redis.call('hset', job_key(id), 'state', 'scheduled', 'submitted_ms', now, 'run_ms', due, unpack(words, first, last))
