@@ -130,7 +130,7 @@ def zone(name: str) -> tzinfo:
 @lru_cache(maxsize=1)
 def _iana_names() -> frozenset[str]:
     names = (files("tzdata") / "zones").read_text(encoding="utf-8").split()
-    # Of a machine whose zone nobody has set.
+    # The zone of a machine on which none was set.
     return frozenset(names) - {"Factory"}
 
 

@@ -28,7 +28,7 @@ async def message_with_reason(store: Store, job: Job) -> job_pb2.Job:
 
 
 def event_message(job_id: str, event: HistoryEvent, cursor: str, failure: Failure | None = None) -> job_event_pb2.JobEvent:
-    """Return what a watcher is told of an event, and of the failure of the attempt that it says has failed."""
+    """Convert an event to its message, with the failure of the attempt if the event reports one."""
     message = job_event_pb2.JobEvent(
         job_id=job_id,
         state=convert.STATE_NUMBER[event.state],

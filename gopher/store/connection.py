@@ -203,7 +203,7 @@ class Connection:
         del self._handlers[channel]
         self._confirmed.discard(channel)
         if self._pipeline is not None and not self._pipeline.reason:
-            # Nobody waits for the confirmation: the commands of a connection are carried out in order.
+            # The confirmation is not awaited: the commands of a connection are carried out in order.
             slot = Slot(None, Batch(1, confirmation=b"sunsubscribe"))
             self._pipeline.post(pack((b"SUNSUBSCRIBE", channel)), slot)
 
@@ -242,7 +242,7 @@ class Connection:
         """Connect for `keep`, within the grace.
 
         Raises:
-            StoreUnavailableError: Nobody answered.
+            StoreUnavailableError: No server answered.
             StoreError: Redis refused us.
         """
         give_up_at = trio.current_time() + self._connect_grace_seconds

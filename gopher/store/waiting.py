@@ -1,6 +1,6 @@
 """Reads why a job waits: what it stands behind, who could run it, and what holds it back. Nothing here changes anything.
 
-All is read when somebody asks; jobs that nobody asks about pay nothing. A question costs a job's place in its line, O(log n), and a few
+The facts are read on demand; other jobs cost nothing. A question costs a job's place in its line, O(log n), and a few
 fields; the register of workers is read at most once a second however many ask.
 """
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Keeps a worker's entry in the register, and drops those of workers that have fallen silent, as it meets them: a few of all, picked at
--- random. Whoever reads the register passes over those that are left.
+-- random. Readers of the register skip those that are left.
 -- KEYS[1] workers of the namespace: id -> `expiry_ms heartbeat_ms description`, !id -> `expiry_ms grace_ms` of an order to drain
 -- ARGV[1] id of the worker
 -- ARGV[2] how long the entry stands without a further beat, ms; 0 removes it

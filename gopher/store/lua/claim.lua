@@ -228,7 +228,7 @@ while turns < wanted and #parked < LOOKAHEAD and bytes < REPLY_BYTES do
   end
 end
 local is_short = turns < asked
--- Of whom a job was found, the types are known; that they stay so, its claims see to that find none.
+-- A worker that has found a job of its own has declared its types. Its claims that find none keep the declaration from ending.
 if digest ~= '*' and (#taken == 0 or next(foreign)) and redis.call('pexpire', types_key(digest), IDLE_MS) == 0 then
   return {'UNKNOWN_TYPES'}
 end

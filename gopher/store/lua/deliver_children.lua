@@ -1,5 +1,5 @@
 #!lua
--- Stores children of completed parents of other queues, as submit.lua stores jobs, unless the call comes too late: whoever delivers
+-- Stores children of completed parents of other queues, as submit.lua stores jobs, unless the call comes too late: the process
 -- may have slept since it saw them in the outbox, and what others have delivered meanwhile is remembered for a limited time.
 -- KEYS[1] settings of the queue of the children
 -- ARGV[1] until when the call counts, ms

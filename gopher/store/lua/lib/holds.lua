@@ -1,6 +1,6 @@
 -- What a queue holds, and what of it is overdue: needs lib/queue.lua.
 
--- Indexes by the moment from which somebody is to act: a worker of the queue does so within seconds.
+-- Indexes by the moment at which work is due: a worker of the queue does it within seconds.
 local TIMED = {'processing', 'scheduled', 'retrying', 'deadlines', 'attached', 'orphans', 'completed', 'failed', 'cancelled'}
 local UNTIMED = {'enqueued:high', 'enqueued:normal', 'enqueued:low', 'parked', 'schedules', 'outbox'}
 -- What scripts note in the settings by themselves; all else there is an operator's.

@@ -19,7 +19,7 @@ local function note_waiting(type, count)
   waiting[type or ''] = (waiting[type or ''] or 0) + (count or 1)
 end
 
--- Rings so many of the workers with these types; returns how many more were to be rung. A ring that is heard by nobody was that of a
+-- Rings so many of the workers with these types; returns how many more were to be rung. A ring without a subscriber was that of a
 -- worker which has gone, so the next one is rung in its place.
 local function ring(digest, type, count)
   while count > 0 do
