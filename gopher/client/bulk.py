@@ -118,8 +118,10 @@ def wait(
     """
     end = None if wait_seconds is None else now() + wait_seconds
     pause_seconds = _FIRST_PAUSE_SECONDS
+    look = get(namespace, operation_id)
+    # Where no server answers the first look, there is none: only a wait that has begun outlasts a restart.
+    operation = yield from dialogues.ask(look, now)
     while True:
-        operation = yield from dialogues.keep_asking(get(namespace, operation_id), end, now)
         tell(operation)
         if operation.has_ended:
             return operation
@@ -129,6 +131,7 @@ def wait(
             raise WaitTimeoutError(said, operation_id=operation_id, state=operation.state)
         yield dialogues.Pause(min(pause_seconds, left_seconds))
         pause_seconds = min(_LONGEST_PAUSE_SECONDS, pause_seconds * 1.5)
+        operation = yield from dialogues.keep_asking(look, end, now)
 
 
 def nobody(_operation: BulkOperation) -> None:

@@ -141,8 +141,10 @@ def test_cancel_waits_for_the_end_as_any_wait_does() -> None:
 def test_wait_for_a_bulk_operation_survives_a_server_that_is_away_for_a_while() -> None:
     """It has no end that a restart could cut short, as the wait for a job."""
     hours = Hours()
-    operation = bulk_pb2.BulkOperation(id="b1", kind=bulk_pb2.BULK_KIND_CANCEL, state=bulk_pb2.BULK_STATE_COMPLETED)
+    operation = bulk_pb2.BulkOperation(id="b1", kind=bulk_pb2.BULK_KIND_CANCEL, state=bulk_pb2.BULK_STATE_RUNNING)
+    runs = admin_service_pb2.GetBulkOperationResponse(operation=operation).SerializeToString()
+    operation.state = bulk_pb2.BULK_STATE_COMPLETED
     done = admin_service_pb2.GetBulkOperationResponse(operation=operation).SerializeToString()
-    there = hours.server(*((0.1 * turn, DOWN) for turn in range(6)), (50, done))
+    there = hours.server((0, runs), *((0.1 * turn, DOWN) for turn in range(6)), (50, done))
 
     assert there.drive(bulk.wait("ns", "b1", None, bulk.nobody, hours)).id == "b1"
